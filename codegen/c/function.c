@@ -1,0 +1,621 @@
+/* One function of the model as C: its signature, the operations in the plan's order, each in a block of its own with a
+ * pointer for each memory it touches, and control flow as C control flow. What an operation computes comes from `lower` as loop
+ * IR; here is only what surrounds it: storage, names, comments, early returns.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "codegen/c/function_internal.h"
+
+static void region(struct function *f, const struct ir_region *r);
+
+static void bug(const struct function *f, const char *what) {
+    fprintf(stderr, "mxcc: bug in code generation of %s: %s\n", f->func->name, what);
+    exit(3);
+}
+
+/* ---- storage -------------------------------------------------------------------------------------------------------- */
+
+struct storage *function_storage(struct function *f, const struct ir_value *v) {
+    return f->plan->of_value[v->id];
+}
+
+static bool by_value(const struct function *f, const struct storage *s) {
+    if (s->kind == STORAGE_SCALAR)
+        return true;
+    return s->kind == STORAGE_ARG && f->func->body->args[s->index]->type.rank == 0 &&
+           !(f->func->arg_inout && f->func->arg_inout[s->index]);
+}
+
+/* The C variable of a SCALAR storage, declared at the top of the function on first use. Its name was taken at the start, so
+ * that no operation's pointer has it. */
+static const char *scalar_variable(struct function *f, const struct storage *s, enum dtype t) {
+    if (!f->scalar_declared[s->id])
+        text_printf(&f->locals, "    %s %s = 0;\n", cgen_c_type(t), f->scalar_name[s->id]);
+    f->scalar_declared[s->id] = true;
+    return f->scalar_name[s->id];
+}
+
+struct loop_mem *function_mem(void *context, const struct ir_value *v) {
+    struct function *f = context;
+    struct cgen *g = f->g;
+    const struct storage *s = function_storage(f, v);
+    if (!s)
+        bug(f, arena_printf(&g->arena, "value %d (%s) has no storage", v->id, v->name ? v->name : "unnamed"));
+    bool shared = false;
+    for (int i = 0; i < f->mems.n; i++)
+        if (f->mems.at[i].storage == s) {
+            if (f->mems.at[i].dtype == v->type.dtype)
+                return f->mems.at[i].mem;
+            shared = true;
+        }
+    struct loop_mem *m = loop_mem_new(f->b, s->name, v->type.dtype, by_value(f, s) ? MEM_SCALAR : MEM_POINTER);
+    const char *name = NULL;
+    switch (s->kind) {
+    case STORAGE_SCALAR: name = scalar_variable(f, s, v->type.dtype); break;
+    case STORAGE_ARG: name = cgen_arg_name(g, f->func, s->index); break;
+    case STORAGE_RESULT: name = cgen_result_name(g, f->func, s->index); break;
+    case STORAGE_CONST: name = cgen_const_data(g, s->op); break;
+    case STORAGE_BUFFER: m->base = arena_printf(&g->arena, "m->%s", cgen_buffer_field(g, s->buffer)); break;
+    case STORAGE_ARENA: m->base = arena_printf(&g->arena, "(void *)(m->arena + %lld)", (long long)s->offset); break;
+    }
+    if (name) {
+        cgen_set_name(g, m->id, name);
+    } else {
+        m->no_alias = !shared;
+        if (shared) /* two types of one memory: neither may promise anything */
+            for (int i = 0; i < f->mems.n; i++)
+                if (f->mems.at[i].storage == s)
+                    f->mems.at[i].mem->no_alias = false;
+        cgen_set_name(g, m->id, cgen_enter_name(g, s->name ? s->name : v->name ? v->name : "t"));
+        VEC_PUSH(&g->arena, f->pointers, m);
+    }
+    VEC_PUSH(&g->arena, f->mems, (struct op_mem){s, v->type.dtype, m});
+    return m;
+}
+
+struct loop_mem *function_workspace(void *context, struct loop_block *out, const char *name, enum dtype t, int64_t elements) {
+    struct function *f = context;
+    int64_t bytes = elements * dtype_size(t);
+    struct loop_mem *m;
+    if (bytes <= 4096) {
+        m = loop_mem_new(f->b, name, t, MEM_LOCAL);
+        m->count = elements > 0 ? elements : 1;
+        m->written = true;
+        loop_local(f->b, out, m);
+        return m;
+    }
+    m = loop_mem_new(f->b, name, t, MEM_POINTER);
+    m->written = true;
+    m->no_alias = true;
+    int64_t base = (f->plan->arena_bytes + 63) / 64 * 64;
+    m->base = arena_printf(&f->g->arena, "(void *)(m->arena + %lld)", (long long)(base + f->workspace));
+    f->workspace += (bytes + 63) / 64 * 64;
+    if (f->workspace > f->workspace_max)
+        f->workspace_max = f->workspace;
+    cgen_set_name(f->g, m->id, cgen_enter_name(f->g, name));
+    VEC_PUSH(&f->g->arena, f->pointers, m);
+    return m;
+}
+
+static struct loop_func *shared_kernel(void *context, const char *key) {
+    struct function *f = context;
+    struct cgen_kernels *k = cgen_private(f->g);
+    for (int i = 0; i < k->shared.n; i++)
+        if (!strcmp(k->shared.at[i].key, key))
+            return k->shared.at[i].func;
+    return NULL;
+}
+
+static void share_kernel(void *context, const char *key, struct loop_func *kernel) {
+    struct function *f = context;
+    struct cgen_kernels *k = cgen_private(f->g);
+    kernel->name = arena_printf(&f->g->arena, "%s_%s", f->g->prefix, key);
+    VEC_PUSH(&f->g->arena, k->shared, (struct cgen_shared){arena_strdup(&f->g->arena, key), kernel});
+    cprint_func(f->g, kernel);
+}
+
+lx function_symbol(void *context, const struct ir_symbol *s) {
+    struct function *f = context;
+    struct loop_var *v = f->symbol_var[s->id];
+    if (!v) {
+        v = f->symbol_var[s->id] = loop_var_new(f->b, s->name, I64, 1);
+        if (s->op) {
+            const char *name = cgen_enter_name(f->g, s->name);
+            cgen_set_name(f->g, v->id, name);
+            text_printf(&f->locals, "    int64_t %s = 0;\n", name);
+        } else {
+            cgen_set_name(f->g, v->id, cgen_symbol_name(f->g, s));
+        }
+    }
+    return lx_var(f->b, v);
+}
+
+lx function_dim(struct function *f, ir_dim d) { return lx_dim(f->b, d, function_symbol, f); }
+
+lx function_elements(struct function *f, struct ir_type t) {
+    return function_dim(f, ir_type_elements(f->func->module, t));
+}
+
+lx function_scalar(struct function *f, const struct ir_value *v) {
+    if (v->op && v->op->code == OP_const) {
+        double x = 0;
+        int64_t i = 0;
+        const void *data = v->op->constant.data;
+        switch (v->type.dtype) {
+        case F64: x = *(const double *)data; break;
+        case F32: x = *(const float *)data; break;
+        case I64:
+        case U64: i = *(const int64_t *)data; break;
+        case I32: i = *(const int32_t *)data; break;
+        case U32: i = *(const uint32_t *)data; break;
+        case I16: i = *(const int16_t *)data; break;
+        case U16: i = *(const uint16_t *)data; break;
+        case I8: i = *(const int8_t *)data; break;
+        case U8:
+        case BOOL: i = *(const uint8_t *)data; break;
+        default: return lx_load(f->b, function_mem(f, v), lx_int(f->b, 0), 1);
+        }
+        return dtype_is_float(v->type.dtype) ? lx_const_float(f->b, v->type.dtype, x) : lx_const_int(f->b, v->type.dtype, i);
+    }
+    if (v->op && v->op->code == OP_check)
+        return lx_const_int(f->b, BOOL, 1);
+    return lx_load(f->b, function_mem(f, v), lx_int(f->b, 0), 1);
+}
+
+const char *function_expr(struct function *f, lx e) {
+    struct text t = {0};
+    struct cprint p = f->print;
+    p.out = &t;
+    cprint_expr(&p, e, 1);
+    const char *s = arena_strdup(&f->g->arena, text_string(&t));
+    text_free(&t);
+    return s;
+}
+
+/* ---- operations in blocks ------------------------------------------------------------------------------------------- */
+
+void function_comment(struct function *f, const struct ir_op *op) {
+    struct text *out = f->print.out;
+    int line = 0, column = 0;
+    const char *name = op->result_count && op->results[0]->name ? op->results[0]->name : op->name ? op->name : "";
+    if (op->span.source) {
+        span_position(op->span, &line, &column);
+        if (f->g->options->line_directives)
+            text_printf(out, "#line %d \"%s\"\n", line, op->span.source->path);
+    }
+    for (int i = 0; i < f->print.indent; i++)
+        text_add(out, "    ");
+    text_add(out, "/* ");
+    if (op->span.source)
+        text_printf(out, "%s:%d ", op->span.source->path, line);
+    text_printf(out, "%s", name[0] ? name : ir_optable[op->code].name);
+    if (op->result_count && op->results[0]->type.rank) {
+        struct ir_type t = op->results[0]->type;
+        text_printf(out, ": %s[", dtype_name(t.dtype));
+        for (int d = 0; d < t.rank; d++)
+            text_printf(out, "%s%s", d ? ", " : "", function_expr(f, function_dim(f, t.dims[d])));
+        text_add(out, "]");
+    }
+    text_add(out, " */\n");
+}
+
+void function_begin(struct function *f) {
+    f->mems.n = 0;
+    f->pointers.n = 0;
+    f->workspace = 0;
+    f->scope = cgen_scope_mark(f->g);
+}
+
+void function_finish(struct function *f, struct loop_block *k) {
+    struct text why = {0};
+    if (!loop_verify(k, NULL, f->g->options->vector_bytes ? f->g->options->vector_bytes : 32, &why)) {
+        loop_print(&why, k, 0);
+        bug(f, text_string(&why));
+    }
+    text_free(&why);
+    bool scoped = f->pointers.n > 0;
+    for (const struct loop_stmt *s = k->first; s; s = s->next)
+        scoped |= s->kind == LS_DEF || s->kind == LS_LOCAL;
+    struct cgen_kernels *p = cgen_private(f->g);
+    int64_t stack = p->stack;
+    if (scoped) {
+        cprint_line(&f->print, "{");
+        f->print.indent++;
+    }
+    for (int i = 0; i < f->pointers.n; i++)
+        cprint_mem(&f->print, f->pointers.at[i]);
+    cprint_block(&f->print, k);
+    if (scoped) {
+        f->print.indent--;
+        cprint_line(&f->print, "}");
+    }
+    cgen_scope_leave(f->g, f->scope);
+    p->stack = stack;
+}
+
+static void nest(struct function *f, struct ir_op *op) {
+    struct loop_block k;
+    loop_block_init(&k);
+    function_begin(f);
+    struct lower l = {.module = f->g->module, .b = f->b, .options = f->g->options, .op = op, .out = &k,
+                      .mem = function_mem, .symbol = function_symbol, .workspace = function_workspace,
+                      .shared = shared_kernel, .share = share_kernel, .context = f};
+    if (!lower_contraction(&l))
+        lower_nest(&l);
+    int64_t *flops = f->g->flops ? &f->g->flops[f->func->id] : NULL;
+    if (flops && f->func != f->g->module->init)
+        *flops += l.flops;
+    function_finish(f, &k);
+}
+
+void function_copy(struct function *f, const struct ir_value *from, const struct ir_value *to) {
+    const struct storage *s = function_storage(f, from), *t = function_storage(f, to);
+    if (!t || s == t)
+        return;
+    struct loop_block k;
+    loop_block_init(&k);
+    function_begin(f);
+    struct loop_mem *target = function_mem(f, to);
+    if (from->type.rank == 0) {
+        loop_store(f->b, &k, target, lx_int(f->b, 0), function_scalar(f, from));
+    } else {
+        struct loop_var *i = loop_var_new(f->b, "i", I64, 1);
+        struct loop_stmt *loop = loop_for(f->b, &k, i, lx_int(f->b, 0), function_elements(f, from->type), 1, LOOP_SERIAL);
+        loop_store(f->b, &loop->body, target, lx_var(f->b, i), lx_load(f->b, function_mem(f, from), lx_var(f->b, i), 1));
+    }
+    function_finish(f, &k);
+}
+
+/* ---- control flow ------------------------------------------------------------------------------------------------------ */
+
+static void copies(struct function *f, struct ir_value *const *from, struct ir_value *const *to, int n) {
+    for (int i = 0; i < n; i++)
+        function_copy(f, from[i], to[i]);
+}
+
+static void open_brace(struct function *f, const char *head) {
+    cprint_line(&f->print, "%s {", head);
+    f->print.indent++;
+}
+
+static void close_brace(struct function *f) {
+    f->print.indent--;
+    cprint_line(&f->print, "}");
+}
+
+static const char *scalar_text_of(struct function *f, const struct ir_value *v) {
+    function_begin(f);
+    lx e = function_scalar(f, v);
+    /* A rank 0 value in the arena, a buffer or a result is read through its base. */
+    if (e->kind == LX_LOAD && e->mem->kind == MEM_POINTER && f->pointers.n) {
+        const char *text = arena_printf(&f->g->arena, "*(const %s *)%s", cgen_c_type(e->dtype), f->pointers.at[0]->base);
+        f->pointers.n = 0;
+        cgen_scope_leave(f->g, f->scope);
+        return text;
+    }
+    return function_expr(f, e);
+}
+
+static void op_if(struct function *f, struct ir_op *op) {
+    open_brace(f, arena_printf(&f->g->arena, "if (%s)", scalar_text_of(f, op->operands[0])));
+    for (int i = 0; i < 2; i++) {
+        const struct ir_region *r = op->regions[i];
+        if (i == 1) {
+            bool empty = !r->first;
+            for (int y = 0; y < r->yield_count; y++)
+                empty &= function_storage(f, r->yields[y]) == function_storage(f, op->results[y]);
+            if (empty)
+                break;
+            f->print.indent--;
+            cprint_line(&f->print, "} else {");
+            f->print.indent++;
+        }
+        region(f, r);
+        copies(f, r->yields, op->results, r->yield_count);
+    }
+    close_brace(f);
+}
+
+static void fail(struct function *f, const char *status, const char *message) {
+    struct text quoted = {0};
+    for (const char *s = message; *s; s++) {
+        if (*s == '"' || *s == '\\')
+            text_addn(&quoted, "\\", 1);
+        if (*s == '\n')
+            text_add(&quoted, "\\n");
+        else
+            text_addn(&quoted, s, 1);
+    }
+    cprint_line(&f->print, "return %s_fail(m, %s, \"%%s\", \"%s\");", f->g->prefix, status, text_string(&quoted));
+    text_free(&quoted);
+}
+
+static void limit_check(struct function *f, const struct ir_op *op, const char *trips) {
+    if (!op->loop.limit)
+        return;
+    const char *limit = function_expr(f, function_dim(f, op->loop.limit));
+    cprint_line(&f->print, "if (%s > %s)", trips, limit);
+    f->print.indent++;
+    fail(f, "MX_ERROR_CHECK", arena_printf(&f->g->arena, "a loop of %s ran more than %s times", f->func->name, limit));
+    f->print.indent--;
+}
+
+static void op_for(struct function *f, struct ir_op *op) {
+    const struct ir_region *body = op->regions[0];
+    int carried = body->arg_count - 1, mark = cgen_scope_mark(f->g);
+    for (int i = 0; i < carried; i++)
+        function_copy(f, op->operands[2 + i], body->args[1 + i]);
+    const char *lo = scalar_text_of(f, op->operands[0]), *hi = scalar_text_of(f, op->operands[1]);
+    const struct storage *index = function_storage(f, body->args[0]);
+    open_brace(f, "");
+    const char *first = cgen_enter_name(f->g, "first"), *end = cgen_enter_name(f->g, "end");
+    cprint_line(&f->print, "const int64_t %s = %s, %s = %s;", first, lo, end, hi);
+    limit_check(f, op, arena_printf(&f->g->arena, "%s - %s", end, first));
+    const char *i;
+    if (index && index->kind == STORAGE_SCALAR) {
+        i = scalar_variable(f, index, I64);
+        open_brace(f, arena_printf(&f->g->arena, "for (%s = %s; %s < %s; %s++)", i, first, i, end, i));
+    } else {
+        i = cgen_enter_name(f->g, body->args[0]->name ? body->args[0]->name : "i");
+        open_brace(f, arena_printf(&f->g->arena, "for (int64_t %s = %s; %s < %s; %s++)", i, first, i, end, i));
+        if (index) {
+            function_begin(f);
+            struct loop_mem *m = function_mem(f, body->args[0]);
+            cprint_line(&f->print, "*(int64_t *)%s = %s;", m->base ? m->base : cgen_name_of(f->g, m->id), i);
+        }
+    }
+    region(f, body);
+    for (int y = 0; y < carried; y++)
+        function_copy(f, body->yields[y], body->args[1 + y]);
+    close_brace(f);
+    close_brace(f);
+    cgen_scope_leave(f->g, mark);
+    for (int i2 = 0; i2 < carried; i2++)
+        function_copy(f, body->args[1 + i2], op->results[i2]);
+}
+
+static void op_while(struct function *f, struct ir_op *op) {
+    const struct ir_region *cond = op->regions[0], *body = op->regions[1];
+    int mark = cgen_scope_mark(f->g);
+    for (int i = 0; i < op->operand_count && i < cond->arg_count; i++) {
+        function_copy(f, op->operands[i], cond->args[i]);
+        function_copy(f, cond->args[i], body->args[i]);
+    }
+    const char *trips = cgen_enter_name(f->g, "trips");
+    open_brace(f, arena_printf(&f->g->arena, "for (int64_t %s = 1;; %s++)", trips, trips));
+    region(f, cond);
+    cprint_line(&f->print, "if (!(%s))", scalar_text_of(f, cond->yields[0]));
+    cprint_line(&f->print, "    break;");
+    limit_check(f, op, trips);
+    region(f, body);
+    for (int i = 0; i < body->yield_count; i++) {
+        function_copy(f, body->yields[i], body->args[i]);
+        function_copy(f, body->args[i], cond->args[i]);
+    }
+    close_brace(f);
+    cgen_scope_leave(f->g, mark);
+    for (int i = 0; i < op->result_count; i++)
+        function_copy(f, cond->args[i], op->results[i]);
+}
+
+static void op_dim(struct function *f, struct ir_op *op) {
+    struct ir_symbol *s = op->dim.symbol;
+    const char *name = function_expr(f, function_symbol(f, s));
+    cprint_line(&f->print, "%s = (int64_t)%s;", name, scalar_text_of(f, op->operands[0]));
+    cprint_line(&f->print, "if (%s < %lld || %s > %lld)", name, (long long)s->lo, name, (long long)s->hi);
+    cprint_line(&f->print, "    return %s_fail(m, MX_ERROR_CHECK, \"%s is %%lld, its limits are %lld to %lld\", (long long)%s);",
+                f->g->prefix, s->name, (long long)s->lo, (long long)s->hi, name);
+}
+
+static void operation(struct function *f, struct ir_op *op) {
+    bool plain = op->code == OP_read || op->code == OP_reshape || op->code == OP_stop || op->code == OP_write;
+    if (!plain && op->code != OP_const && op->code != OP_dim)
+        function_comment(f, op);
+    switch (op->code) {
+    case OP_nest: nest(f, op); break;
+    case OP_const: {
+        const struct storage *s = function_storage(f, op->results[0]);
+        if (!s || s->kind == STORAGE_CONST)
+            break;
+        /* Lives where something writes to it later. */
+        struct loop_block k;
+        loop_block_init(&k);
+        function_begin(f);
+        if (op->results[0]->type.rank == 0) {
+            loop_store(f->b, &k, function_mem(f, op->results[0]), lx_int(f->b, 0), function_scalar(f, op->results[0]));
+        } else {
+            struct loop_mem *data = loop_mem_new(f->b, "data", op->results[0]->type.dtype, MEM_PARAM);
+            cgen_set_name(f->g, data->id, cgen_const_data(f->g, op));
+            struct loop_var *i = loop_var_new(f->b, "i", I64, 1);
+            struct loop_stmt *loop = loop_for(f->b, &k, i, lx_int(f->b, 0), function_elements(f, op->results[0]->type), 1, LOOP_SERIAL);
+            loop_store(f->b, &loop->body, function_mem(f, op->results[0]), lx_var(f->b, i), lx_load(f->b, data, lx_var(f->b, i), 1));
+        }
+        function_finish(f, &k);
+        break;
+    }
+    case OP_reshape:
+    case OP_stop: function_copy(f, op->operands[0], op->results[0]); break;
+    case OP_sort: op_sort(f, op); break;
+    case OP_scan: op_scan(f, op); break;
+    case OP_rng: op_rng(f, op); break;
+    case OP_dim: op_dim(f, op); break;
+    case OP_if: op_if(f, op); break;
+    case OP_for: op_for(f, op); break;
+    case OP_while: op_while(f, op); break;
+    case OP_check:
+        cprint_line(&f->print, "if (!(%s))", scalar_text_of(f, op->operands[0]));
+        f->print.indent++;
+        fail(f, "MX_ERROR_CHECK", op->name ? op->name : "a check failed");
+        f->print.indent--;
+        break;
+    case OP_print: op_print(f, op); break;
+    case OP_extern: op_extern(f, op); break;
+    case OP_read: {
+        /* Version 0 lives in the buffer; a plan may want it elsewhere. */
+        const struct storage *s = function_storage(f, op->results[0]);
+        if (s && s->kind != STORAGE_BUFFER) {
+            struct storage *own = ARENA_NEW(&f->g->arena, struct storage);
+            *own = (struct storage){.id = s->id, .kind = STORAGE_BUFFER, .buffer = op->buffer.buffer, .name = op->buffer.buffer->name};
+            struct ir_value fake = *op->results[0];
+            struct storage *saved = f->plan->of_value[fake.id];
+            struct loop_block k;
+            loop_block_init(&k);
+            function_begin(f);
+            struct loop_mem *to = function_mem(f, &fake);
+            f->plan->of_value[fake.id] = own;
+            struct loop_mem *from = function_mem(f, &fake);
+            f->plan->of_value[fake.id] = saved;
+            struct loop_var *i = loop_var_new(f->b, "i", I64, 1);
+            struct loop_stmt *loop = loop_for(f->b, &k, i, lx_int(f->b, 0), function_elements(f, fake.type), 1, LOOP_SERIAL);
+            loop_store(f->b, &loop->body, to, lx_var(f->b, i), lx_load(f->b, from, lx_var(f->b, i), 1));
+            function_finish(f, &k);
+        }
+        break;
+    }
+    case OP_write: {
+        const struct storage *s = function_storage(f, op->operands[0]);
+        if (s && s->kind == STORAGE_BUFFER && s->buffer == op->buffer.buffer)
+            break;
+        function_comment(f, op);
+        const struct ir_value *v = op->operands[0];
+        struct loop_block k;
+        loop_block_init(&k);
+        function_begin(f);
+        struct loop_mem *to = loop_mem_new(f->b, op->buffer.buffer->name, v->type.dtype, MEM_POINTER);
+        to->base = arena_printf(&f->g->arena, "m->%s", cgen_buffer_field(f->g, op->buffer.buffer));
+        cgen_set_name(f->g, to->id, cgen_enter_name(f->g, op->buffer.buffer->name));
+        VEC_PUSH(&f->g->arena, f->pointers, to);
+        struct loop_var *i = loop_var_new(f->b, "i", I64, 1);
+        struct loop_stmt *loop = loop_for(f->b, &k, i, lx_int(f->b, 0), function_elements(f, v->type), 1, LOOP_SERIAL);
+        lx at = lx_var(f->b, i);
+        loop_store(f->b, &loop->body, to, at, v->type.rank == 0 ? function_scalar(f, v) : lx_load(f->b, function_mem(f, v), at, 1));
+        function_finish(f, &k);
+        break;
+    }
+    default: bug(f, arena_printf(&f->g->arena, "operation `%s` should have been expanded", ir_optable[op->code].name));
+    }
+}
+
+static void region(struct function *f, const struct ir_region *r) {
+    for (struct ir_op *op = r->first; op; op = op->next)
+        operation(f, op);
+}
+
+/* ---- the function ------------------------------------------------------------------------------------------------------- */
+
+/* Results and inout arguments that do not live where the caller wants them. */
+static void final_copies(struct function *f) {
+    const struct ir_region *body = f->func->body;
+    int inout = 0;
+    for (int i = 0; i < body->yield_count; i++) {
+        const struct ir_value *v = body->yields[i];
+        const struct storage *s = function_storage(f, v);
+        bool result = i < f->func->result_count;
+        int index = i;
+        if (!result) {
+            while (inout < body->arg_count && !f->func->arg_inout[inout])
+                inout++;
+            index = inout++;
+        }
+        enum storage_kind want = result ? STORAGE_RESULT : STORAGE_ARG;
+        if (s && s->kind == want && s->index == index)
+            continue;
+        struct loop_block k;
+        loop_block_init(&k);
+        function_begin(f);
+        struct loop_mem *to = loop_mem_new(f->b, "result", v->type.dtype, MEM_PARAM);
+        cgen_set_name(f->g, to->id, result ? cgen_result_name(f->g, f->func, index) : cgen_arg_name(f->g, f->func, index));
+        to->written = true;
+        if (v->type.rank == 0) {
+            loop_store(f->b, &k, to, lx_int(f->b, 0), function_scalar(f, v));
+        } else {
+            struct loop_var *e = loop_var_new(f->b, "i", I64, 1);
+            struct loop_stmt *loop = loop_for(f->b, &k, e, lx_int(f->b, 0), function_elements(f, v->type), 1, LOOP_SERIAL);
+            loop_store(f->b, &loop->body, to, lx_var(f->b, e), lx_load(f->b, function_mem(f, v), lx_var(f->b, e), 1));
+        }
+        function_finish(f, &k);
+    }
+}
+
+void cgen_c_function(struct cgen *g, struct plan_func *p) {
+    struct cgen_kernels *k = cgen_private(g);
+    const struct ir_func *func = p->func;
+    struct text body = {0}, head = {0};
+    struct function *f = &(struct function){.g = g, .plan = p, .func = func, .b = &k->builder};
+    f->print = (struct cprint){.g = g, .out = &body, .indent = 1};
+    f->scalar_name = ARENA_ARRAY(&g->arena, const char *, p->storage_count + 1);
+    f->scalar_declared = ARENA_ARRAY(&g->arena, bool, p->storage_count + 1);
+    f->symbol_var = ARENA_ARRAY(&g->arena, struct loop_var *, g->module->symbol_count + 1);
+    k->scope.n = 0;
+    k->stack = k->stack_max = 0;
+
+    const char *names[256];
+    int count = 0;
+    const char *name = func == g->module->init ? "init" : func->name;
+    text_printf(&head, "static mx_status %s_run_%s(struct %s *m", g->prefix, name, g->prefix);
+    for (int i = 0; i < func->symbol_count; i++) {
+        const char *n = cgen_symbol_name(g, func->symbols[i]);
+        text_printf(&head, ", int64_t %s", n);
+        VEC_PUSH(&g->arena, k->scope, n);
+        if (count < 256)
+            names[count++] = n;
+    }
+    for (int i = 0; i < func->body->arg_count; i++) {
+        const struct ir_type t = func->body->args[i]->type;
+        const char *n = cgen_arg_name(g, func, i);
+        bool inout = func->arg_inout && func->arg_inout[i], pointer = t.rank > 0 || inout;
+        text_printf(&head, ", %s%s %s%s", pointer && !inout ? "const " : "", cgen_c_type(t.dtype), pointer ? "*" : "", n);
+        VEC_PUSH(&g->arena, k->scope, n);
+        if (count < 256)
+            names[count++] = n;
+    }
+    for (int i = 0; i < func->result_count; i++) {
+        const char *n = cgen_result_name(g, func, i);
+        text_printf(&head, ", %s *%s", cgen_c_type(func->body->yields[i]->type.dtype), n);
+        VEC_PUSH(&g->arena, k->scope, n);
+        if (count < 256)
+            names[count++] = n;
+    }
+    for (int i = 0; i < func->result_symbol_count; i++) {
+        const char *n = cgen_found_name(g, func, i);
+        text_printf(&head, ", int64_t *%s", n);
+        VEC_PUSH(&g->arena, k->scope, n);
+        if (count < 256)
+            names[count++] = n;
+    }
+    text_add(&head, ")\n{\n");
+
+    for (int i = 0; i < p->storage_count; i++)
+        if (p->storages[i]->kind == STORAGE_SCALAR)
+            f->scalar_name[p->storages[i]->id] = cgen_enter_name(g, p->storages[i]->name ? p->storages[i]->name : "t");
+    for (int i = 0; i < g->module->symbol_count; i++)
+        if (g->module->symbols[i]->op && g->module->symbols[i]->func == func)
+            function_symbol(f, g->module->symbols[i]);
+    region(f, func->body);
+    final_copies(f);
+    for (int i = 0; i < func->result_symbol_count; i++)
+        cprint_line(&f->print, "*%s = %s;", cgen_found_name(g, func, i),
+                    function_expr(f, function_dim(f, func->result_symbols[i].value)));
+
+    text_add(&g->functions, text_string(&head));
+    text_add(&g->functions, text_string(&f->locals));
+    const char *printed = text_string(&body);
+    if (!cgen_mentions(printed, "m"))
+        text_add(&g->functions, "    (void)m;\n");
+    for (int i = 0; i < count; i++)
+        if (!cgen_mentions(printed, names[i]))
+            text_printf(&g->functions, "    (void)%s;\n", names[i]);
+    text_add(&g->functions, printed);
+    text_add(&g->functions, "    return MX_OK;\n}\n\n");
+    text_free(&body);
+    text_free(&head);
+    text_free(&f->locals);
+
+    int64_t bytes = (p->arena_bytes + 63) / 64 * 64 + f->workspace_max;
+    if (f->workspace_max && bytes > g->plan->arena_bytes)
+        g->plan->arena_bytes = bytes;
+    if (k->stack_max > g->stack_bytes)
+        g->stack_bytes = k->stack_max;
+}

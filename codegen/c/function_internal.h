@@ -1,0 +1,55 @@
+/* The function being printed: shared by function.c (storage, control flow) and ops.c (single operations). */
+#ifndef MXCC_CODEGEN_C_FUNCTION_INTERNAL_H
+#define MXCC_CODEGEN_C_FUNCTION_INTERNAL_H
+
+#include "codegen/c/c_internal.h"
+#include "passes/lower.h"
+
+struct op_mem { /* of the operation being printed: one pointer per storage and type */
+    const struct storage *storage;
+    enum dtype dtype;
+    struct loop_mem *mem;
+};
+
+struct function {
+    struct cgen *g;
+    struct plan_func *plan;
+    const struct ir_func *func;
+    struct cprint print;
+    struct loop_builder *b;
+    struct text locals;            /* declarations at the top: scalars, found dimensions */
+    const char **scalar_name;      /* [storage_count] of SCALAR storages */
+    bool *scalar_declared;
+    struct loop_var **symbol_var;  /* [module->symbol_count] */
+    VEC(struct op_mem) mems;
+    VEC(struct loop_mem *) pointers; /* to be declared in the operation's block, in order of first use */
+    int scope; /* names in use where the operation began */
+    int64_t workspace, workspace_max; /* bytes above the plan's arena */
+};
+
+struct storage *function_storage(struct function *f, const struct ir_value *v);
+struct loop_mem *function_mem(void *f, const struct ir_value *v);
+struct loop_mem *function_workspace(void *f, struct loop_block *out, const char *name, enum dtype t, int64_t elements);
+lx function_symbol(void *f, const struct ir_symbol *s);
+lx function_dim(struct function *f, ir_dim d);
+lx function_elements(struct function *f, struct ir_type t);
+/* The value of a rank 0 value. */
+lx function_scalar(struct function *f, const struct ir_value *v);
+void function_comment(struct function *f, const struct ir_op *op);
+/* Starts an operation: forgets the pointers of the one before. */
+void function_begin(struct function *f);
+/* Prints a finished block with the pointers that it uses, in a scope of its own. */
+void function_finish(struct function *f, struct loop_block *k);
+/* Copies a value's elements to where another value lives. */
+void function_copy(struct function *f, const struct ir_value *from, const struct ir_value *to);
+const char *function_expr(struct function *f, lx e); /* as text */
+
+/* ops.c */
+void op_sort(struct function *f, struct ir_op *op);
+void op_scan(struct function *f, struct ir_op *op);
+void op_rng(struct function *f, struct ir_op *op);
+void op_print(struct function *f, struct ir_op *op);
+void op_extern(struct function *f, struct ir_op *op);
+const char *cgen_const_data(struct cgen *g, const struct ir_op *op); /* name of the static array */
+
+#endif

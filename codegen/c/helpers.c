@@ -1,0 +1,113 @@
+/* Helpers on demand: functions of ir/scalar_math.h, whose text is part of the compiler, with what they need, each once a unit
+ * and in an order that defines before use; vector types; the multiply-add macros. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "codegen/c/c_internal.h"
+#include "scalar_math_text.h"
+
+static bool first_need(struct cgen *g, const char *name) {
+    struct cgen_kernels *k = cgen_private(g);
+    for (int i = 0; i < k->helpers.n; i++)
+        if (!strcmp(k->helpers.at[i], name))
+            return false;
+    VEC_PUSH(&g->arena, k->helpers, name);
+    return true;
+}
+
+/* The multiply-add of a scalar type as the target has it; without a definition the helpers round twice. In portable mode
+ * there is none, so that every compiler gives the same bits. */
+static void fma_macros(struct cgen *g) {
+    if (!first_need(g, "#MX_FMA") || !g->options->vector_extensions)
+        return;
+    text_add(&g->helpers,
+             "/* One rounding where the target has the instruction. */\n"
+             "#if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__aarch64__)\n"
+             "#define MX_FMA(a, b, c) __builtin_fmaf(a, b, c)\n"
+             "#define MX_FMA_F64(a, b, c) __builtin_fma(a, b, c)\n"
+             "#endif\n\n");
+}
+
+void cgen_need(struct cgen *g, const char *name) {
+    const char *found = NULL, *s = scalar_math_text;
+    size_t length = strlen(name);
+    while ((s = strstr(s, "/*@ "))) {
+        s += 4;
+        if (!strncmp(s, name, length) && s[length] == ':') {
+            found = s;
+            break;
+        }
+    }
+    if (!found) {
+        fprintf(stderr, "mxcc: no scalar function %s in ir/scalar_math.h\n", name);
+        exit(3);
+    }
+    if (!first_need(g, arena_strdup(&g->arena, name)))
+        return;
+    if (strstr(name, "mx_fma_"))
+        fma_macros(g);
+    const char *deps = found + length + 1, *end = strstr(deps, "*/");
+    while (deps < end) {
+        while (deps < end && (*deps == ' ' || *deps == '\n'))
+            deps++;
+        const char *stop = deps;
+        while (stop < end && *stop != ' ' && *stop != '\n')
+            stop++;
+        if (stop > deps)
+            cgen_need(g, arena_strndup(&g->arena, deps, (size_t)(stop - deps)));
+        deps = stop;
+    }
+    const char *body = end + 2;
+    while (*body == '\n')
+        body++;
+    /* The function ends at its closing brace in the first column. */
+    const char *close = strstr(body, "\n}\n");
+    text_addn(&g->helpers, body, (size_t)(close ? close + 3 - body : (long)strlen(body)));
+    text_add(&g->helpers, "\n");
+}
+
+const char *cgen_vector_type(struct cgen *g, enum dtype t, int lanes) {
+    const char *type = arena_printf(&g->arena, "mx_%sx%d", dtype_name(t), lanes);
+    if (!first_need(g, type))
+        return type;
+    text_printf(&g->helpers, "typedef %s %s __attribute__((vector_size(%d), aligned(%d), may_alias));\n\n",
+                cgen_c_type(t), type, lanes * dtype_size(t), dtype_size(t));
+    text_printf(&g->helpers, "static inline %s %s_splat(%s x)\n{\n    const %s v = {", type, type, cgen_c_type(t), type);
+    for (int i = 0; i < lanes; i++)
+        text_add(&g->helpers, i ? ", x" : "x");
+    text_add(&g->helpers, "};\n    return v;\n}\n\n");
+    return type;
+}
+
+const char *cgen_fma_macro(struct cgen *g, enum dtype t, int lanes) {
+    if (lanes == 1) {
+        const char *name = t == F64 ? "mx_fma_f64" : "mx_fma_f32";
+        cgen_need(g, name);
+        return name;
+    }
+    const char *type = cgen_vector_type(g, t, lanes);
+    const char *name = arena_printf(&g->arena, "MX_FMA_%s%sX%d", t == F64 ? "F64" : "F32", "", lanes);
+    if (!first_need(g, name))
+        return name;
+    int bytes = lanes * dtype_size(t);
+    const char *suffix = t == F64 ? "pd" : "ps", *reg = t == F64 ? "d" : "";
+    const char *bits = bytes == 16 ? "" : bytes == 32 ? "256" : "512";
+    struct text *h = &g->helpers;
+    text_printf(h, bytes == 64 ? "#if defined(__AVX512F__)\n" : "#if defined(__FMA__)\n");
+    if (first_need(g, "#immintrin"))
+        text_add(h, "#include <immintrin.h>\n");
+    else
+        text_add(h, "#include <immintrin.h> /* guarded */\n");
+    const char *m = bytes == 16 ? "__m128" : bytes == 32 ? "__m256" : "__m512";
+    text_printf(h, "#define %s(a, b, c) ((%s)_mm%s_fmadd_%s((%s%s)(a), (%s%s)(b), (%s%s)(c)))\n", name, type, bits, suffix, m,
+                reg, m, reg, m, reg);
+    if (bytes == 16)
+        text_printf(h,
+                    "#elif defined(__aarch64__)\n#include <arm_neon.h>\n"
+                    "#define %s(a, b, c) ((%s)vfmaq_%s((float%dx%d_t)(c), (float%dx%d_t)(a), (float%dx%d_t)(b)))\n",
+                    name, type, t == F64 ? "f64" : "f32", t == F64 ? 64 : 32, lanes, t == F64 ? 64 : 32, lanes,
+                    t == F64 ? 64 : 32, lanes);
+    text_printf(h, "#else\n#define %s(a, b, c) ((a) * (b) + (c))\n#endif\n\n", name);
+    return name;
+}

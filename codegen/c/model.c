@@ -1,0 +1,121 @@
+/* A whole C unit and its header, in order: header text, struct, helpers, outlined loops, functions, interface, main.
+ *
+ * The functions are printed first (into g.helpers, g.outlined, g.functions), because the resource contract and the set
+ * of helpers are known only then; this file decides what goes where.
+ */
+#include <ctype.h>
+#include <string.h>
+
+#include "codegen/c/model_internal.h"
+
+bool unit_is_public(const struct unit *u, const struct ir_func *f) {
+    return f->is_export && f != u->reset;
+}
+
+/* Layout of an instance's memory: the struct, each buffer that it owns, the arena; all aligned to 64 bytes. */
+static int64_t align64(int64_t n) {
+    return (n + 63) & ~(int64_t)63;
+}
+
+/* At least sizeof(struct PREFIX) anywhere: pointers, counters and the message. The unit checks it. */
+static int64_t struct_bytes(const struct unit *u) {
+    return align64(8 * (int64_t)(u->module->buffer_count + 16) + 256);
+}
+
+int64_t unit_offset(const struct unit *u, const struct ir_buffer *until) {
+    int64_t at = struct_bytes(u);
+    for (int i = 0; i < u->module->buffer_count && u->module->buffers[i] != until; i++)
+        if (!u->shared[i])
+            at += align64(ir_type_bytes_upper(u->module->buffers[i]->type));
+    return at;
+}
+
+int64_t unit_memory(const struct unit *u) {
+    return unit_offset(u, NULL) + align64(u->g.plan->arena_bytes) + 64; /* 64: the memory given may begin anywhere */
+}
+
+int64_t unit_weights(const struct unit *u) {
+    int64_t bytes = 0;
+    for (int i = 0; i < u->module->buffer_count; i++)
+        if (u->module->buffers[i]->kind == BUFFER_PARAM)
+            bytes += ir_type_bytes_upper(u->module->buffers[i]->type);
+    return bytes;
+}
+
+static void note_write(struct ir_op *op, void *context) {
+    bool *written = context;
+    if (op->code == OP_write)
+        written[op->buffer.buffer->id] = true;
+}
+
+static void includes(struct unit *u, struct text *out) {
+    const struct compile_options *o = u->options;
+    text_printf(out, "#include \"%s.h\"\n\n", u->prefix);
+    text_add(out, "#include <errno.h>\n#include <math.h>\n#include <stdarg.h>\n#include <stdio.h>\n");
+    text_add(out, "#include <stdlib.h>\n#include <string.h>\n");
+    if (o->threads)
+        text_add(out, "\n#include <mxrt/pool.h>\n");
+    if (o->with_main)
+        text_add(out, unit_needs_zlib(u->module) ? "\n#include <mxrt/gzip.h>\n#include <mxrt/program.h>\n" : "\n#include <mxrt/program.h>\n");
+    text_add(out, "\n");
+}
+
+bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options *o, struct diag *d, struct text *c, struct text *h) {
+    struct unit u = {.module = m, .options = o, .prefix = o->name};
+    u.g = (struct cgen){.module = m, .plan = p, .options = o, .diag = d, .prefix = o->name};
+    struct arena *a = &u.g.arena;
+    char *upper = arena_strdup(a, o->name);
+    for (char *s = upper; *s; s++)
+        *s = (char)toupper((unsigned char)*s);
+    u.upper = upper;
+    u.written = ARENA_ARRAY(a, bool, m->buffer_count);
+    u.shared = ARENA_ARRAY(a, bool, m->buffer_count);
+    u.g.flops = ARENA_ARRAY(a, int64_t, m->func_count + 1);
+    int errors = d->errors;
+    for (int i = 0; i < m->func_count; i++) {
+        if (strcmp(m->funcs[i]->name, "reset_all") == 0 && !m->funcs[i]->is_export)
+            u.reset = m->funcs[i];
+        else
+            ir_walk_ops(m->funcs[i]->body, note_write, u.written);
+    }
+    for (int i = 0; i < m->buffer_count; i++)
+        u.shared[i] = !u.written[i] && m->buffers[i]->kind == BUFFER_PARAM &&
+                      (o->weights == WEIGHTS_SOURCE || o->weights == WEIGHTS_CALLER);
+
+    for (int i = 0; i < m->func_count; i++)
+        cgen_c_function(&u.g, plan_of(p, m->funcs[i]));
+    if (m->init && o->weights == WEIGHTS_INIT)
+        cgen_c_function(&u.g, plan_of(p, m->init));
+
+    unit_header(&u);
+    unit_instance(&u);
+    if (u.g.helpers.length)
+        text_printf(&u.c, "/* ---- scalar functions and kernels */\n\n%s\n", text_string(&u.g.helpers));
+    if (u.g.outlined.length)
+        text_printf(&u.c, "%s\n", text_string(&u.g.outlined));
+    text_printf(&u.c, "/* ---- the model's functions */\n\n%s\n", text_string(&u.g.functions));
+    unit_weights_data(&u);
+    unit_files(&u);
+    unit_init(&u);
+    unit_functions(&u);
+    if (o->with_main)
+        unit_main(&u);
+    /* Floor quotients in dimensions, where the unit uses them. */
+    struct text whole = {0};
+    text_printf(&whole, "/* %s: made by mxcc from the model of that name. Not to be edited: the source is the .mxl file. */\n", u.prefix);
+    includes(&u, &whole);
+    if (strstr(text_string(&u.c), "mx_dim_div(") || strstr(text_string(&u.c), "mx_dim_mod("))
+        text_add(&whole, "static int64_t mx_dim_div(int64_t a, int64_t b) {\n"
+                         "    return b == 0 ? 0 : a / b - (a % b != 0 && (a < 0) != (b < 0));\n}\n\n");
+    if (strstr(text_string(&u.c), "mx_dim_mod("))
+        text_add(&whole, "static int64_t mx_dim_mod(int64_t a, int64_t b) {\n    return a - mx_dim_div(a, b) * b;\n}\n\n");
+    text_addn(&whole, text_string(&u.c), u.c.length);
+    text_free(&u.c);
+    *c = whole;
+    *h = u.h;
+    text_free(&u.g.helpers);
+    text_free(&u.g.outlined);
+    text_free(&u.g.functions);
+    arena_free(a);
+    return d->errors == errors;
+}

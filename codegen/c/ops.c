@@ -1,0 +1,358 @@
+/* The operations that are no nests, as loop IR where they compute: constants, sort (bottom-up merge sort of positions, stable),
+ * scan, random bits; and the two that reach outside, print and extern. */
+#include <stdio.h>
+#include <string.h>
+
+#include "codegen/c/function_internal.h"
+
+/* ---- constants -------------------------------------------------------------------------------------------------------- */
+
+const char *cgen_const_data(struct cgen *g, const struct ir_op *op) {
+    struct cgen_kernels *k = cgen_private(g);
+    for (int i = 0; i + 1 < k->consts.n; i += 2)
+        if (k->consts.at[i] == (const char *)op)
+            return k->consts.at[i + 1];
+    const struct ir_value *v = op->results[0];
+    const char *name = arena_printf(&g->arena, "%s_const_%d", g->prefix, k->consts.n / 2);
+    VEC_PUSH(&g->arena, k->consts, (const char *)op);
+    VEC_PUSH(&g->arena, k->consts, name);
+    int64_t n = 0;
+    enum dtype t = v->type.dtype;
+    if (!ir_dim_is_const(ir_type_elements(g->module, v->type), &n))
+        n = ir_dim_upper(ir_type_elements(g->module, v->type));
+    struct text *out = &g->outlined;
+    text_printf(out, "static const %s %s[%lld] = {%s", cgen_c_type(t), name, (long long)(n > 0 ? n : 1), n > 0 ? "" : "0");
+    const unsigned char *data = op->constant.data;
+    for (int64_t i = 0; i < n; i++) {
+        const unsigned char *at = data + i * dtype_size(t);
+        double f = 0;
+        int64_t x = 0;
+        float single;
+        switch (t) {
+        case F64: memcpy(&f, at, 8); break;
+        case F32: memcpy(&single, at, 4), f = (double)single; break;
+        case I64:
+        case U64: memcpy(&x, at, 8); break;
+        case I32: { int32_t y; memcpy(&y, at, 4), x = y; break; }
+        case U32: { uint32_t y; memcpy(&y, at, 4), x = y; break; }
+        case I16: { int16_t y; memcpy(&y, at, 2), x = y; break; }
+        case F16:
+        case BF16:
+        case U16: { uint16_t y; memcpy(&y, at, 2), x = y; break; }
+        case I8: x = (int8_t)*at; break;
+        default: x = *at; break;
+        }
+        text_printf(out, "%s%s", i == 0 ? "" : i % 12 ? ", " : ",\n    ",
+                    cprint_number(g, t == F16 || t == BF16 ? U16 : t, f, x));
+    }
+    text_add(out, "};\n\n");
+    return name;
+}
+
+/* ---- loops along an axis ------------------------------------------------------------------------------------------------ */
+
+struct axis { /* a tensor as [outer, length, inner] */
+    lx outer, length, inner;
+    int64_t upper;
+};
+
+static struct axis axis_of(struct function *f, struct ir_type t, int axis) {
+    struct ir_module *m = f->g->module;
+    ir_dim outer = ir_dim_const(m, 1), inner = outer;
+    for (int d = 0; d < t.rank; d++) {
+        if (d < axis)
+            outer = ir_dim_mul(m, outer, t.dims[d]);
+        if (d > axis)
+            inner = ir_dim_mul(m, inner, t.dims[d]);
+    }
+    return (struct axis){function_dim(f, outer), function_dim(f, t.dims[axis]), function_dim(f, inner),
+                         ir_dim_upper(t.dims[axis])};
+}
+
+static struct loop_stmt *loop_over(struct function *f, struct loop_block *k, const char *name, lx n, lx *counter) {
+    struct loop_var *v = loop_var_new(f->b, name, I64, 1);
+    *counter = lx_var(f->b, v);
+    return loop_for(f->b, k, v, lx_int(f->b, 0), n, 1, LOOP_SERIAL);
+}
+
+static struct loop_var *define(struct function *f, struct loop_block *k, const char *name, lx value, bool is_mutable) {
+    struct loop_var *v = loop_var_new(f->b, name, value->dtype, 1);
+    v->is_mutable = is_mutable;
+    loop_def(f->b, k, v, value);
+    return v;
+}
+
+void op_scan(struct function *f, struct ir_op *op) {
+    struct loop_builder *b = f->b;
+    const struct ir_value *x = op->operands[0], *y = op->results[0];
+    struct axis a = axis_of(f, x->type, op->scan.axis);
+    enum dtype t = x->type.dtype, wide = t == F16 || t == BF16 ? F32 : t;
+    static const enum scalar_fn fns[RED_COUNT] = {
+        [RED_SUM] = FN_add, [RED_PROD] = FN_mul, [RED_MAX] = FN_max, [RED_MIN] = FN_min, [RED_ANY] = FN_or, [RED_ALL] = FN_and};
+    struct loop_block k;
+    loop_block_init(&k);
+    function_begin(f);
+    struct loop_mem *from = function_mem(f, x), *to = function_mem(f, y);
+    lx o, i, s;
+    struct loop_stmt *outer = loop_over(f, &k, "outer", a.outer, &o);
+    struct loop_stmt *inner = loop_over(f, &outer->body, "inner", a.inner, &i);
+    bool is_float = dtype_is_float(wide), prod = op->scan.op == RED_PROD;
+    lx start = is_float ? lx_const_float(b, wide, prod ? 1 : 0) : lx_const_int(b, wide, prod || op->scan.op == RED_ALL);
+    bool extremum = op->scan.op == RED_MAX || op->scan.op == RED_MIN;
+    if (extremum) { /* the first element, which changes neither */
+        lx first = op->scan.reverse ? lx_sub(b, a.length, lx_int(b, 1)) : lx_int(b, 0);
+        lx at = lx_add(b, lx_mul(b, lx_add(b, lx_mul(b, o, a.length), first), a.inner), i);
+        start = lx_cast(b, wide, lx_load(b, from, at, 1));
+    }
+    struct loop_var *acc = define(f, &inner->body, "acc", start, true);
+    struct loop_stmt *along = loop_over(f, &inner->body, "step", a.length, &s);
+    lx p = op->scan.reverse ? lx_sub(b, lx_sub(b, a.length, lx_int(b, 1)), s) : s;
+    struct loop_var *at = define(f, &along->body, "at", lx_add(b, lx_mul(b, lx_add(b, lx_mul(b, o, a.length), p), a.inner), i), false);
+    lx here = lx_var(b, at);
+    struct loop_var *value = define(f, &along->body, "value", lx_cast(b, wide, lx_load(b, from, here, 1)), false);
+    lx sum = lx_fn2(b, fns[op->scan.op], lx_var(b, acc), lx_var(b, value));
+    if (op->scan.exclusive)
+        loop_store(b, &along->body, to, here, lx_cast(b, t, lx_var(b, acc)));
+    loop_set(b, &along->body, acc, NULL, sum);
+    if (!op->scan.exclusive)
+        loop_store(b, &along->body, to, here, lx_cast(b, t, lx_var(b, acc)));
+    function_finish(f, &k);
+}
+
+void op_sort(struct function *f, struct ir_op *op) {
+    struct loop_builder *b = f->b;
+    const struct ir_value *x = op->operands[0];
+    struct axis a = axis_of(f, x->type, op->sort.axis);
+    lx kept = op->sort.limit ? function_dim(f, op->sort.limit) : a.length;
+    enum dtype t = x->type.dtype;
+    struct loop_block k;
+    loop_block_init(&k);
+    function_begin(f);
+    struct loop_mem *from = function_mem(f, x);
+    struct loop_mem *order = function_workspace(f, &k, "order", I64, a.upper), *merged = function_workspace(f, &k, "merged", I64, a.upper);
+    lx zero = lx_int(b, 0), one = lx_int(b, 1), o, in, i;
+    struct loop_stmt *outer = loop_over(f, &k, "outer", a.outer, &o);
+    struct loop_stmt *inner = loop_over(f, &outer->body, "inner", a.inner, &in);
+    struct loop_block *body = &inner->body;
+    struct loop_stmt *s = loop_over(f, body, "i", a.length, &i);
+    loop_store(b, &s->body, order, i, i);
+    /* Runs of `width` are merged in pairs; one round a doubling, as many as the upper bound needs. */
+    struct loop_var *width = define(f, body, "width", one, true);
+    int rounds = 0;
+    while (rounds < 62 && (INT64_C(1) << rounds) < a.upper)
+        rounds++;
+    lx round, pair, at;
+    struct loop_stmt *level = loop_over(f, body, "round_", lx_int(b, rounds), &round);
+    lx w = lx_var(b, width), twice = lx_mul(b, w, lx_int(b, 2));
+    struct loop_stmt *pairs = loop_over(f, &level->body, "pair",
+                                        lx_div(b, lx_add(b, a.length, lx_sub(b, twice, one)), twice), &pair);
+    struct loop_block *pb = &pairs->body;
+    struct loop_var *left = define(f, pb, "left", lx_mul(b, pair, twice), true);
+    struct loop_var *middle = define(f, pb, "middle", lx_min(b, lx_add(b, lx_var(b, left), w), a.length), false);
+    struct loop_var *end = define(f, pb, "end", lx_min(b, lx_add(b, lx_var(b, left), twice), a.length), false);
+    struct loop_var *right = define(f, pb, "right", lx_var(b, middle), true);
+    struct loop_var *place = loop_var_new(b, "place", I64, 1);
+    struct loop_stmt *merge = loop_for(b, pb, place, lx_mul(b, pair, twice), lx_var(b, end), 1, LOOP_SERIAL);
+    at = lx_var(b, place);
+    lx l = lx_var(b, left), r = lx_var(b, right), base = lx_mul(b, o, a.length);
+    struct loop_var *take = define(f, &merge->body, "from_right", lx_op(b, I_LT, r, lx_var(b, end)), true);
+    struct loop_stmt *both = loop_if(b, &merge->body, lx_op(b, I_AND, lx_var(b, take), lx_op(b, I_LT, l, lx_var(b, middle))));
+    lx element[2];
+    for (int side = 0; side < 2; side++) {
+        lx position = lx_load(b, order, side ? r : l, 1);
+        lx address = lx_add(b, lx_mul(b, lx_add(b, base, position), a.inner), in);
+        element[side] = lx_var(b, define(f, &both->body, side ? "b" : "a", lx_load(b, from, address, 1), false));
+    }
+    /* nan stands last in either direction. */
+    lx first = op->sort.descending ? lx_fn2(b, FN_lt, element[0], element[1]) : lx_fn2(b, FN_lt, element[1], element[0]);
+    if (dtype_is_float(t)) {
+        lx nan_a = lx_fn(b, FN_isnan, BOOL, 1, &element[0]), nan_b = lx_fn(b, FN_isnan, BOOL, 1, &element[1]);
+        first = lx_op(b, I_OR, first, lx_op(b, I_AND, nan_a, lx_op(b, I_NOT, nan_b, NULL)));
+    }
+    loop_set(b, &both->body, take, NULL, first);
+    struct loop_stmt *choose = loop_if(b, &merge->body, lx_var(b, take));
+    loop_store(b, &choose->body, merged, at, lx_load(b, order, r, 1));
+    loop_set(b, &choose->body, right, NULL, lx_add(b, r, one));
+    loop_store(b, &choose->other, merged, at, lx_load(b, order, l, 1));
+    loop_set(b, &choose->other, left, NULL, lx_add(b, l, one));
+    s = loop_over(f, &level->body, "i", a.length, &i);
+    loop_store(b, &s->body, order, i, lx_load(b, merged, i, 1));
+    loop_set(b, &level->body, width, NULL, twice);
+    s = loop_over(f, body, "i", kept, &i);
+    lx target = lx_add(b, lx_mul(b, lx_add(b, lx_mul(b, o, kept), i), a.inner), in);
+    lx source = lx_add(b, lx_mul(b, lx_add(b, base, lx_load(b, order, i, 1)), a.inner), in);
+    (void)zero;
+    for (int result = 0; result < op->result_count; result++)
+        if (function_storage(f, op->results[result]))
+            loop_store(b, &s->body, function_mem(f, op->results[result]), target,
+                       result ? lx_load(b, order, i, 1) : lx_load(b, from, source, 1));
+    function_finish(f, &k);
+}
+
+/* ---- random bits -------------------------------------------------------------------------------------------------------- */
+
+static struct loop_var *outside(struct function *f, const char *name, enum dtype t) {
+    struct loop_var *v = loop_var_new(f->b, name, t, 1);
+    cgen_set_name(f->g, v->id, name);
+    return v;
+}
+
+void op_rng(struct function *f, struct ir_op *op) {
+    struct loop_builder *b = f->b;
+    const struct ir_value *y = op->results[0];
+    enum dtype t = y->type.dtype;
+    int group = dtype_size(t) == 8 ? 2 : 4;
+    struct loop_block k;
+    loop_block_init(&k);
+    function_begin(f);
+    struct loop_mem *to = function_mem(f, y);
+    lx place = lx_const_int(b, U64, op->rng.place), h = lx_call(b, "mx_stream", U64, 1, &place);
+    for (int i = 0; i < op->operand_count; i++) {
+        lx args[2] = {h, lx_cast(b, I64, function_scalar(f, op->operands[i]))};
+        h = lx_call(b, "mx_stream_loop", U64, 2, args);
+    }
+    lx call[2] = {h, lx_var(b, outside(f, "m->calls", U64))};
+    h = lx_call(b, "mx_stream_call", U64, 2, call);
+    struct loop_var *stream = define(f, &k, "stream", h, false);
+    struct loop_var *seed = define(f, &k, "seed_", lx_var(b, outside(f, "m->seed", U64)), false);
+    lx n = function_elements(f, y->type);
+    /* Groups of elements come from one block of the generator. */
+    struct loop_func *random = ARENA_NEW(b->arena, struct loop_func);
+    *random = (struct loop_func){.name = group == 4 ? "mx_random_u32" : "mx_random_u64", .is_helper = true, .mem_count = 1, .var_count = 3};
+    random->mems = ARENA_ARRAY(b->arena, struct loop_mem *, 1);
+    random->mems[0] = loop_mem_new(b, "out", t, MEM_PARAM);
+    struct loop_var *first = loop_var_new(b, "first", I64, 1);
+    struct loop_stmt *blocks = loop_for(b, &k, first, lx_int(b, 0), n, group, LOOP_SERIAL);
+    struct loop_mem *words = loop_mem_new(b, "words", t, MEM_LOCAL);
+    words->count = group;
+    words->written = true;
+    loop_local(b, &blocks->body, words);
+    struct loop_stmt *c = loop_call(b, &blocks->body, random);
+    c->call_mems[0].mem = words;
+    c->call_mems[0].offset = lx_int(b, 0);
+    c->call_args[0] = lx_var(b, seed);
+    c->call_args[1] = lx_var(b, stream);
+    c->call_args[2] = lx_cast(b, U64, lx_div(b, lx_var(b, first), lx_int(b, group)));
+    struct loop_var *count = define(f, &blocks->body, "count", lx_min(b, lx_int(b, group), lx_sub(b, n, lx_var(b, first))), false);
+    lx i;
+    struct loop_stmt *each = loop_over(f, &blocks->body, "i", lx_var(b, count), &i);
+    loop_store(b, &each->body, to, lx_add(b, lx_var(b, first), i), lx_load(b, words, i, 1));
+    function_finish(f, &k);
+}
+
+/* ---- outside the model ---------------------------------------------------------------------------------------------------- */
+
+static const char *base_of(struct function *f, const struct ir_value *v) {
+    struct loop_mem *m = function_mem(f, v);
+    if (m->kind == MEM_SCALAR)
+        return arena_printf(&f->g->arena, "&%s", cgen_name_of(f->g, m->id));
+    return m->base ? m->base : cgen_name_of(f->g, m->id);
+}
+
+static const char *quoted(struct function *f, const char *s) {
+    struct text t = {0};
+    for (; *s; s++)
+        text_printf(&t, *s == '"' || *s == '\\' ? "\\%c" : *s == '%' ? "%%%%" : *s == '\n' ? "\\n" : "%c", *s);
+    const char *r = arena_strdup(&f->g->arena, text_string(&t));
+    text_free(&t);
+    return r;
+}
+
+void op_print(struct function *f, struct ir_op *op) {
+    struct cprint *p = &f->print;
+    cprint_line(p, "{");
+    p->indent++;
+    cprint_line(p, "char line[1024];");
+    cprint_line(p, "size_t used = 0;");
+    cprint_line(p, "int more;");
+    const char *separator = op->name && op->name[0] ? " " : "";
+    if (op->name && op->name[0]) {
+        cprint_line(p, "more = snprintf(line, sizeof line, \"%s\");", quoted(f, op->name));
+        cprint_line(p, "used += more > 0 ? (size_t)more : 0;");
+    }
+    for (int i = 0; i < op->operand_count; i++, separator = " ") {
+        const struct ir_value *v = op->operands[i];
+        if (v->op && v->op->code == OP_check)
+            continue;
+        struct loop_block unused;
+        loop_block_init(&unused);
+        function_begin(f);
+        enum dtype t = v->type.dtype;
+        const char *format = dtype_is_float(t) ? (t == F64 ? "%.17g" : "%.9g") : t == BOOL ? "%s" : dtype_is_signed(t) ? "%lld" : "%llu";
+        const char *type = dtype_is_float(t) ? "(double)" : t == BOOL ? "" : dtype_is_signed(t) ? "(long long)" : "(unsigned long long)";
+        const char *tail = t == BOOL ? " ? \"true\" : \"false\"" : "";
+        struct loop_var *e = loop_var_new(f->b, "e", I64, 1);
+        const char *counter = cgen_enter_name(f->g, "e");
+        cgen_set_name(f->g, e->id, counter);
+        lx value = v->type.rank == 0 ? function_scalar(f, v) : lx_load(f->b, function_mem(f, v), lx_var(f->b, e), 1);
+        cprint_line(p, "{");
+        p->indent++;
+        for (int k = 0; k < f->pointers.n; k++)
+            cprint_mem(p, f->pointers.at[k]);
+        if (v->type.rank > 0) {
+            const char *n = function_expr(f, function_elements(f, v->type));
+            cprint_line(p, "for (int64_t %s = 0; %s < %s && used < sizeof line; %s++) {", counter, counter, n, counter);
+            p->indent++;
+            cprint_line(p, "more = snprintf(line + used, sizeof line - used, \"%%s%s%%s\", %s == 0 ? \"%s[\" : \", \", %s%s%s, %s == %s - 1 ? \"]\" : \"\");",
+                        format, counter, separator, type, function_expr(f, value), tail, counter, n);
+        } else {
+            cprint_line(p, "if (used < sizeof line) {");
+            p->indent++;
+            cprint_line(p, "more = snprintf(line + used, sizeof line - used, \"%s%s\", %s%s%s);", separator, format, type,
+                        function_expr(f, value), tail);
+        }
+        cprint_line(p, "used += more > 0 ? (size_t)more : 0;");
+        p->indent--;
+        cprint_line(p, "}");
+        p->indent--;
+        cprint_line(p, "}");
+        cgen_scope_leave(f->g, f->scope);
+    }
+    if (!op->operand_count && !(op->name && op->name[0]))
+        cprint_line(p, "line[0] = 0;");
+    cprint_line(p, "%s_print(m, line);", f->g->prefix);
+    p->indent--;
+    cprint_line(p, "}");
+}
+
+void op_extern(struct function *f, struct ir_op *op) {
+    struct cgen *g = f->g;
+    if (op->external.header) {
+        const char *line = arena_printf(&g->arena, "#include \"%s\"\n", op->external.header);
+        if (!strstr(text_string(&g->helpers), line)) {
+            struct text with = {0};
+            text_printf(&with, "%s%s", line, text_string(&g->helpers));
+            text_free(&g->helpers);
+            g->helpers = with;
+        }
+    }
+    function_begin(f);
+    struct text call = {0};
+    text_printf(&call, "%s(", op->external.symbol);
+    for (int i = 0; i < op->external.param_count; i++) {
+        int k = op->external.params[i];
+        const struct ir_value *v = k >= 0 ? op->operands[k] : op->results[~k];
+        text_add(&call, i ? ", " : "");
+        if (k >= 0 && v->type.rank == 0) {
+            lx e = function_scalar(f, v);
+            if (e->kind == LX_LOAD && e->mem->base)
+                text_printf(&call, "*(const %s *)%s", cgen_c_type(v->type.dtype), e->mem->base);
+            else
+                text_add(&call, function_expr(f, e));
+        } else {
+            text_add(&call, base_of(f, v));
+        }
+    }
+    text_add(&call, ")");
+    if (op->external.returns) {
+        struct loop_mem *m = function_mem(f, op->results[0]);
+        if (m->kind == MEM_SCALAR)
+            cprint_line(&f->print, "%s = %s;", cgen_name_of(g, m->id), text_string(&call));
+        else
+            cprint_line(&f->print, "*(%s *)%s = %s;", cgen_c_type(m->dtype), m->base ? m->base : cgen_name_of(g, m->id), text_string(&call));
+    } else {
+        cprint_line(&f->print, "%s;", text_string(&call));
+    }
+    text_free(&call);
+    cgen_scope_leave(g, f->scope);
+}

@@ -1,0 +1,59 @@
+/* Code generation: a module and its plan become C text. Shared by the C and (later) CUDA printers.
+ *
+ * Shape of a generated unit `digits`:
+ *   digits.h   status codes, mx_tensor (include-guarded), options, the interface, the resource contract
+ *   digits.c   struct digits { arena, one pointer per buffer, seed, calls, pool, error text … };
+ *              scalar helpers that are used; one static function per exported function
+ *              `static mx_status digits_run_NAME(struct digits *m, dims…, args…, results…)` from codegen/c/function.c;
+ *              the public functions from codegen/c/model.c that check arguments and call it.
+ */
+#ifndef MXCC_CODEGEN_CODEGEN_H
+#define MXCC_CODEGEN_CODEGEN_H
+
+#include "base/text.h"
+#include "ir/ir.h"
+#include "passes/passes.h"
+
+struct cgen {
+    struct ir_module *module;
+    struct plan *plan;
+    const struct compile_options *options;
+    struct diag *diag;
+    struct arena arena;      /* names and scratch */
+    const char *prefix;      /* "digits" */
+    struct text helpers;     /* static functions needed by what was printed so far (scalar functions, Philox, …) */
+    struct text outlined;    /* bodies of parallel loops and shared kernels, before the functions that use them */
+    struct text functions;
+    /* Private to function.c: what was already emitted. */
+    struct cgen_kernels *kernels;
+    struct cgen_names *names; /* private to names.c */
+    int64_t stack_bytes;     /* largest local arrays of a function, for the resource contract */
+    int64_t *flops;          /* [func_count] at upper bounds */
+};
+
+/* codegen/names.c. C identifiers: unique in the unit, no keywords, from source names ("net.conv1.weight" ->
+ * net_conv1_weight). Deterministic. */
+const char *cgen_buffer_field(struct cgen *g, const struct ir_buffer *b); /* field of the struct: m->FIELD */
+const char *cgen_arg_name(struct cgen *g, const struct ir_func *f, int arg);
+const char *cgen_result_name(struct cgen *g, const struct ir_func *f, int result);
+const char *cgen_symbol_name(struct cgen *g, const struct ir_symbol *s);
+const char *cgen_found_name(struct cgen *g, const struct ir_func *f, int result_symbol); /* a dimension found at run time */
+const char *cgen_c_type(enum dtype t); /* "float", "uint16_t" for f16 */
+/* An identifier of C from any name; not yet unique. */
+const char *cgen_identifier(struct arena *a, const char *name);
+/* A dimension as a C expression of type int64_t over its symbols' names; may call mx_dim_div and mx_dim_mod. */
+void cgen_dim(struct cgen *g, struct text *out, ir_dim d);
+
+/* codegen/c/function.c: appends `static mx_status PREFIX_run_NAME(struct PREFIX *m, …)` to g->functions and what it needs to
+ * helpers and outlined. Parameters: int64_t run-time dimensions in order, arguments (scalars by value, tensors by const
+ * pointer, inout by pointer), results by pointer, then int64_t * for each result symbol (the public function reorders). In the body
+ * these names are in scope: m->arena (unsigned char *, 64-byte aligned), m->FIELD for buffers, m->seed, m->calls (uint64_t),
+ * m->pool (struct mxrt_pool *, NULL: serial), and `PREFIX_fail(m, status, format, …)`, which stores the text and gives the status.
+ * `init` is emitted as PREFIX_run_init. */
+void cgen_c_function(struct cgen *g, struct plan_func *p);
+
+/* codegen/c/model.c: the whole unit and its header. False after an error reported to diag. */
+bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options *o, struct diag *d, struct text *c,
+               struct text *h);
+
+#endif

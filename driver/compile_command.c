@@ -1,0 +1,113 @@
+/* `mxcc model.mxl -o model.c`: C and its header, or one of the intermediate forms (--emit). */
+#include <errno.h>
+#include <string.h>
+
+#include "driver/driver.h"
+#include "eager/eager.h"
+#include "frontend/ast.h"
+#include "ir/text.h"
+
+static int emit_ast(struct options *o) {
+    struct diag d;
+    diag_init(&d);
+    const struct source *s = pipeline_source(&d, o->inputs.at[0]);
+    struct text t = {0};
+    struct arena a = {0};
+    bool ok = s != NULL;
+    if (ok) {
+        struct ast_file *f = parse_file(&a, &d, s);
+        ast_print(&t, f);
+        ok = write_output(o, o->output, &t);
+    }
+    print_diagnostics(o, &d);
+    int status = ok && !d.errors ? EXIT_OK : EXIT_MODEL;
+    text_free(&t);
+    arena_free(&a);
+    diag_free(&d);
+    arena_free(&o->arena);
+    return status;
+}
+
+static bool with_suffix(const char *s, const char *end) {
+    size_t n = strlen(s), k = strlen(end);
+    return n >= k && strcmp(s + n - k, end) == 0;
+}
+
+static bool depfile(struct pipeline *p, const char *target) {
+    struct options *o = p->options;
+    struct text t = {0};
+    /* Every file the diagnostics know was read: the model and what it uses. The built-in library has no files. */
+    text_printf(&t, "%s:", target);
+    text_printf(&t, " %s", p->source->path);
+    text_add(&t, "\n");
+    bool ok = write_output(o, o->depfile, &t);
+    text_free(&t);
+    return ok;
+}
+
+/* Weights beside the C file, named after the prefix. */
+static bool weights_file(struct pipeline *p) {
+    struct options *o = p->options;
+    struct eager *e = eager_new(p->module, 0);
+    if (!e) {
+        diag_error(&p->diag, E_init_failed, (struct span){0}, "the initializers failed: %s", eager_error(NULL));
+        return false;
+    }
+    const char *slash = strrchr(o->output, '/');
+    const char *path = arena_printf(&o->arena, "%.*s%s.safetensors", slash ? (int)(slash - o->output) + 1 : 0, o->output, o->compile.name);
+    bool ok = save_weights(p->module, e, path);
+    eager_free(e);
+    return ok;
+}
+
+int compile_command(int argc, char **argv) {
+    struct options o;
+    struct pipeline p;
+    if (!options_parse(&o, 'c', argc, argv))
+        return EXIT_USAGE;
+    if (o.emit == EMIT_AST)
+        return emit_ast(&o);
+    if (!o.output && o.emit == EMIT_C && !o.compile.stop_after) {
+        usage_error("-o FILE.c is needed (or --emit, or the command check)");
+        return EXIT_USAGE;
+    }
+    if (o.output && o.emit == EMIT_C && !o.compile.stop_after && !with_suffix(o.output, ".c")) {
+        usage_error(with_suffix(o.output, ".cu") ? "-o %s: CUDA is not part of this build" : "-o %s: the output's name ends in .c", o.output);
+        return EXIT_USAGE;
+    }
+    bool ok = pipeline_load(&p, &o, o.inputs.at[0]);
+    struct text t = {0}, h = {0};
+    if (ok && o.emit == EMIT_IR) {
+        /* Before the passes, unless one of them was named. */
+        if (o.compile.stop_after)
+            ok = pipeline_passes(&p);
+        ir_print(&t, p.module);
+        ok = ok && write_output(&o, o.output, &t);
+    } else if (ok) {
+        if (o.emit == EMIT_C && o.compile.weights == WEIGHTS_SOURCE)
+            ok = pipeline_weights(&p);
+        if (ok && o.emit == EMIT_C && o.compile.weights == WEIGHTS_FILE)
+            ok = weights_file(&p);
+        ok = ok && pipeline_passes(&p);
+        if (ok && o.emit == EMIT_PLAN) {
+            for (int i = 0; i < p.passes.plan->func_count; i++) {
+                text_printf(&t, "# %s\n", p.passes.plan->funcs[i].func->name);
+                plan_print_csv(&t, &p.passes.plan->funcs[i]);
+            }
+            ok = write_output(&o, o.output, &t);
+        } else if (ok && o.emit == EMIT_DEPS) {
+            for (int i = 0; i < p.passes.plan->func_count; i++)
+                emit_deps(&t, &p.passes.plan->funcs[i]);
+            ok = write_output(&o, o.output, &t);
+        } else if (ok && !o.compile.stop_after) {
+            ok = pipeline_codegen(&p, &t, &h);
+            const char *header = arena_printf(&o.arena, "%.*sh", (int)strlen(o.output) - 1, o.output);
+            ok = ok && write_output(&o, o.output, &t) && write_output(&o, header, &h);
+            if (ok && o.depfile)
+                ok = depfile(&p, o.output);
+        }
+    }
+    text_free(&t);
+    text_free(&h);
+    return pipeline_end(&p, ok);
+}

@@ -1,0 +1,355 @@
+/* Parsing the command line by one table; a wrong word is answered with the nearest right one. */
+#include "driver/options.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum option_kind { FLAG, TEXT, NUMBER, BYTES, CALL };
+
+/* Which field an option sets; CALL options are told apart by it too. */
+struct option_row {
+    const char *name;
+    enum option_kind kind;
+    size_t field;
+    const char *call, *argument, *commands, *help;
+};
+
+/* CALL rows name no field of the struct. */
+#define FIELD_FLAG(f) offsetof(struct options, f)
+#define FIELD_TEXT(f) offsetof(struct options, f)
+#define FIELD_NUMBER(f) offsetof(struct options, f)
+#define FIELD_BYTES(f) offsetof(struct options, f)
+#define FIELD_CALL(f) 0
+static const struct option_row rows[] = {
+#define O(name, kind, field, argument, commands, help) {name, kind, FIELD_##kind(field), #field, argument, commands, help},
+#include "driver/options.def"
+#undef O
+};
+enum { ROWS = sizeof rows / sizeof *rows };
+
+const struct cpu_row cpu_table[] = {
+    {"portable", NULL, 32, "any processor; C99"},
+    {"native", "native", 0, "the machine mxcc runs on"},
+    {"x86-64-v2", "x86-64-v2", 16, "SSE4.2"},
+    {"x86-64-v3", "x86-64-v3", 32, "AVX2, FMA"},
+    {"x86-64-v4", "x86-64-v4", 64, "AVX-512"},
+    {"neon", "armv8-a", 16, "64-bit Arm"},
+    {NULL, NULL, 0, NULL},
+};
+
+void usage_error(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    fputs("mxcc: ", stderr);
+    vfprintf(stderr, format, args);
+    fputs("\n", stderr);
+    va_end(args);
+}
+
+/* Levenshtein's distance, one row at a time. */
+static int edits(const char *a, const char *b) {
+    size_t n = strlen(b);
+    int row[64];
+    if (n >= 64)
+        return 99;
+    for (size_t j = 0; j <= n; j++)
+        row[j] = (int)j;
+    for (int i = 1; *a; a++, i++) {
+        int diagonal = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= n; j++) {
+            int best = diagonal + (*a != b[j - 1]);
+            if (row[j] + 1 < best)
+                best = row[j] + 1;
+            if (row[j - 1] + 1 < best)
+                best = row[j - 1] + 1;
+            diagonal = row[j];
+            row[j] = best;
+        }
+    }
+    return row[n];
+}
+
+const char *nearest_word(const char *word, const char *const *words, int count) {
+    int best = (int)strlen(word) / 3 + 2;
+    const char *found = NULL;
+    for (int i = 0; i < count; i++) {
+        int e = edits(word, words[i]);
+        if (e < best) {
+            best = e;
+            found = words[i];
+        }
+    }
+    return found;
+}
+
+static bool takes(const struct option_row *r, char command) {
+    return strchr(r->commands, '*') || strchr(r->commands, command);
+}
+
+static const struct option_row *find(const char *argument, char command, const char **value) {
+    *value = NULL;
+    for (int i = 0; i < ROWS; i++) {
+        size_t n = strlen(rows[i].name);
+        if (strncmp(argument, rows[i].name, n) != 0 || !takes(&rows[i], command))
+            continue;
+        if (argument[n] == 0)
+            return &rows[i];
+        if (argument[n] == '=' && argument[1] == '-') {
+            *value = argument + n + 1;
+            return &rows[i];
+        }
+        if (argument[1] != '-' && n == 2 && rows[i].kind != FLAG) { /* -O2, -Werror */
+            *value = argument + n;
+            return &rows[i];
+        }
+    }
+    return NULL;
+}
+
+static bool choose(const char *option, const char *value, const char *const *words, int *index) {
+    int n = 0;
+    for (; words[n]; n++)
+        if (strcmp(words[n], value) == 0) {
+            *index = n;
+            return true;
+        }
+    const char *near = nearest_word(value, words, n);
+    fprintf(stderr, "mxcc: %s %s: expected ", option, value);
+    for (int i = 0; i < n; i++)
+        fprintf(stderr, "%s%s", i ? i + 1 < n ? ", " : " or " : "", words[i]);
+    fprintf(stderr, near ? "; did you mean %s?\n" : "\n", near);
+    return false;
+}
+
+static bool number(const char *option, const char *value, bool units, int64_t *out) {
+    char *end;
+    double v = strtod(value, &end);
+    double unit = 1;
+    if (units && end != value && *end) {
+        unit = *end == 'K' || *end == 'k' ? 1024 : *end == 'M' ? 1048576 : *end == 'G' ? 1073741824 : 0;
+        end++;
+    }
+    if (end == value || *end || unit == 0 || !(v > 0) || v * unit > 9e18 || (unit == 1 && v != (double)(int64_t)v)) {
+        usage_error("%s %s: expected a number%s", option, value, units ? " of bytes like 262144, 256K or 4M" : " above 0");
+        return false;
+    }
+    *out = (int64_t)(v * unit);
+    return true;
+}
+
+static bool cpu(struct options *o, const char *value) {
+    const char *names[32];
+    int n = 0;
+    for (; cpu_table[n].name; n++)
+        names[n] = cpu_table[n].name;
+    names[n] = NULL;
+    int i;
+    if (!choose("--cpu", value, names, &i))
+        return false;
+    o->compile.cpu = i == 0 ? NULL : cpu_table[i].name;
+    o->march = cpu_table[i].march;
+    o->compile.vector_bytes = cpu_table[i].vector_bytes;
+    o->compile.vector_extensions = i > 0;
+#if defined(__x86_64__)
+    if (strcmp(value, "native") == 0)
+        o->compile.vector_bytes = __builtin_cpu_supports("avx512f") ? 64 : __builtin_cpu_supports("avx2") ? 32 : 16;
+#else
+    if (strcmp(value, "native") == 0)
+        o->compile.vector_bytes = 16;
+#endif
+    return true;
+}
+
+static bool call(struct options *o, const struct option_row *r, const char *value) {
+    int i = 0;
+    struct arena *a = &o->arena;
+    const char *what = r->call;
+    if (strcmp(what, "target") == 0) {
+        if (!choose(r->name, value, (const char *const[]){"c", "cuda", NULL}, &i))
+            return false;
+        o->compile.target = i ? TARGET_CUDA : TARGET_C;
+    } else if (strcmp(what, "cpu") == 0) {
+        return cpu(o, value);
+    } else if (strcmp(what, "bind") == 0) {
+        const char *equals = strchr(value, '=');
+        char *end = NULL;
+        if (equals && equals > value)
+            (void)strtoll(equals + 1, &end, 10);
+        if (!end || end == equals + 1 || *end) {
+            usage_error("--bind %s: expected NAME=NUMBER, as in --bind N=64", value);
+            return false;
+        }
+        VEC_PUSH(a, o->binds, value);
+    } else if (strcmp(what, "weights") == 0) {
+        if (!choose(r->name, value, (const char *const[]){"init", "source", "file", "caller", NULL}, &i))
+            return false;
+        o->compile.weights = (enum weights_mode)i;
+    } else if (strcmp(what, "plan") == 0) {
+        if (!choose(r->name, value, (const char *const[]){"fast", "best", NULL}, &i))
+            return false;
+        o->compile.plan_best = i;
+    } else if (strcmp(what, "blas") == 0) {
+        if (!choose(r->name, value, (const char *const[]){"none", "openblas", NULL}, &i))
+            return false;
+        o->compile.blas = i;
+    } else if (strcmp(what, "emit") == 0) {
+        if (!choose(r->name, value, (const char *const[]){"c", "ast", "ir", "deps", "plan", NULL}, &i))
+            return false;
+        o->emit = (enum emit_kind)i;
+    } else if (strcmp(what, "explain") == 0) {
+        if (!choose(r->name, value, (const char *const[]){"copies", NULL}, &i))
+            return false;
+        o->compile.explain_copies = true;
+    } else if (strcmp(what, "warning") == 0) {
+        if (!choose("-W", value, (const char *const[]){"error", "none", "all", NULL}, &i))
+            return false;
+        o->warnings_as_errors |= i == 0;
+        o->no_warnings |= i == 1;
+    } else if (strcmp(what, "color") == 0) {
+        if (!choose(r->name, value, (const char *const[]){"auto", "always", "never", NULL}, &i))
+            return false;
+        o->color = (enum color_mode)i;
+    } else if (strcmp(what, "diagnostics") == 0) {
+        if (!choose(r->name, value, (const char *const[]){"text", "json", NULL}, &i))
+            return false;
+        o->json = i;
+    } else if (strcmp(what, "stdlib") == 0) {
+        VEC_PUSH(a, o->stdlib_dirs, value);
+    }
+    return true;
+}
+
+static bool apply(struct options *o, const struct option_row *r, const char *value) {
+    char *field = (char *)o + r->field;
+    int64_t n = 0;
+    switch (r->kind) {
+    case FLAG:
+        if (value) {
+            usage_error("%s takes no value", r->name);
+            return false;
+        }
+        *(bool *)field = true;
+        return true;
+    case TEXT:
+        *(const char **)field = value;
+        return true;
+    case NUMBER:
+    case BYTES:
+        if (!number(r->name, value, r->kind == BYTES, &n))
+            return false;
+        *(int64_t *)field = n;
+        return true;
+    case CALL:
+        return call(o, r, value);
+    }
+    return false;
+}
+
+static bool unknown(const struct options *o, const char *argument) {
+    const char *names[ROWS];
+    int n = 0;
+    for (int i = 0; i < ROWS; i++)
+        if (takes(&rows[i], o->command))
+            names[n++] = rows[i].name;
+    size_t length = strcspn(argument, "=");
+    char *word = strndup(argument, length);
+    const char *near = nearest_word(word, names, n), *elsewhere = NULL;
+    for (int i = 0; i < ROWS; i++)
+        if (strcmp(rows[i].name, word) == 0)
+            elsewhere = rows[i].name;
+    if (elsewhere)
+        usage_error("%s does not belong to this command", word);
+    else if (near)
+        usage_error("there is no option %s; did you mean %s?", word, near);
+    else
+        usage_error("there is no option %s; `mxcc --help` lists them", word);
+    free(word);
+    return false;
+}
+
+bool options_parse(struct options *o, char command, int argc, char **argv) {
+    *o = (struct options){.command = command, .program = argv[0]};
+    struct arena *a = &o->arena;
+    bool only_files = false;
+    for (int i = 1; i < argc; i++) {
+        const char *value;
+        if (only_files || argv[i][0] != '-' || argv[i][1] == 0) {
+            /* `run` hands everything behind the file on, but for the options it knows itself. */
+            if (command == 'r' && o->inputs.n > 0)
+                VEC_PUSH(a, o->rest, argv[i]);
+            else
+                VEC_PUSH(a, o->inputs, argv[i]);
+            continue;
+        }
+        if (strcmp(argv[i], "--") == 0) {
+            only_files = true;
+            continue;
+        }
+        const struct option_row *r = find(argv[i], command, &value);
+        if (!r && command == 'r') {
+            VEC_PUSH(a, o->rest, argv[i]);
+            continue;
+        }
+        if (!r)
+            return unknown(o, argv[i]);
+        if (r->kind != FLAG && !value) {
+            if (i + 1 == argc) {
+                usage_error("%s needs a value: %s", r->name, r->argument);
+                return false;
+            }
+            value = argv[++i];
+        }
+        if (!apply(o, r, value))
+            return false;
+    }
+    if (o->inputs.n == 0) {
+        usage_error("no input file");
+        return false;
+    }
+    if (o->inputs.n > 1 && command != 'f' && command != 'k' && command != 'd') {
+        usage_error("one model at a time: %s and %s were given", o->inputs.at[0], o->inputs.at[1]);
+        return false;
+    }
+    if (o->compile.no_runtime && (o->compile.threads || o->compile.with_main)) {
+        usage_error("--no-runtime excludes %s, which needs libmxrt", o->compile.threads ? "--threads" : "--main");
+        return false;
+    }
+    if (o->compile.target == TARGET_CUDA) {
+        usage_error("--target cuda is not part of this build");
+        return false;
+    }
+    if (o->split > 1) {
+        usage_error("--split: only one C file can be written by this build");
+        return false;
+    }
+    if (o->compile.vector_bytes == 0)
+        o->compile.vector_bytes = 32;
+    VEC_PUSH(a, o->inputs, NULL);
+    o->inputs.n--;
+    VEC_PUSH(a, o->rest, NULL);
+    o->rest.n--;
+    VEC_PUSH(a, o->binds, NULL);
+    o->binds.n--;
+    VEC_PUSH(a, o->stdlib_dirs, NULL);
+    o->stdlib_dirs.n--;
+    return true;
+}
+
+void options_help(FILE *out, char command) {
+    for (int i = 0; i < ROWS; i++)
+        if (takes(&rows[i], command)) {
+            char head[64];
+            (void)snprintf(head, sizeof head, "%s%s%s", rows[i].name, rows[i].argument ? rows[i].name[1] == '-' ? " " : "" : "",
+                           rows[i].argument ? rows[i].argument : "");
+            fprintf(out, "  %-28s %s\n", head, rows[i].help);
+        }
+}
+
+bool options_colour(const struct options *o) {
+    if (o->color != COLOR_AUTO)
+        return o->color == COLOR_ALWAYS;
+    const char *term = getenv("TERM"), *no = getenv("NO_COLOR");
+    return isatty(2) && !(no && *no) && !(term && strcmp(term, "dumb") == 0);
+}

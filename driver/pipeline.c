@@ -1,0 +1,188 @@
+/* The stages in order: read, elaborate, passes, C. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "codegen/codegen.h"
+#include "driver/driver.h"
+#include "eager/eager.h"
+#include "frontend/elaborate.h"
+#include "ir/text.h"
+
+const char *stem_of(struct arena *a, const char *path) {
+    const char *slash = strrchr(path, '/');
+    char *stem = arena_strdup(a, slash ? slash + 1 : path);
+    char *dot = strrchr(stem, '.');
+    if (dot && dot != stem)
+        *dot = 0;
+    return stem;
+}
+
+static bool ends_with(const char *s, const char *end) {
+    size_t n = strlen(s), k = strlen(end);
+    return n >= k && strcmp(s + n - k, end) == 0;
+}
+
+const struct source *pipeline_source(struct diag *d, const char *path) {
+    size_t bytes;
+    char *text = file_read(strcmp(path, "-") == 0 ? "/dev/stdin" : path, &bytes);
+    if (!text) {
+        diag_error(d, E_cannot_read, (struct span){0}, "cannot read %s: %s", path, strerror(errno));
+        return NULL;
+    }
+    if (bytes > UINT32_MAX - 1) {
+        diag_error(d, E_cannot_read, (struct span){0}, "cannot read %s: larger than 4 GiB", path);
+        free(text);
+        return NULL;
+    }
+    const struct source *s = diag_add_source(d, path, text, bytes);
+    free(text);
+    crash_source(s);
+    return s;
+}
+
+void print_diagnostics(const struct options *o, struct diag *d) {
+    if (o->no_warnings) { /* unlink them: nothing else reads the list any more */
+        for (struct diagnostic **at = &d->first; *at;)
+            if ((*at)->severity == SEVERITY_WARNING)
+                *at = (*at)->next;
+            else
+                at = &(*at)->next;
+    }
+    if (o->json)
+        diag_print_json(d, stderr);
+    else
+        diag_print(d, stderr, options_colour(o));
+}
+
+static void verify(struct pipeline *p, const char *when) {
+    struct text why = {0}, message = {0};
+    if (ir_verify(p->module, &why))
+        return;
+    text_printf(&message, "the IR is broken %s: %s", when, text_string(&why));
+    crash_report(text_string(&message));
+}
+
+bool pipeline_load(struct pipeline *p, struct options *o, const char *path) {
+    *p = (struct pipeline){.options = o};
+    diag_init(&p->diag);
+    p->diag.warnings_as_errors = o->warnings_as_errors;
+    p->source = pipeline_source(&p->diag, path);
+    if (!p->source)
+        return false;
+    if (!o->compile.name)
+        o->compile.name = o->name ? o->name : stem_of(&o->arena, o->output ? o->output : strcmp(path, "-") == 0 ? "model" : path);
+    const char *identifier = cgen_identifier(&o->arena, o->compile.name);
+    if (strcmp(identifier, o->compile.name) != 0 && o->name) {
+        diag_error(&p->diag, E_bad_prefix, (struct span){0}, "--name %s cannot begin C identifiers", o->name);
+        return false;
+    }
+    o->compile.name = identifier;
+    if (ends_with(path, ".mxir")) {
+        p->module = ir_parse(&p->diag, p->source);
+        if (p->module)
+            p->module->name = arena_strdup(&p->module->arena, o->compile.name);
+    } else {
+        struct elaborate_options e = {.name = o->compile.name,
+                                      .stdlib_dirs = o->stdlib_dirs.n ? o->stdlib_dirs.at : NULL,
+                                      .binds = o->binds.n ? o->binds.at : NULL,
+                                      .unchecked = o->compile.unchecked,
+                                      .check_all = o->command == 'k'};
+        p->module = elaborate_file(&p->diag, p->source, &e);
+    }
+    if (!p->module || p->diag.errors)
+        return false;
+    verify(p, "after elaboration");
+    return true;
+}
+
+/* `reset_all` is init without the writes to params: a hidden function of its own, so that it is planned like any other. */
+static void add_reset(struct ir_module *m) {
+    bool states = false;
+    for (int i = 0; i < m->buffer_count; i++)
+        states |= m->buffers[i]->kind == BUFFER_STATE;
+    if (!states || !m->init)
+        return;
+    struct ir_func *f = ir_func_new(m, "reset_all", m->init->span);
+    f->uses_random = m->init->uses_random;
+    struct ir_builder b = {.module = m, .func = f, .region = f->body, .span = m->init->span};
+    ir_inline_region(&b, m->init->body, NULL, NULL);
+    for (struct ir_op *op = f->body->first, *next; op; op = next) {
+        next = op->next;
+        if (op->code == OP_write && op->buffer.buffer->kind == BUFFER_PARAM)
+            ir_op_remove(op);
+    }
+    ir_module_add_func(m, f);
+}
+
+static bool wants_reset(const struct options *o) {
+    return o->command == 'b' || (o->command == 'c' && o->emit == EMIT_C);
+}
+
+bool pipeline_passes(struct pipeline *p) {
+    if (wants_reset(p->options))
+        add_reset(p->module);
+    p->passes = (struct pass_context){.module = p->module, .diag = &p->diag, .options = &p->options->compile};
+    if (!passes_run(&p->passes) || p->diag.errors)
+        return false;
+    if (!p->options->compile.stop_after)
+        verify(p, "after the passes");
+    return true;
+}
+
+bool pipeline_weights(struct pipeline *p) {
+    enum { LARGEST = 1 << 20 };
+    struct compile_options *o = &p->options->compile;
+    struct ir_module *m = p->module;
+    if (o->weights != WEIGHTS_SOURCE && o->weights != WEIGHTS_FILE)
+        return true;
+    int64_t bytes = 0;
+    for (int i = 0; i < m->buffer_count; i++)
+        bytes += ir_type_bytes_upper(m->buffers[i]->type);
+    if (o->weights == WEIGHTS_SOURCE && bytes > LARGEST) {
+        struct diagnostic *e = diag_error(&p->diag, E_weights_too_large, (struct span){0}, "--weights source: %lld bytes of weights are too many for C text",
+                                          (long long)bytes);
+        diag_help(&p->diag, e, "--weights file or --weights caller");
+        return false;
+    }
+    struct eager *e = eager_new(m, 0);
+    if (!e) {
+        diag_error(&p->diag, E_init_failed, (struct span){0}, "the initializers failed: %s", eager_error(NULL));
+        return false;
+    }
+    const void **data = ARENA_ARRAY(&m->arena, const void *, m->buffer_count + 1);
+    for (int i = 0; i < m->buffer_count; i++) {
+        struct tensor *t = eager_buffer(e, m->buffers[i]->name);
+        data[i] = arena_copy(&m->arena, t->data, (size_t)ir_type_bytes_upper(m->buffers[i]->type));
+    }
+    eager_free(e);
+    o->weight_data = data;
+    return true;
+}
+
+bool pipeline_codegen(struct pipeline *p, struct text *c, struct text *h) {
+    return codegen_c(p->module, p->passes.plan, &p->options->compile, &p->diag, c, h) && !p->diag.errors;
+}
+
+int pipeline_end(struct pipeline *p, bool ok) {
+    print_diagnostics(p->options, &p->diag);
+    int errors = p->diag.errors;
+    if (p->module)
+        ir_module_free(p->module);
+    diag_free(&p->diag);
+    arena_free(&p->options->arena);
+    return ok && errors == 0 ? EXIT_OK : EXIT_MODEL;
+}
+
+bool write_output(const struct options *o, const char *path, const struct text *t) {
+    (void)o;
+    if (!path || strcmp(path, "-") == 0) {
+        if (fwrite(text_string(t), 1, t->length, stdout) == t->length && fflush(stdout) == 0)
+            return true;
+        path = "standard output";
+    } else if (file_write(path, text_string(t), t->length) == 0) {
+        return true;
+    }
+    fprintf(stderr, "mxcc: cannot write %s: %s\n", path, strerror(errno));
+    return false;
+}

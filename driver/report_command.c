@@ -1,0 +1,110 @@
+/* `mxcc report`: what a compiled model costs: operations, FLOPs, memory against its lower bound, copies and why. */
+#include <string.h>
+
+#include "driver/driver.h"
+
+struct count {
+    int by_code[OP_COUNT];
+    int total;
+};
+
+static void count_op(struct ir_op *op, void *context) {
+    struct count *c = context;
+    c->by_code[op->code]++;
+    c->total++;
+}
+
+static void bytes(struct text *out, int64_t n) {
+    if (n >= 10 << 20)
+        text_printf(out, "%.1f MiB", (double)n / 1048576);
+    else if (n >= 10 << 10)
+        text_printf(out, "%.1f KiB", (double)n / 1024);
+    else
+        text_printf(out, "%lld B", (long long)n);
+}
+
+static int at_peak(const struct plan_func *p) {
+    int64_t best = -1;
+    int where = 0;
+    for (int t = 0; t < p->positions; t++) {
+        int64_t live = 0;
+        for (int i = 0; i < p->storage_count; i++)
+            if (p->storages[i]->kind == STORAGE_ARENA && p->storages[i]->lower <= t && t < p->storages[i]->upper)
+                live += p->storages[i]->bytes;
+        if (live > best) {
+            best = live;
+            where = t;
+        }
+    }
+    return where;
+}
+
+static void function(struct text *out, struct plan_func *p) {
+    struct count c = {{0}, 0};
+    ir_walk_ops(p->func->body, count_op, &c);
+    text_printf(out, "\n%s\n  operations   %d:", p->func->name, c.total);
+    for (int i = 0; i < OP_COUNT; i++)
+        if (c.by_code[i])
+            text_printf(out, " %d %s", c.by_code[i], ir_optable[i].name);
+    text_add(out, "\n  arena        ");
+    bytes(out, p->arena_bytes);
+    text_add(out, ", lower bound ");
+    bytes(out, p->lower_bound);
+    if (p->arena_bytes <= p->lower_bound)
+        text_add(out, ": optimal\n");
+    else
+        text_printf(out, ": %.2f%% above\n", 100.0 * (double)(p->arena_bytes - p->lower_bound) / (double)(p->lower_bound ? p->lower_bound : 1));
+    if (p->arena_bytes) {
+        int t = at_peak(p);
+        text_printf(out, "  at the peak (operation %d)\n", t);
+        for (int i = 0; i < p->storage_count; i++) {
+            const struct storage *s = p->storages[i];
+            if (s->kind == STORAGE_ARENA && s->lower <= t && t < s->upper && s->bytes > 0) {
+                text_printf(out, "    %-32s ", s->name ? s->name : "?");
+                bytes(out, s->bytes);
+                text_printf(out, " at %lld, alive in [%d, %d)\n", (long long)s->offset, s->lower, s->upper);
+            }
+        }
+    }
+    text_printf(out, "  copies       %d\n", p->copy_count);
+    for (int i = 0; i < p->copy_count; i++) {
+        int line, column;
+        span_position(p->copies[i].write->span, &line, &column);
+        text_printf(out, "    line %d: ", line);
+        bytes(out, p->copies[i].bytes);
+        text_printf(out, ": %s\n", p->copies[i].why ? p->copies[i].why : "");
+    }
+}
+
+int report_command(int argc, char **argv) {
+    struct options o;
+    struct pipeline p;
+    if (!options_parse(&o, 'p', argc, argv))
+        return EXIT_USAGE;
+    bool ok = pipeline_load(&p, &o, o.inputs.at[0]) && pipeline_passes(&p);
+    struct text t = {0}, page = {0};
+    if (ok) {
+        int64_t params = 0, states = 0;
+        for (int i = 0; i < p.module->buffer_count; i++)
+            *(p.module->buffers[i]->kind == BUFFER_PARAM ? &params : &states) += ir_type_bytes_upper(p.module->buffers[i]->type);
+        text_printf(&t, "%s\n  params       ", p.module->name);
+        bytes(&t, params);
+        text_add(&t, "\n  states       ");
+        bytes(&t, states);
+        text_add(&t, "\n  arena        ");
+        bytes(&t, p.passes.plan->arena_bytes);
+        text_add(&t, " (functions run one at a time and share it)\n");
+        for (int i = 0; i < p.passes.plan->func_count; i++)
+            function(&t, &p.passes.plan->funcs[i]);
+        if (o.html) {
+            text_printf(&page, "<!doctype html><meta charset=\"utf-8\"><title>%s</title><pre>", p.module->name);
+            for (const char *s = text_string(&t); *s; s++)
+                text_add(&page, *s == '<' ? "&lt;" : *s == '&' ? "&amp;" : (char[2]){*s, 0});
+            text_add(&page, "</pre>\n");
+        }
+        ok = write_output(&o, o.output, o.html ? &page : &t);
+    }
+    text_free(&t);
+    text_free(&page);
+    return pipeline_end(&p, ok);
+}

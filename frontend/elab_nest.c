@@ -1,0 +1,754 @@
+/* Index notation, and the way from expressions in the function's own numbering of index variables and loaded values to
+ * nests.
+ *
+ * Every `tensor[…]` and reduction opens a body. An inner reduction becomes a nest of its own over exactly the outer index
+ * variables it uses, so what does not depend on an index is computed once by construction; the outer body loads its
+ * result. Bounds that cannot be proven become a check nest in front; the check's result is an operand of every nest
+ * that relies on it.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "frontend/elab.h"
+
+int elab_new_index(struct elab *e, const char *name, ir_dim extent) {
+    VEC_PUSH(e->arena, e->indices, (struct elab_index){.name = name, .extent = extent});
+    return e->indices.n - 1;
+}
+
+bool in_notation(const struct elab *e) {
+    for (const struct body *b = e->body; b; b = b->outer)
+        if (b->notation)
+            return true;
+    return false;
+}
+
+/* ---- which index variables an expression uses ------------------------------------------------------------------------ */
+
+struct used {
+    struct elab *e;
+    bool *index;   /* [e->indices.n] */
+    bool counters; /* count loop counters as indices */
+};
+
+static void note_index(ir_expr x, void *context) {
+    struct used *u = context;
+    if (x->kind == X_INDEX && !u->index[x->index] && (u->counters || !u->e->indices.at[x->index].counter)) {
+        u->index[x->index] = true;
+        /* bounds of a reduction index may use others */
+        struct elab_index *i = &u->e->indices.at[x->index];
+        if (i->reduction) {
+            ir_expr_walk(i->lo, note_index, u);
+            ir_expr_walk(i->hi, note_index, u);
+        }
+    }
+}
+
+static bool *used_indices(struct elab *e, struct arena *scratch) {
+    return ARENA_ARRAY(scratch, bool, e->indices.n + 1);
+}
+
+struct find {
+    struct elab *e;
+    bool found;
+};
+
+static void find_index(ir_expr x, void *context) {
+    struct find *f = context;
+    if (x->kind == X_INDEX && !f->e->indices.at[x->index].counter)
+        f->found = true;
+}
+
+bool expr_has_index(struct elab *e, ir_expr x) {
+    struct find f = {.e = e};
+    if (e->indices.n > 0)
+        ir_expr_walk(x, find_index, &f);
+    return f.found;
+}
+
+/* ---- renumbering ------------------------------------------------------------------------------------------------------ */
+
+struct renumber {
+    struct elab *e;
+    int *position;   /* index variable -> position in the nest, -1: not in it */
+    int *slot;       /* e->slots -> operand, -1: not yet one */
+    struct ir_value **operands;
+    int slots, count, cap;
+    struct arena *scratch;
+    bool stray; /* an index variable that is not in the nest */
+};
+
+static int operand_of(struct renumber *r, int slot) {
+    if (slot >= r->slots) { /* a counter that is loaded for the first time */
+        int n = r->e->slots.n * 2 + 8;
+        int *grown = ARENA_ARRAY(r->scratch, int, n);
+        for (int i = 0; i < n; i++)
+            grown[i] = i < r->slots ? r->slot[i] : -1;
+        r->slot = grown;
+        r->slots = n;
+    }
+    if (r->slot[slot] >= 0)
+        return r->slot[slot];
+    if (r->count == r->cap)
+        r->operands = vec_grow(r->scratch, r->operands, sizeof *r->operands, &r->cap);
+    r->operands[r->count] = r->e->slots.at[slot];
+    return r->slot[slot] = r->count++;
+}
+
+static ir_expr renumber_leaf(struct ir_rewrite *w, ir_expr original, ir_expr x) {
+    struct renumber *r = w->context;
+    (void)original;
+    if (x->kind == X_INDEX) {
+        int p = r->position[x->index];
+        if (p >= 0)
+            return ir_index(w->module, p);
+        struct ir_value *counter = r->e->indices.at[x->index].counter;
+        if (counter)
+            return ir_load(w->module, operand_of(r, elab_slot(r->e, counter)), I64, 0, NULL, NULL);
+        r->stray = true;
+        return NULL;
+    }
+    if (x->kind == X_LOAD) {
+        int rank = x->count - x->guarded;
+        return ir_load(w->module, operand_of(r, x->index), x->dtype, rank, x->args, x->guarded ? x->args[rank] : NULL);
+    }
+    return NULL;
+}
+
+static ir_expr renumbered(struct elab *e, struct renumber *r, struct ir_rewrite *w, ir_expr x) {
+    (void)e;
+    (void)r;
+    return x ? ir_rewrite_expr(w, x) : NULL;
+}
+
+static void renumber_start(struct elab *e, struct renumber *r, struct ir_rewrite *w, struct arena *scratch) {
+    *r = (struct renumber){.e = e, .scratch = scratch};
+    r->position = ARENA_ARRAY(scratch, int, e->indices.n + 1);
+    for (int i = 0; i < e->indices.n; i++)
+        r->position[i] = -1;
+    r->slots = e->slots.n;
+    r->slot = ARENA_ARRAY(scratch, int, e->slots.n + 1);
+    for (int i = 0; i < e->slots.n; i++)
+        r->slot[i] = -1;
+    *w = (struct ir_rewrite){.module = e->module, .fn = renumber_leaf, .context = r};
+}
+
+/* ---- checks ----------------------------------------------------------------------------------------------------------- */
+
+/* A nest structure whose indices are the used variables: parallel ones first, then reductions. */
+static void domain_of(struct elab *e, const bool *used, struct renumber *r, struct ir_rewrite *w, struct ir_nest *nest,
+                      struct arena *a) {
+    int n = 0;
+    for (int i = 0; i < e->indices.n; i++)
+        n += used[i];
+    nest->indices = ARENA_ARRAY(a, struct ir_nest_index, n + 1);
+    n = 0;
+    for (int pass = 0; pass < 2; pass++)
+        for (int i = 0; i < e->indices.n; i++)
+            if (used[i] && e->indices.at[i].reduction == (pass == 1)) {
+                struct elab_index *x = &e->indices.at[i];
+                r->position[i] = n;
+                nest->indices[n].name = x->name;
+                nest->indices[n].extent = x->extent;
+                if (pass == 1) {
+                    nest->indices[n].lo = ir_rewrite_expr(w, x->lo);
+                    nest->indices[n].hi = ir_rewrite_expr(w, x->hi);
+                    nest->reds++;
+                } else {
+                    nest->pars++;
+                }
+                n++;
+            }
+}
+
+/* Whether a check surely holds (INSIDE) or fails (OUTSIDE). Loop counters count as indices here. */
+static enum inside prove_check(struct elab *e, const struct pending_check *c) {
+    struct arena scratch = {0};
+    struct used u = {.e = e, .index = used_indices(e, &scratch), .counters = true};
+    ir_expr what = c->index ? c->index : c->condition;
+    ir_expr_walk(what, note_index, &u);
+    struct renumber r;
+    struct ir_rewrite w;
+    renumber_start(e, &r, &w, &scratch);
+    struct ir_nest nest = {0};
+    domain_of(e, u.index, &r, &w, &nest, &e->module->arena);
+    ir_expr x = ir_rewrite_expr(&w, what);
+    enum inside inside = UNKNOWN;
+    if (c->index) {
+        inside = ir_index_inside(e->module, &nest, x, c->extent);
+        bool sure = true; /* a branch or an open loop may never run; a counted one is part of the domain */
+        for (struct frame *f = e->frame; f; f = f->outer)
+            sure = sure && f->kind == FRAME_FOR;
+        if (inside == OUTSIDE && !sure)
+            inside = UNKNOWN;
+    } else {
+        double number;
+        if (ir_expr_is_const(ir_expr_simplify(e->module, &nest, r.operands, x), &number))
+            inside = number != 0 ? INSIDE : OUTSIDE;
+    }
+    ir_rewrite_free(&w);
+    arena_free(&scratch);
+    return inside;
+}
+
+/* `all` of the check over its whole domain, and the check; gives the token. */
+static struct ir_value *emit_check(struct elab *e, const struct pending_check *c) {
+    struct ir_module *m = e->module;
+    struct arena scratch = {0};
+    struct used u = {.e = e, .index = used_indices(e, &scratch)};
+    ir_expr what = c->index ? c->index : c->condition;
+    ir_expr_walk(what, note_index, &u);
+    struct renumber r;
+    struct ir_rewrite w;
+    renumber_start(e, &r, &w, &scratch);
+    struct ir_nest nest = {0};
+    domain_of(e, u.index, &r, &w, &nest, &m->arena);
+    ir_expr x = ir_rewrite_expr(&w, what), condition = x;
+    if (c->index)
+        condition = ir_fn2(m, FN_and, ir_fn2(m, FN_le, ir_const_int(m, I64, 0), x),
+                           ir_fn2(m, FN_lt, x, ir_dim_expr(m, c->extent)));
+    for (int i = 0; i < nest.pars; i++) { /* what was parallel is reduced over too */
+        nest.indices[i].lo = ir_const_int(m, I64, 0);
+        nest.indices[i].hi = ir_dim_expr(m, nest.indices[i].extent);
+    }
+    nest.reds += nest.pars;
+    nest.pars = 0;
+    struct span saved = e->b.span;
+    e->b.span = c->span;
+    struct ir_op *op = ir_op_new(&e->b, OP_nest, r.operands, r.count, 0);
+    for (struct body *b = e->body; b; b = b->outer)
+        for (int i = 0; i < b->tokens.n; i++)
+            ir_op_add_operand(op, b->tokens.at[i]);
+    if (nest.reds > 0) {
+        nest.acc_count = 1;
+        nest.accs = ARENA_NEW(&m->arena, struct ir_acc);
+        nest.accs[0] = (struct ir_acc){.op = RED_ALL, .body = condition};
+    }
+    nest.results = ARENA_NEW(&m->arena, struct ir_nest_result);
+    nest.results[0] = (struct ir_nest_result){.value = nest.reds > 0 ? ir_acc(m, 0, BOOL) : condition, .base = -1};
+    op->nest = nest;
+    struct ir_value *ok = ir_op_result(op, ir_type_make(m, BOOL, 0, NULL));
+    struct ir_value *token = ir_build_check(&e->b, ok, c->message);
+    e->b.span = saved;
+    ir_rewrite_free(&w);
+    arena_free(&scratch);
+    return token;
+}
+
+/* Decides a check statically or emits it; the token is NULL if nothing is left to check. */
+static struct ir_value *settle_check(struct elab *e, const struct pending_check *c) {
+    switch (prove_check(e, c)) {
+    case INSIDE: return NULL;
+    case OUTSIDE: {
+        struct diagnostic *d = elab_error(e, c->index ? E_index_outside : E_division_by_zero, c->span, "%s", c->message);
+        if (c->index)
+            elab_help(e, d, "`x[…] else 0` says what the value outside is; `where` does not guard an index");
+        return NULL;
+    }
+    default: return c->index && e->options->unchecked ? NULL : emit_check(e, c);
+    }
+}
+
+/* Every check recorded so far in the open bodies, outermost first. */
+static void settle_checks(struct elab *e, struct body *b) {
+    if (!b)
+        return;
+    settle_checks(e, b->outer);
+    int n = b->checks.n;
+    b->checks.n = 0;
+    for (int i = 0; i < n; i++) {
+        struct pending_check c = b->checks.at[i];
+        struct ir_value *token = settle_check(e, &c);
+        if (token)
+            VEC_PUSH(e->arena, b->tokens, token);
+    }
+}
+
+struct body *elab_body_open(struct elab *e) {
+    struct body *b = ARENA_NEW(e->arena, struct body);
+    b->outer = e->body;
+    e->body = b;
+    return b;
+}
+
+void elab_body_settle(struct elab *e, struct body *b) {
+    settle_checks(e, b);
+}
+
+void elab_body_close(struct elab *e, struct body *b) {
+    settle_checks(e, b);
+    e->body = b->outer;
+}
+
+void elab_load_checks(struct elab *e, struct ir_value *v, const ir_expr *at, struct span span, const char *what) {
+    for (int d = 0; d < v->type.rank; d++) {
+        int64_t i, n;
+        double number;
+        bool index_known = ir_expr_is_const(at[d], &number);
+        i = (int64_t)number;
+        if (index_known && ir_dim_is_const(v->type.dims[d], &n) && i >= 0 && i < n)
+            continue;
+        int line, column;
+        span_position(span, &line, &column);
+        const char *message =
+            arena_printf(&e->module->arena, "%s:%d:%d: index %sleaves axis %d of %s, which has %s entries",
+                         span.source ? span.source->path : "?", line, column,
+                         index_known ? arena_printf(e->arena, "%lld ", (long long)i) : "", d, what,
+                         dim_text(e, v->type.dims[d]));
+        struct pending_check c = {.index = at[d], .extent = v->type.dims[d], .span = span, .message = message};
+        VEC_PUSH(e->arena, e->body->checks, c);
+    }
+}
+
+/* ---- forming nests ------------------------------------------------------------------------------------------------------ */
+
+struct guard_all {
+    struct elab *e;
+    const bool *wide; /* index variables whose domain was widened */
+};
+
+static ir_expr guard_load(struct ir_rewrite *w, ir_expr original, ir_expr x) {
+    struct guard_all *g = w->context;
+    (void)original;
+    if (x->kind != X_LOAD || x->guarded || x->count == 0)
+        return NULL;
+    struct arena scratch = {0};
+    bool *used = used_indices(g->e, &scratch);
+    struct used u = {.e = g->e, .index = used};
+    for (int i = 0; i < x->count; i++)
+        ir_expr_walk(x->args[i], note_index, &u);
+    bool touched = false;
+    for (int i = 0; i < g->e->indices.n; i++)
+        touched = touched || (used[i] && g->wide[i]);
+    arena_free(&scratch);
+    if (!touched)
+        return NULL;
+    return ir_load(w->module, x->index, x->dtype, x->count, x->args, ir_const_number(w->module, x->dtype, 0));
+}
+
+struct ir_value *elab_form_nest(struct elab *e, const struct nest_spec *n, struct body *checks) {
+    struct ir_module *m = e->module;
+    struct arena scratch = {0};
+    struct renumber r;
+    struct ir_rewrite w;
+    settle_checks(e, e->body);
+    renumber_start(e, &r, &w, &scratch);
+    struct ir_nest nest = {.pars = n->par_count, .reds = n->red_count};
+    nest.indices = ARENA_ARRAY(&m->arena, struct ir_nest_index, n->par_count + n->red_count + 1);
+    for (int i = 0; i < n->par_count; i++) {
+        r.position[n->pars[i]] = i;
+        nest.indices[i].name = e->indices.at[n->pars[i]].name;
+        nest.indices[i].extent = e->indices.at[n->pars[i]].extent;
+    }
+    for (int i = 0; i < n->red_count; i++) {
+        struct elab_index *x = &e->indices.at[n->reds[i]];
+        r.position[n->reds[i]] = n->par_count + i;
+        struct ir_nest_index *y = &nest.indices[n->par_count + i];
+        y->name = x->name;
+        y->extent = x->extent;
+        y->lo = renumbered(e, &r, &w, x->lo);
+        y->hi = renumbered(e, &r, &w, x->hi);
+    }
+    int base = -1;
+    if (n->base)
+        base = operand_of(&r, elab_slot(e, n->base));
+    ir_expr body = renumbered(e, &r, &w, n->body), result = body;
+    if (n->red_count > 0) {
+        nest.acc_count = 1;
+        nest.accs = ARENA_NEW(&m->arena, struct ir_acc);
+        nest.accs[0] = (struct ir_acc){.op = n->op, .body = body};
+        enum dtype t = n->op == RED_ARGMAX || n->op == RED_ARGMIN ? I32 : body->dtype;
+        result = n->result ? renumbered(e, &r, &w, n->result) : ir_acc(m, 0, t);
+    }
+    nest.results = ARENA_NEW(&m->arena, struct ir_nest_result);
+    nest.results[0] = (struct ir_nest_result){.value = result, .base = base, .combine = n->combine};
+    if (n->base) {
+        ir_expr *target = ARENA_ARRAY(&m->arena, ir_expr, n->base->type.rank + 1);
+        for (int i = 0; i < n->base->type.rank; i++)
+            target[i] = renumbered(e, &r, &w, n->target[i]);
+        nest.results[0].target = target;
+    }
+    struct span saved = e->b.span;
+    e->b.span = n->span;
+    struct ir_op *op = ir_op_new(&e->b, OP_nest, r.operands, r.count, 0);
+    for (struct body *b = checks ? checks : e->body; b; b = b->outer)
+        for (int i = 0; i < b->tokens.n; i++)
+            ir_op_add_operand(op, b->tokens.at[i]);
+    op->nest = nest;
+    struct ir_value *v;
+    if (n->base) {
+        v = ir_op_result(op, n->base->type);
+    } else {
+        ir_dim *dims = ARENA_ARRAY(&scratch, ir_dim, n->par_count + 1);
+        for (int i = 0; i < n->par_count; i++)
+            dims[i] = nest.indices[i].extent;
+        v = ir_op_result(op, ir_type_make(m, result->dtype, n->par_count, dims));
+    }
+    v->name = n->name;
+    e->b.span = saved;
+    ir_rewrite_free(&w);
+    arena_free(&scratch);
+    return v;
+}
+
+/* ---- comprehensions ------------------------------------------------------------------------------------------------------ */
+
+/* The largest value of an integer expression as a dimension; a very large one if nothing is known. */
+static ir_dim upper_bound(struct elab *e, ir_expr x) {
+    struct arena scratch = {0};
+    bool *used = used_indices(e, &scratch);
+    struct used u = {.e = e, .index = used};
+    ir_expr_walk(x, note_index, &u);
+    struct renumber r;
+    struct ir_rewrite w;
+    renumber_start(e, &r, &w, &scratch);
+    struct ir_nest nest = {0};
+    domain_of(e, used, &r, &w, &nest, &e->module->arena);
+    struct ir_range range = ir_expr_range(e->module, &nest, ir_rewrite_expr(&w, x));
+    ir_rewrite_free(&w);
+    arena_free(&scratch);
+    ir_dim zero = ir_dim_const(e->module, 0);
+    return range.known ? ir_dim_max(e->module, range.hi, zero) : ir_dim_const(e->module, (int64_t)1 << 31);
+}
+
+/* One index variable with bounds lo .. hi (hi exclusive). */
+static bool add_index(struct elab *e, const char *name, bool reduction, struct val lo, struct val hi, struct span at,
+                      struct val *variable) {
+    ir_dim dim_lo, dim_hi;
+    bool fixed = val_as_dim(e, hi, &dim_hi) && val_as_dim(e, lo, &dim_lo);
+    int64_t zero = 0;
+    if (lo.kind == VAL_ERROR || hi.kind == VAL_ERROR)
+        return false;
+    if (fixed && ir_dim_is_const(dim_lo, &zero) && zero == 0 && ir_dim_upper(dim_hi) < 0) {
+        elab_error(e, E_index_bound, at, "the bound of `%s` is negative: %s", name, dim_text(e, dim_hi));
+        return false;
+    }
+    if (!reduction) {
+        int64_t first;
+        if (!fixed || !ir_dim_is_const(dim_lo, &first) || first != 0) {
+            struct diagnostic *d = elab_error(e, E_index_bound, at, "the bound of `%s` must be a dimension, from 0", name);
+            elab_label(e, d, "%s", val_describe(e, fixed ? lo : hi));
+            elab_help(e, d, "reductions may have bounds that depend on other indices and on data; `tensor` may not");
+            return false;
+        }
+        int n = elab_new_index(e, name, dim_hi);
+        *variable = val_scalar(ir_index(e->module, n));
+        variable->flex = true;
+        return true;
+    }
+    ir_expr l = elab_scalar(e, lo, DTYPE_COUNT, at), h = elab_scalar(e, hi, DTYPE_COUNT, at);
+    if (!l || !h)
+        return false;
+    if (!dtype_is_int(l->dtype) || !dtype_is_int(h->dtype)) {
+        elab_error(e, E_index_bound, at, "the bounds of `%s` must be integers", name);
+        return false;
+    }
+    l = ir_cast(e->module, I64, l);
+    h = ir_cast(e->module, I64, h);
+    ir_dim extent = fixed ? ir_dim_max(e->module, dim_hi, ir_dim_const(e->module, 0)) : upper_bound(e, h);
+    int n = elab_new_index(e, name, extent);
+    struct elab_index *x = &e->indices.at[n];
+    x->reduction = true;
+    x->lo = l;
+    x->hi = h;
+    *variable = val_scalar(ir_index(e->module, n));
+    variable->flex = true;
+    return true;
+}
+
+static bool bind_indices(struct elab *e, struct scope *outer, struct scope *s, const struct ast_expr *x, bool reduction) {
+    bool fine = true;
+    (void)outer;
+    for (int i = 0; i < x->comp.count; i++) {
+        const struct ast_index *ix = &x->comp.indices[i];
+        struct val lo = val_int(0), hi;
+        if (ix->is_in && ix->bound->kind == EXPR_RANGE) {
+            lo = elab_expr(e, s, ix->bound->range.lo);
+            hi = elab_expr(e, s, ix->bound->range.hi);
+        } else {
+            hi = elab_expr(e, s, ix->bound);
+            if (ix->is_in && hi.kind == VAL_RANGE) {
+                lo = hi.range->lo;
+                hi = hi.range->hi;
+            } else if (ix->is_in && hi.kind != VAL_ERROR) {
+                elab_error(e, E_index_bound, ix->span, "`%s in` needs a range like 0..n", ix->name);
+                fine = false;
+                hi = val_error;
+            }
+        }
+        struct val variable = val_error;
+        if (hi.kind == VAL_ERROR || lo.kind == VAL_ERROR) {
+            fine = false;
+        } else if (ix->is_run) {
+            int n = hi.kind == VAL_LIST ? hi.list->count : lo.kind == VAL_LIST ? lo.list->count : -1;
+            if (n < 0 || (hi.kind == VAL_LIST && lo.kind == VAL_LIST && lo.list->count != n)) {
+                struct diagnostic *d = elab_error(e, E_run, ix->span, "the bound of the run `..%s` must be a list", ix->name);
+                elab_label(e, d, "%s", val_describe(e, hi));
+                fine = false;
+            } else {
+                variable = val_list_new(e, n);
+                for (int k = 0; k < n; k++)
+                    fine = add_index(e, n == 1 ? ix->name : arena_printf(e->arena, "%s%d", ix->name, k), reduction,
+                                     lo.kind == VAL_LIST ? lo.list->items[k] : lo,
+                                     hi.kind == VAL_LIST ? hi.list->items[k] : hi, ix->span, &variable.list->items[k]) &&
+                           fine;
+            }
+        } else if (hi.kind == VAL_LIST) {
+            elab_error(e, E_run, ix->span, "the bound of `%s` is a list; a run of indices is written `..%s`", ix->name,
+                       ix->name);
+            fine = false;
+        } else {
+            fine = add_index(e, ix->name, reduction, lo, hi, ix->span, &variable) && fine;
+        }
+        scope_bind(e, s, ix->name, variable, ix->span);
+    }
+    return fine;
+}
+
+/* The value of a body: an expression or `{ let …; return e }`. */
+static struct val body_value(struct elab *e, struct scope *s, const struct ast_expr *x) {
+    if (x->comp.body)
+        return elab_expr(e, s, x->comp.body);
+    bool returned = e->returned;
+    struct val result = e->result;
+    const struct ast_fn *fn = e->current_fn;
+    e->returned = false;
+    e->current_fn = NULL;
+    elab_stmts(e, s, x->comp.block->stmts, x->comp.block->count);
+    struct val v = e->returned ? e->result : val_error;
+    if (!e->returned && e->diag->errors == 0)
+        elab_error(e, E_index_body, x->comp.block->span, "this body needs a `return`");
+    e->returned = returned;
+    e->result = result;
+    e->current_fn = fn;
+    return v;
+}
+
+static bool reduce_op_of(const char *what, enum reduce_op *op, bool *mean) {
+    *mean = strcmp(what, "mean") == 0;
+    if (*mean) {
+        *op = RED_SUM;
+        return true;
+    }
+    for (int i = 0; i < RED_COUNT; i++)
+        if (strcmp(what, reduce_names[i]) == 0) {
+            *op = (enum reduce_op)i;
+            return true;
+        }
+    return false;
+}
+
+/* A sum whose outer terms do not use the index: probably parentheses are missing. */
+static void warn_stray_terms(struct elab *e, const struct ast_expr *x, ir_expr body, int first, int last) {
+    if (body->kind != X_FN || (body->fn != FN_add && body->fn != FN_sub) || e->silent)
+        return;
+    for (int a = 0; a < 2; a++) {
+        struct arena scratch = {0};
+        bool *used = used_indices(e, &scratch);
+        struct used u = {.e = e, .index = used};
+        ir_expr_walk(body->args[a], note_index, &u);
+        bool uses = false;
+        for (int i = first; i < last; i++)
+            uses = uses || used[i];
+        arena_free(&scratch);
+        if (!uses) {
+            struct diagnostic *d = diag_warning(e->diag, E_unused_index, x->span,
+                                                "a term in the body of `%s` uses none of its indices", x->comp.what);
+            elab_help(e, d, "a reduction reaches as far right as it can: put it in parentheses if the term stands outside");
+            return;
+        }
+    }
+}
+
+/* mean: what the sum is divided by. */
+static ir_expr count_of(struct elab *e, int first, int last) {
+    ir_expr n = ir_const_int(e->module, I64, 1);
+    for (int i = first; i < last; i++) {
+        struct elab_index *x = &e->indices.at[i];
+        n = ir_fn2(e->module, FN_mul, n, ir_fn2(e->module, FN_sub, x->hi, x->lo));
+    }
+    return n;
+}
+
+/* Parallel stand-ins for outer index variables used by an inner nest. Reduction indices get the whole box of their
+ * values as domain, where loads outside give 0. */
+static int *outer_pars(struct elab *e, const bool *used, int first, int *count, bool *wide, bool *any_wide) {
+    int *pars = ARENA_ARRAY(e->arena, int, first + 1);
+    *count = 0;
+    *any_wide = false;
+    for (int i = 0; i < first; i++)
+        if (used[i]) {
+            pars[(*count)++] = i;
+            if (e->indices.at[i].reduction) {
+                wide[i] = true;
+                *any_wide = true;
+            }
+        }
+    return pars;
+}
+
+/* Forms the nest of an inner or outermost comprehension and gives its value as seen from the enclosing body. */
+static struct val form_inner(struct elab *e, struct nest_spec *n, const bool *used, int first, struct body *body) {
+    struct arena scratch = {0};
+    bool *wide = ARENA_ARRAY(&scratch, bool, e->indices.n + 1), any_wide;
+    int outer;
+    int *pars = outer_pars(e, used, first, &outer, wide, &any_wide);
+    int own = n->par_count;
+    for (int i = 0; i < own; i++)
+        pars[outer + i] = n->pars[i];
+    n->pars = pars;
+    n->par_count = outer + own;
+    if (any_wide) {
+        struct guard_all g = {.e = e, .wide = wide};
+        struct ir_rewrite w = {.module = e->module, .fn = guard_load, .context = &g};
+        n->body = ir_rewrite_expr(&w, n->body);
+        if (n->result)
+            n->result = ir_rewrite_expr(&w, n->result);
+        ir_rewrite_free(&w);
+    }
+    struct ir_value *v = elab_form_nest(e, n, body);
+    ir_expr *at = ARENA_ARRAY(e->arena, ir_expr, outer + own + 1);
+    for (int i = 0; i < outer; i++)
+        at[i] = ir_index(e->module, pars[i]);
+    arena_free(&scratch);
+    if (own == 0)
+        return outer == 0 ? elab_from_value(e, v)
+                          : val_scalar(ir_load(e->module, elab_slot(e, v), v->type.dtype, outer, at, NULL));
+    if (outer == 0)
+        return elab_from_value(e, v);
+    struct lazy *l = ARENA_NEW(e->arena, struct lazy);
+    l->dtype = v->type.dtype;
+    l->rank = own;
+    l->dims = v->type.dims + outer;
+    l->base = v;
+    l->at = at;
+    return (struct val){.kind = VAL_LAZY, .lazy = l};
+}
+
+static bool is_identity(struct elab *e, ir_expr x, const int *pars, int count) {
+    if (x->kind != X_LOAD || x->guarded || x->count != count)
+        return false;
+    for (int i = 0; i < count; i++)
+        if (x->args[i]->kind != X_INDEX || x->args[i]->index != pars[i])
+            return false;
+    struct ir_value *v = e->slots.at[x->index];
+    for (int i = 0; i < count; i++)
+        if (v->type.dims[i] != e->indices.at[pars[i]].extent)
+            return false;
+    return v->op != NULL && v->op->code == OP_nest;
+}
+
+struct val elab_comprehension(struct elab *e, struct scope *outer, const struct ast_expr *x) {
+    bool is_tensor = strcmp(x->comp.what, "tensor") == 0, mean = false;
+    enum reduce_op op = RED_SUM;
+    if (!is_tensor && !reduce_op_of(x->comp.what, &op, &mean)) {
+        elab_error(e, E_unknown_name, x->span, "there is no reduction `%s`", x->comp.what);
+        return val_error;
+    }
+    if (!e->in_function) {
+        elab_error(e, E_not_static, x->span, "index notation needs a function: nothing is computed at file level");
+        return val_error;
+    }
+    struct scope *s = scope_new(e, outer);
+    bool inner = in_notation(e);
+    struct body *body = elab_body_open(e);
+    body->notation = true;
+    int first = e->indices.n;
+    bool fine = bind_indices(e, outer, s, x, !is_tensor);
+    int last = e->indices.n;
+    struct val v = fine ? body_value(e, s, x) : val_error;
+    if (v.kind == VAL_BUFFER)
+        v = cell_read(e, v.cell);
+    ir_expr value = NULL;
+    bool flex = v.kind == VAL_INT || v.kind == VAL_DIM || (v.kind == VAL_SCALAR && v.flex);
+    if (v.kind == VAL_TENSOR || v.kind == VAL_LAZY || v.kind == VAL_LIST) {
+        struct diagnostic *d = elab_error(e, E_index_body, x->comp.body ? x->comp.body->span : x->span,
+                                          "the body of `%s[…]` must be a scalar", x->comp.what);
+        elab_label(e, d, "%s", val_describe(e, v));
+    } else if (v.kind != VAL_ERROR) {
+        value = elab_scalar(e, v, DTYPE_COUNT, x->comp.body ? x->comp.body->span : x->span);
+    }
+    if (!value) {
+        e->body = body->outer;
+        return val_error;
+    }
+    if (!is_tensor && (op == RED_ANY || op == RED_ALL) && value->dtype != BOOL) {
+        elab_error(e, E_bool_expected, x->span, "`%s` needs bools; the body is %s", x->comp.what, dtype_name(value->dtype));
+        value = NULL;
+    } else if (!is_tensor && op <= RED_PROD && value->dtype == BOOL) {
+        struct diagnostic *d = elab_error(e, E_type_mismatch, x->span, "`%s` of bools", x->comp.what);
+        elab_help(e, d, "count with i32(…), as in `sum[k < K] i32(a[k] > 0)`");
+        value = NULL;
+    } else if (mean && !dtype_is_float(value->dtype)) {
+        struct diagnostic *d = elab_error(e, E_type_mismatch, x->span, "`mean` of %s", dtype_name(value->dtype));
+        elab_help(e, d, "convert first: `mean[…] f32(…)`");
+        value = NULL;
+    }
+    if (!value) {
+        e->body = body->outer;
+        return val_error;
+    }
+    struct nest_spec n = {.span = x->span};
+    int own = last - first;
+    int *own_indices = ARENA_ARRAY(e->arena, int, own + 1);
+    for (int i = 0; i < own; i++)
+        own_indices[i] = first + i;
+    if (is_tensor && !inner && is_identity(e, value, own_indices, own) && own > 0) {
+        elab_body_close(e, body);
+        return elab_from_value(e, e->slots.at[value->index]);
+    }
+    settle_checks(e, body);
+    struct arena scratch = {0};
+    bool *used = used_indices(e, &scratch);
+    struct used u = {.e = e, .index = used};
+    ir_expr_walk(value, note_index, &u);
+    if (!is_tensor)
+        for (int i = first; i < last; i++) {
+            used[i] = true;
+            ir_expr_walk(e->indices.at[i].lo, note_index, &u);
+            ir_expr_walk(e->indices.at[i].hi, note_index, &u);
+        }
+    n.body = value;
+    if (is_tensor) {
+        n.pars = own_indices;
+        n.par_count = own;
+    } else {
+        warn_stray_terms(e, x, value, first, last);
+        n.reds = own_indices;
+        n.red_count = own;
+        n.op = op;
+        enum dtype t = value->dtype;
+        bool half = (t == F16 || t == BF16) && op <= RED_PROD;
+        if (half)
+            n.body = ir_cast(e->module, F32, value);
+        if (half || mean) {
+            ir_expr acc = ir_acc(e->module, 0, n.body->dtype);
+            if (mean)
+                acc = ir_fn2(e->module, FN_div, acc, ir_cast(e->module, n.body->dtype, count_of(e, first, last)));
+            n.result = ir_cast(e->module, t, acc);
+        }
+        if (own == 0) { /* a run without indices: one iteration */
+            n.red_count = 0;
+            n.body = op == RED_ARGMAX || op == RED_ARGMIN ? ir_const_int(e->module, I32, 0) : value;
+            n.result = NULL;
+        }
+    }
+    struct val out = form_inner(e, &n, used, first, body);
+    arena_free(&scratch);
+    e->body = body->outer;
+    if (out.kind == VAL_SCALAR && flex && !is_tensor && op != RED_ARGMAX && op != RED_ARGMIN)
+        out.flex = true;
+    return out;
+}
+
+struct val elab_counter(struct elab *e, const char *name, struct ir_value *counter, ir_expr lo, ir_expr hi) {
+    int n = elab_new_index(e, name, upper_bound(e, hi));
+    struct elab_index *x = &e->indices.at[n];
+    x->reduction = true;
+    x->lo = lo;
+    x->hi = hi;
+    x->counter = counter;
+    struct val v = val_scalar(ir_index(e->module, n));
+    v.flex = true;
+    return v;
+}

@@ -1,0 +1,298 @@
+/* Walking functions, counting and replacing uses, and copying a region to another place.
+ *
+ * Copying is what expands kernels, checkpoints, loop bodies and calls. Values are renewed by a hash map from old to new
+ * that holds only what the region itself defines, so that the cost is that of the region, whatever the size of the
+ * function around it. A `dim` operation binds a symbol, and a symbol is bound once; a copy therefore binds a new one, and
+ * every type, extent and expression copied after it speaks of the new symbol.
+ *
+ * Recursion is over nested regions only, whose depth the text form's reader and elaboration bound.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "ir/ir.h"
+
+void ir_walk_ops(struct ir_region *r, void (*fn)(struct ir_op *, void *), void *context) {
+    struct ir_op *next;
+    for (struct ir_op *op = r->first; op; op = next) {
+        next = op->next; /* fn may unlink op */
+        fn(op, context);
+        if (op->parent != r)
+            continue;
+        for (int i = 0; i < op->region_count; i++)
+            ir_walk_ops(op->regions[i], fn, context);
+    }
+}
+
+/* ---- uses ------------------------------------------------------------------------------------------------------- */
+
+static void count_region(const struct ir_region *r, int *uses) {
+    for (const struct ir_op *op = r->first; op; op = op->next) {
+        for (int i = 0; i < op->operand_count; i++)
+            uses[op->operands[i]->id]++;
+        for (int i = 0; i < op->region_count; i++)
+            count_region(op->regions[i], uses);
+    }
+    for (int i = 0; i < r->yield_count; i++)
+        uses[r->yields[i]->id]++;
+}
+
+int *ir_count_uses(struct ir_func *f, struct arena *scratch) {
+    int *uses = ARENA_ARRAY(scratch, int, f->value_count);
+    count_region(f->body, uses);
+    return uses;
+}
+
+/* The end of the chain from v; the links passed are shortened, so that many uses of a long chain stay linear. */
+static struct ir_value *resolve(struct ir_value *v, struct ir_value **map) {
+    struct ir_value *end = v;
+    while (map[end->id])
+        end = map[end->id];
+    while (v != end) {
+        struct ir_value *next = map[v->id];
+        map[v->id] = end;
+        v = next;
+    }
+    return end;
+}
+
+static void replace_region(struct ir_region *r, struct ir_value **map) {
+    for (struct ir_op *op = r->first; op; op = op->next) {
+        for (int i = 0; i < op->operand_count; i++)
+            op->operands[i] = resolve(op->operands[i], map);
+        for (int i = 0; i < op->region_count; i++)
+            replace_region(op->regions[i], map);
+    }
+    for (int i = 0; i < r->yield_count; i++)
+        r->yields[i] = resolve(r->yields[i], map);
+}
+
+void ir_replace_values(struct ir_func *f, struct ir_value **map) {
+    replace_region(f->body, map);
+}
+
+/* ---- where things are ------------------------------------------------------------------------------------------- */
+
+bool ir_region_contains(const struct ir_region *outer, const struct ir_region *inner) {
+    while (inner && inner != outer)
+        inner = inner->op ? inner->op->parent : NULL;
+    return inner != NULL;
+}
+
+bool ir_value_defined_in(const struct ir_value *v, const struct ir_region *r) {
+    return ir_region_contains(r, v->op ? v->op->parent : v->region);
+}
+
+/* ---- copying ---------------------------------------------------------------------------------------------------- */
+
+struct copier {
+    struct ir_module *module;
+    struct ir_func *func;
+    /* Open addressing, a power of two of entries, at most half full. */
+    struct value_pair {
+        const struct ir_value *from;
+        struct ir_value *to;
+    } *pairs;
+    size_t pair_count, pair_cap;
+    /* By symbol id, for symbols below symbol_count: those there were when copying began. NULL until one is renewed. */
+    ir_dim *symbols;
+    int symbol_count;
+    struct ir_rewrite rewrite;
+};
+
+static struct value_pair *find_pair(const struct copier *c, const struct ir_value *v) {
+    size_t h = (size_t)((uint64_t)(uintptr_t)v * 0x9E3779B97F4A7C15u >> 32);
+    while (true) {
+        struct value_pair *p = &c->pairs[h & (c->pair_cap - 1)];
+        if (!p->from || p->from == v)
+            return p;
+        h++;
+    }
+}
+
+static void *checked_calloc(size_t n, size_t size) {
+    void *p = calloc(n ? n : 1, size);
+    if (!p) {
+        fprintf(stderr, "mxcc: out of memory (%zu bytes)\n", n * size);
+        exit(3);
+    }
+    return p;
+}
+
+static void map_value(struct copier *c, const struct ir_value *from, struct ir_value *to) {
+    if (2 * (c->pair_count + 1) > c->pair_cap) {
+        struct value_pair *old = c->pairs;
+        size_t cap = c->pair_cap;
+        c->pair_cap = cap ? 2 * cap : 64;
+        c->pairs = checked_calloc(c->pair_cap, sizeof *c->pairs);
+        for (size_t i = 0; i < cap; i++)
+            if (old[i].from)
+                *find_pair(c, old[i].from) = old[i];
+        free(old);
+    }
+    struct value_pair *p = find_pair(c, from);
+    c->pair_count += !p->from;
+    p->from = from;
+    p->to = to;
+}
+
+static struct ir_value *mapped(const struct copier *c, struct ir_value *v) {
+    if (!c->pair_cap)
+        return v;
+    const struct value_pair *p = find_pair(c, v);
+    return p->from ? p->to : v;
+}
+
+static struct ir_value **mapped_array(struct copier *c, struct ir_value **values, int n) {
+    if (n == 0)
+        return NULL;
+    struct ir_value **copy = ARENA_ARRAY(&c->module->arena, struct ir_value *, n);
+    for (int i = 0; i < n; i++)
+        copy[i] = mapped(c, values[i]);
+    return copy;
+}
+
+static ir_dim copy_dim(struct copier *c, ir_dim d) {
+    return d && c->symbols ? ir_dim_subst(c->module, d, c->symbols) : d;
+}
+
+static struct ir_type copy_type(struct copier *c, struct ir_type t) {
+    if (!c->symbols)
+        return t; /* dims are immutable and shared */
+    ir_dim *dims = ARENA_ARRAY(&c->module->arena, ir_dim, t.rank);
+    for (int i = 0; i < t.rank; i++)
+        dims[i] = copy_dim(c, t.dims[i]);
+    t.dims = dims;
+    return t;
+}
+
+static ir_expr renew_dims(struct ir_rewrite *r, ir_expr original, ir_expr rewritten) {
+    struct copier *c = r->context;
+    return original->kind == X_DIM ? ir_dim_expr(c->module, copy_dim(c, original->dim)) : NULL;
+}
+
+static ir_expr copy_expr(struct copier *c, ir_expr e) {
+    return e && c->symbols ? ir_rewrite_expr(&c->rewrite, e) : e;
+}
+
+static struct ir_value *copy_value(struct copier *c, struct ir_value *from) {
+    struct ir_value *to = arena_copy(&c->module->arena, from, sizeof *from);
+    to->id = c->func->value_count++;
+    to->type = copy_type(c, from->type);
+    map_value(c, from, to);
+    return to;
+}
+
+/* The new symbol of a copied `dim` operation; from here on copies speak of it. */
+static struct ir_symbol *renew_symbol(struct copier *c, const struct ir_symbol *old, struct ir_op *op) {
+    struct ir_symbol *s = ir_symbol_new(c->func, old->name, old->lo, old->hi, old->span);
+    s->op = op;
+    if (!c->symbols)
+        c->symbols = checked_calloc((size_t)c->symbol_count, sizeof(ir_dim));
+    if (old->id < c->symbol_count)
+        c->symbols[old->id] = ir_dim_symbol(c->module, s);
+    ir_rewrite_free(&c->rewrite); /* its memo may hold expressions over the old symbol */
+    c->rewrite.memo = NULL;
+    return s;
+}
+
+static void copy_nest(struct copier *c, const struct ir_op *from, struct ir_op *to) {
+    struct arena *arena = &c->module->arena;
+    struct ir_nest *n = &to->nest;
+    int indices = n->pars + n->reds;
+    n->indices = arena_copy(arena, n->indices, sizeof *n->indices * (size_t)indices);
+    for (int i = 0; i < indices; i++) {
+        n->indices[i].extent = copy_dim(c, n->indices[i].extent);
+        n->indices[i].lo = copy_expr(c, n->indices[i].lo);
+        n->indices[i].hi = copy_expr(c, n->indices[i].hi);
+    }
+    n->accs = arena_copy(arena, n->accs, sizeof *n->accs * (size_t)n->acc_count);
+    for (int i = 0; i < n->acc_count; i++)
+        n->accs[i].body = copy_expr(c, n->accs[i].body);
+    n->results = arena_copy(arena, n->results, sizeof *n->results * (size_t)from->result_count);
+    for (int i = 0; i < from->result_count; i++) {
+        struct ir_nest_result *r = &n->results[i];
+        r->value = copy_expr(c, r->value);
+        if (r->base < 0)
+            continue;
+        int rank = from->operands[r->base]->type.rank;
+        ir_expr *target = arena_copy(arena, r->target, sizeof *target * (size_t)rank);
+        for (int k = 0; k < rank; k++)
+            target[k] = copy_expr(c, target[k]);
+        r->target = target;
+    }
+}
+
+static void copy_ops(struct copier *c, struct ir_builder *b, const struct ir_region *from);
+
+static void copy_region(struct copier *c, const struct ir_region *from, struct ir_region *to) {
+    to->arg_count = from->arg_count;
+    to->args = ARENA_ARRAY(&c->module->arena, struct ir_value *, from->arg_count);
+    for (int i = 0; i < from->arg_count; i++) {
+        to->args[i] = copy_value(c, from->args[i]);
+        to->args[i]->region = to;
+    }
+    struct ir_builder inner = {.module = c->module, .func = c->func, .region = to};
+    copy_ops(c, &inner, from);
+    to->yields = mapped_array(c, from->yields, from->yield_count);
+    to->yield_count = from->yield_count;
+}
+
+static void copy_op(struct copier *c, struct ir_builder *b, const struct ir_op *from) {
+    struct arena *arena = &c->module->arena;
+    struct ir_op *to = ir_op_new(b, from->code, NULL, 0, from->region_count);
+    struct ir_op linked = *to;
+    *to = *from; /* attributes, name, span; then what is the copy's own */
+    to->parent = linked.parent;
+    to->prev = linked.prev;
+    to->next = linked.next;
+    to->regions = linked.regions;
+    to->operands = mapped_array(c, from->operands, from->operand_count);
+    switch (from->code) {
+    case OP_nest: copy_nest(c, from, to); break;
+    case OP_sort: to->sort.limit = copy_dim(c, from->sort.limit); break;
+    case OP_for:
+    case OP_while: to->loop.limit = copy_dim(c, from->loop.limit); break;
+    case OP_dim: to->dim.symbol = renew_symbol(c, from->dim.symbol, to); break;
+    case OP_grad:
+        if (from->grad.wrt_buffers)
+            to->grad.wrt_buffers = arena_copy(arena, from->grad.wrt_buffers,
+                                              sizeof *from->grad.wrt_buffers * (size_t)(from->operand_count - 1));
+        break;
+    case OP_extern:
+        to->external.params = arena_copy(arena, from->external.params,
+                                         sizeof *from->external.params * (size_t)from->external.param_count);
+        break;
+    default: break;
+    }
+    for (int i = 0; i < from->region_count; i++)
+        copy_region(c, from->regions[i], to->regions[i]);
+    to->results = ARENA_ARRAY(arena, struct ir_value *, from->result_count);
+    for (int i = 0; i < from->result_count; i++) {
+        to->results[i] = copy_value(c, from->results[i]);
+        to->results[i]->op = to;
+    }
+}
+
+static void copy_ops(struct copier *c, struct ir_builder *b, const struct ir_region *from) {
+    /* The last operation now: a region may be copied into itself (unrolling). */
+    const struct ir_op *last = from->last;
+    for (const struct ir_op *op = from->first; op; op = op == last ? NULL : op->next)
+        copy_op(c, b, op);
+}
+
+void ir_inline_region(struct ir_builder *b, const struct ir_region *from, struct ir_value **args,
+                      struct ir_value **yields) {
+    struct copier c = {.module = b->module, .func = b->func, .symbol_count = b->module->symbol_count};
+    c.rewrite.module = b->module;
+    c.rewrite.fn = renew_dims;
+    c.rewrite.context = &c;
+    for (int i = 0; i < from->arg_count; i++)
+        map_value(&c, from->args[i], args[i]);
+    copy_ops(&c, b, from);
+    for (int i = 0; i < from->yield_count; i++)
+        yields[i] = mapped(&c, from->yields[i]);
+    ir_rewrite_free(&c.rewrite);
+    free(c.symbols);
+    free(c.pairs);
+}

@@ -1,0 +1,75 @@
+/* Offsets of a function's storages in the arena: lifetimes from the final order, then placement.c. A storage lives from
+ * the first definition to the last use of any of its values, whole (its values follow one another in place). The
+ * functions of an instance run one at a time, so they share one arena as large as the largest need.
+ */
+#include "passes/passes.h"
+
+#include <string.h>
+
+#include "passes/mutation/liveness.h"
+
+#define ARENA_ALIGN 64
+
+struct plan_func *plan_of(struct plan *p, const struct ir_func *f) {
+    for (int i = 0; p && i < p->func_count; i++)
+        if (p->funcs[i].func == f)
+            return &p->funcs[i];
+    return NULL;
+}
+
+static void place_func(struct plan_func *p, const struct compile_options *options) {
+    struct arena a = {0};
+    struct liveness *l = liveness_new(p->func, &a);
+    struct placement_item *items = ARENA_ARRAY(&a, struct placement_item, p->storage_count + 1);
+    struct storage **of = ARENA_ARRAY(&a, struct storage *, p->storage_count + 1);
+    for (int i = 0; i < p->storage_count; i++) {
+        p->storages[i]->lower = l->positions;
+        p->storages[i]->upper = 0;
+    }
+    for (int i = 0; i < p->func->value_count; i++) {
+        struct storage *s = p->of_value[i];
+        if (!s || l->def[i] < 0)
+            continue;
+        if (l->def[i] < s->lower)
+            s->lower = l->def[i];
+        if (l->last[i] + 1 > s->upper)
+            s->upper = l->last[i] + 1;
+    }
+    int n = 0;
+    for (int i = 0; i < p->storage_count; i++) {
+        struct storage *s = p->storages[i];
+        if (s->kind != STORAGE_ARENA || s->upper <= s->lower)
+            continue;
+        int64_t size = (s->bytes + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
+        items[n] = (struct placement_item){s->lower, s->upper, size ? size : ARENA_ALIGN, 0};
+        of[n++] = s;
+    }
+    p->positions = l->positions;
+    p->lower_bound = placement_lower_bound(items, n);
+    p->arena_bytes = placement_solve(items, n, ARENA_ALIGN, 0, options && options->plan_best ? 20 : 0);
+    for (int i = 0; i < n; i++)
+        of[i]->offset = items[i].offset;
+    arena_free(&a);
+}
+
+bool pass_place(struct pass_context *c) {
+    if (!c->plan)
+        pass_mutation(c);
+    struct plan *p = c->plan;
+    p->arena_bytes = 0;
+    for (int i = 0; i < p->func_count; i++) {
+        place_func(&p->funcs[i], c->options);
+        if (p->funcs[i].arena_bytes > p->arena_bytes)
+            p->arena_bytes = p->funcs[i].arena_bytes;
+    }
+    return false;
+}
+
+void plan_print_csv(struct text *out, const struct plan_func *p) {
+    text_add(out, "id,lower,upper,size,offset\n");
+    for (int i = 0; i < p->storage_count; i++) {
+        const struct storage *s = p->storages[i];
+        if (s->kind == STORAGE_ARENA && s->upper > s->lower)
+            text_printf(out, "%d,%d,%d,%lld,%lld\n", s->id, s->lower, s->upper, (long long)s->bytes, (long long)s->offset);
+    }
+}

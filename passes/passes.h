@@ -1,0 +1,125 @@
+/* The passes between elaboration and code generation, and what they leave behind: the IR in its final order and a plan. */
+#ifndef MXCC_PASSES_PASSES_H
+#define MXCC_PASSES_PASSES_H
+
+#include "base/text.h"
+#include "ir/ir.h"
+
+enum target_kind { TARGET_C, TARGET_CUDA };
+enum weights_mode { WEIGHTS_INIT, WEIGHTS_SOURCE, WEIGHTS_FILE, WEIGHTS_CALLER }; /* INIT: from initializers, the default */
+
+/* What the command line decides about compilation. Zeroed is the default but for `name`. */
+struct compile_options {
+    enum target_kind target;
+    const char *name;      /* prefix of every symbol */
+    const char *cpu;       /* "portable" (default, NULL), "x86-64-v3", "x86-64-v4", "native", "neon" */
+    int vector_bytes;      /* width of the target's vectors: from cpu; portable code is written for 32 */
+    bool vector_extensions; /* GCC vector types may be used (not in portable mode) */
+    bool no_runtime, threads, with_main, unchecked, line_directives;
+    enum weights_mode weights;
+    const void *const *weight_data; /* WEIGHTS_SOURCE: [buffer_count] the initial value of each buffer */
+    bool blas;
+    int64_t memory_limit;  /* bytes; 0: none */
+    bool plan_best;
+    int split;
+    bool verify;           /* run the verifier after every pass */
+    bool explain_copies;
+    const char *print_after, *stop_after;
+    bool time_passes;
+    FILE *dump;            /* where print_after and explain_copies write; stderr if NULL */
+};
+
+/* ---- the plan --------------------------------------------------------------------------------------------------- */
+
+enum storage_kind {
+    STORAGE_ARENA,  /* offset in the instance's arena */
+    STORAGE_BUFFER, /* a param's or state's own memory */
+    STORAGE_ARG,    /* the caller's memory for argument `index` (read only unless inout) */
+    STORAGE_RESULT, /* the caller's memory for result `index` */
+    STORAGE_CONST,  /* static const data in the unit; `op` is the const operation */
+    STORAGE_SCALAR, /* rank 0: a local C variable */
+};
+
+/* One piece of memory and the values that live in it (versions updated in place, reshapes). */
+struct storage {
+    int id;
+    enum storage_kind kind;
+    int index;               /* ARG, RESULT */
+    struct ir_buffer *buffer;
+    struct ir_op *op;
+    int64_t bytes;           /* at upper bounds */
+    int64_t offset;          /* ARENA: multiple of 64 */
+    int lower, upper;        /* ARENA: lives in [lower, upper) of the function's positions (plan_func.positions) */
+    const char *name;        /* after its source name, for readers and generated code */
+};
+
+struct plan_copy { /* --explain copies */
+    struct ir_op *write;     /* the operation that would have been in place */
+    struct ir_op *reader;    /* the later read that forbids it; NULL: a check may still fail */
+    int64_t bytes;
+    const char *why;
+};
+
+struct plan_func {
+    struct ir_func *func;
+    struct storage **storages;
+    int storage_count;
+    struct storage **of_value; /* [func->value_count]; NULL for values that are fused away or unused */
+    int positions;             /* operations numbered in order, nested regions inside their operation */
+    int64_t arena_bytes;       /* reached, inclusive of workspaces */
+    int64_t lower_bound;       /* largest sum of live bytes over positions */
+    struct plan_copy *copies;
+    int copy_count;
+};
+
+struct plan {
+    struct arena *arena; /* the module's */
+    struct plan_func *funcs; /* [m->func_count], then init */
+    int func_count;
+    int64_t arena_bytes; /* the largest of the functions': they run one at a time */
+};
+struct plan_func *plan_of(struct plan *p, const struct ir_func *f);
+
+/* ---- running ---------------------------------------------------------------------------------------------------- */
+
+struct pass_context {
+    struct ir_module *module;
+    struct diag *diag;
+    const struct compile_options *options;
+    struct plan *plan; /* set by `place` */
+};
+
+/* A pass changes the module (true if it changed something) and reports errors to the diag. */
+struct pass {
+    const char *name, *text;
+    bool (*run)(struct pass_context *);
+};
+extern const struct pass pass_table[]; /* in order; ends with a NULL name; rows of passes/passes.def */
+
+/* All of them in order, honouring print_after, stop_after, verify. False after an error. */
+bool passes_run(struct pass_context *c);
+
+/* Single entries. */
+bool pass_simplify(struct pass_context *);      /* fold, common subexpressions, dead code, index algebra */
+bool pass_differentiate(struct pass_context *); /* expands every grad operation */
+bool pass_select(struct pass_context *);        /* keeps or expands kernel operations */
+bool pass_fuse(struct pass_context *);
+bool pass_order(struct pass_context *);
+bool pass_mutation(struct pass_context *);      /* in-place classes, copies */
+bool pass_place(struct pass_context *);
+
+/* Expands the grad operations of one function; used by eager too. False after an error reported to the module's diag. */
+bool differentiate_func(struct ir_func *f);
+
+/* Recomputes liveness from scratch and checks that no two live storages of a plan overlap, that in-place versions are
+ * not read after their overwriting, that every used value has storage. False with a message appended to `why`. */
+bool plan_validate(const struct plan_func *p, struct text *why);
+void plan_print_csv(struct text *out, const struct plan_func *p); /* id,lower,upper,size,offset */
+
+/* Placement alone (`mxcc plan`): minimises the height reached by intervals [lower, upper) of `size` bytes. */
+struct placement_item { int64_t lower, upper, size, offset; };
+/* Fills in offsets (multiples of `align`); returns the height. capacity 0: none; stops when it or the lower bound is met. */
+int64_t placement_solve(struct placement_item *items, int n, int64_t align, int64_t capacity, double seconds);
+int64_t placement_lower_bound(const struct placement_item *items, int n);
+
+#endif

@@ -1,0 +1,73 @@
+/* Which kernels stay. The C back end recognises products and convolutions by the structure of nests, whoever wrote them, so
+ * every kernel becomes its definition here; recomputed regions have served their purpose as barriers to common
+ * subexpression elimination, and `stop` is the identity once no gradient is left. */
+#include <string.h>
+
+#include "passes/passes.h"
+#include "passes/simplify_internal.h"
+
+struct selection {
+    struct arena scratch;
+    bool checkpoints; /* expand them, too */
+    VEC(struct ir_op *) ops;
+};
+
+static void find(struct ir_op *op, void *context) {
+    struct selection *s = context;
+    if (op->code == OP_kernel || op->code == OP_stop || (s->checkpoints && op->code == OP_checkpoint))
+        VEC_PUSH(&s->scratch, s->ops, op);
+}
+
+/* One layer of the operations to expand, outermost first; inner ones come again as copies. */
+static bool expand_layer(struct ir_func *f, bool checkpoints) {
+    struct selection s = {.checkpoints = checkpoints};
+    ir_walk_ops(f->body, find, &s);
+    VEC(struct ir_op *) outer = {0};
+    for (int i = 0; i < s.ops.n; i++) {
+        bool inside = false;
+        for (int k = outer.n - 1; k >= 0 && !inside; k--)
+            for (int r = 0; r < outer.at[k]->region_count && !inside; r++)
+                inside = ir_region_contains(outer.at[k]->regions[r], s.ops.at[i]->parent);
+        if (!inside)
+            VEC_PUSH(&s.scratch, outer, s.ops.at[i]);
+    }
+    struct ir_value ***yields = ARENA_ARRAY(&s.scratch, struct ir_value **, outer.n + 1);
+    for (int i = 0; i < outer.n; i++) {
+        struct ir_op *op = outer.at[i];
+        yields[i] = ARENA_ARRAY(&s.scratch, struct ir_value *, op->result_count + 1);
+        struct ir_builder b = {f->module, f, op->parent, op, op->span};
+        if (op->code == OP_stop)
+            yields[i][0] = op->operands[0];
+        else
+            ir_inline_region(&b, op->regions[0], op->operands, yields[i]);
+    }
+    struct ir_value **map = ARENA_ARRAY(&s.scratch, struct ir_value *, f->value_count + 1);
+    for (int i = 0; i < outer.n; i++)
+        for (int k = 0; k < outer.at[i]->result_count; k++)
+            map[outer.at[i]->results[k]->id] = yields[i][k];
+    if (outer.n)
+        ir_replace_values(f, map);
+    for (int i = 0; i < outer.n; i++)
+        ir_op_remove(outer.at[i]);
+    bool changed = outer.n > 0;
+    arena_free(&s.scratch);
+    return changed;
+}
+
+bool pass_select(struct pass_context *c) {
+    bool changed = false;
+    struct ir_module *m = c->module;
+    for (int i = 0; i <= m->func_count; i++) {
+        struct ir_func *f = i < m->func_count ? m->funcs[i] : m->init;
+        if (!f)
+            continue;
+        while (expand_layer(f, false))
+            changed = true;
+        changed |= simplify_func(f);
+        bool recomputed = false;
+        while (expand_layer(f, true))
+            recomputed = true;
+        changed |= recomputed;
+    }
+    return changed;
+}

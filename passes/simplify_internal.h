@@ -1,0 +1,13 @@
+/* What the files of the simplify pass share. Each step returns true when it changed something. */
+#ifndef MXCC_PASSES_SIMPLIFY_INTERNAL_H
+#define MXCC_PASSES_SIMPLIFY_INTERNAL_H
+
+#include "ir/ir.h"
+
+bool simplify_func(struct ir_func *f);    /* all steps to a fixpoint, in a bounded number of rounds */
+bool simplify_nests(struct ir_func *f);   /* expressions, constants, views, unused operands */
+bool simplify_control(struct ir_func *f); /* constant conditions and checks, invariant carried values, reshapes */
+bool simplify_common(struct ir_func *f);  /* common subexpressions */
+bool simplify_dead(struct ir_func *f);    /* dead operations, results and carried values */
+
+#endif

@@ -1,0 +1,231 @@
+/* Nests: expressions by ranges, one-element constants in place, views of values loaded through, unused operands dropped.
+ *
+ * A view is a nest whose body is one load (slices, permutations, broadcasts, diagonals). Its consumers load what it reads
+ * instead, with the index maps composed: v[f(i)] with v[j] = a[g(j)] becomes a[g(f(i))], `else` included. A consumer's own
+ * `else` around a view keeps the view, unless that is the identity: a test beside a guarded load would cost more. */
+#include "ir/text.h"
+#include "passes/nest_edit.h"
+#include "passes/simplify_internal.h"
+
+struct nests {
+    struct ir_module *m;
+    struct ir_func *f;
+    struct arena scratch;
+    struct ir_value **map; /* by value id: copies of other values */
+    bool replaced, changed;
+};
+
+static ir_expr simplify_one(ir_expr e, void *context) {
+    struct ir_op *op = context;
+    return ir_expr_simplify(op->parent->func->module, &op->nest, op->operands, e);
+}
+
+static bool is_order(const struct ir_value *v) {
+    return v->op && v->op->code == OP_check && v->type.dtype == BOOL && v->type.rank == 0;
+}
+
+/* ---- constants ---------------------------------------------------------------------------------------------------- */
+
+static bool constant_element(struct ir_module *m, const struct ir_value *v, ir_expr *e) {
+    const struct ir_op *op = v->op;
+    int64_t n;
+    if (!op || !ir_dim_is_const(ir_type_elements(m, v->type), &n) || n != 1)
+        return false;
+    if (op->code == OP_nest && op->result_count == 1 && op->nest.reds == 0 && op->nest.results[0].base < 0 &&
+        op->nest.results[0].value->kind == X_CONST) {
+        *e = op->nest.results[0].value;
+        return true;
+    }
+    if (op->code != OP_const)
+        return false;
+    const void *p = op->constant.data;
+    switch (v->type.dtype) {
+    case F64: *e = ir_const_float(m, F64, *(const double *)p); return true;
+    case F32: *e = ir_const_float(m, F32, (double)*(const float *)p); return true;
+    case I64: *e = ir_const_int(m, I64, *(const int64_t *)p); return true;
+    case I32: *e = ir_const_int(m, I32, *(const int32_t *)p); return true;
+    case I16: *e = ir_const_int(m, I16, *(const int16_t *)p); return true;
+    case I8: *e = ir_const_int(m, I8, *(const int8_t *)p); return true;
+    case U64: *e = ir_const_int(m, U64, (int64_t)*(const uint64_t *)p); return true;
+    case U32: *e = ir_const_int(m, U32, *(const uint32_t *)p); return true;
+    case U16: *e = ir_const_int(m, U16, *(const uint16_t *)p); return true;
+    case U8: *e = ir_const_int(m, U8, *(const uint8_t *)p); return true;
+    case BOOL: *e = ir_const_int(m, BOOL, *(const bool *)p); return true;
+    default: return false; /* f16, bf16: no decoding here; they stay loads */
+    }
+}
+
+/* A rank 0 value that is a dimension: its load becomes the dimension itself, which ranges know about. */
+static bool dimension_element(const struct ir_value *v, ir_expr *e) {
+    const struct ir_op *op = v->op;
+    if (!op || op->code != OP_nest || op->nest.pars || op->nest.reds || op->nest.results[v->index].base >= 0)
+        return false;
+    *e = op->nest.results[v->index].value;
+    return (*e)->kind == X_DIM;
+}
+
+/* ---- views -------------------------------------------------------------------------------------------------------- */
+
+static bool is_view(const struct ir_value *v) {
+    const struct ir_op *op = v->op;
+    if (!op || op->code != OP_nest || op->result_count != 1 || op->nest.reds || op->nest.results[0].base >= 0)
+        return false;
+    ir_expr e = op->nest.results[0].value;
+    double number;
+    return e->kind == X_LOAD && (!e->guarded || ir_expr_is_const(e->args[e->count - 1], &number));
+}
+
+static bool is_copy(const struct ir_value *v) {
+    if (!is_view(v) || v->op->operand_count != 1)
+        return false;
+    ir_expr e = v->op->nest.results[0].value;
+    if (e->guarded || !ir_type_equal(v->op->operands[0]->type, v->type))
+        return false;
+    for (int i = 0; i < e->count; i++)
+        if (e->args[i]->kind != X_INDEX || e->args[i]->index != i)
+            return false;
+    return true;
+}
+
+struct guarded_search {
+    int slot;
+    bool guarded;
+};
+
+static void see_guard(ir_expr e, void *context) {
+    struct guarded_search *s = context;
+    if (e->kind != X_LOAD || e->index != s->slot)
+        return;
+    s->guarded |= e->guarded;
+    for (int i = 0; i < e->count - e->guarded; i++)
+        s->guarded |= e->args[i]->dtype != I64; /* index arithmetic is on i64 */
+}
+
+/* Whether loads within the view's own indices (gather by an index tensor) would be computed again for every element of a
+ * reduction: then the view stays. */
+static bool plain_map(ir_expr load) {
+    int rank = load->count - load->guarded;
+    for (int i = 0; i < rank; i++) {
+        ir_expr e = load->args[i];
+        if (e->kind == X_LOAD && e->count == 0)
+            continue;
+        for (int k = 0; k < e->count; k++)
+            if (e->args[k]->kind == X_LOAD && e->args[k]->count > 0)
+                return false;
+        if (e->kind == X_LOAD)
+            return false;
+    }
+    return true;
+}
+
+static bool load_through(struct nests *s, struct ir_op *op, int slot) {
+    struct ir_value *v = op->operands[slot];
+    struct ir_op *view = v->op;
+    ir_expr body = view->nest.results[0].value;
+    if (nest_is_base(op, slot) || !nest_loads_slot(op, slot) || !plain_map(body))
+        return false;
+    struct guarded_search g = {slot, false};
+    nest_walk(op, see_guard, &g);
+    if (g.guarded)
+        return false;
+    int *slots = ARENA_ARRAY(&s->scratch, int, view->operand_count + 1);
+    nest_add_operands(op, view, slots);
+    nest_inline(op, slot, v->type, nest_subst(s->m, body, NULL, slots, 0, false));
+    return true;
+}
+
+/* ------------------------------------------------------------------------------------------------------------------- */
+
+static bool nest_same(const struct ir_nest *a, const struct ir_nest *b, const struct ir_op *op) {
+    for (int i = 0; i < a->acc_count; i++)
+        if (a->accs[i].body != b->accs[i].body)
+            return false;
+    for (int i = a->pars; i < a->pars + a->reds; i++)
+        if (a->indices[i].lo != b->indices[i].lo || a->indices[i].hi != b->indices[i].hi)
+            return false;
+    for (int i = 0; i < op->result_count; i++) {
+        if (a->results[i].value != b->results[i].value)
+            return false;
+        if (a->results[i].base >= 0)
+            for (int k = 0; k < op->results[i]->type.rank; k++)
+                if (a->results[i].target[k] != b->results[i].target[k])
+                    return false;
+    }
+    return true;
+}
+
+struct renumbering {
+    struct ir_module *m;
+    const int *slots;
+};
+
+static ir_expr renumber(ir_expr e, void *context) {
+    const struct renumbering *r = context;
+    return nest_subst(r->m, e, NULL, r->slots, 0, false);
+}
+
+/* One slot a value: equal loads become equal expressions. */
+static void merge_slots(struct nests *s, struct ir_op *op) {
+    int n = op->operand_count;
+    int *slots = ARENA_ARRAY(&s->scratch, int, n + 1);
+    bool any = false;
+    for (int i = 0; i < n; i++) {
+        slots[i] = i;
+        for (int k = 0; k < i && slots[i] == i; k++)
+            if (op->operands[k] == op->operands[i])
+                slots[i] = k;
+        any |= slots[i] != i;
+    }
+    if (!any)
+        return;
+    struct renumbering r = {s->m, slots};
+    nest_map(op, renumber, &r);
+    for (int i = 0; i < op->result_count; i++)
+        if (op->nest.results[i].base >= 0)
+            op->nest.results[i].base = slots[op->nest.results[i].base];
+    for (int i = n - 1; i >= 0; i--)
+        if (slots[i] != i)
+            nest_drop_slot(op, i);
+    s->changed = true;
+}
+
+static void visit(struct ir_op *op, void *context) {
+    struct nests *s = context;
+    if (op->code != OP_nest)
+        return;
+    merge_slots(s, op);
+    for (int slot = 0; slot < op->operand_count; slot++) {
+        struct ir_value *v = op->operands[slot];
+        ir_expr e;
+        if (nest_is_base(op, slot) || !nest_loads_slot(op, slot))
+            continue;
+        if (constant_element(s->m, v, &e) || dimension_element(v, &e)) {
+            nest_inline(op, slot, v->type, e);
+            s->changed = true;
+        } else if (is_view(v) && !is_copy(v) && load_through(s, op, slot)) {
+            s->changed = true;
+        }
+    }
+    struct ir_nest before = op->nest;
+    nest_map(op, simplify_one, op);
+    s->changed |= !nest_same(&before, &op->nest, op);
+    for (int slot = op->operand_count - 1; slot >= 0; slot--)
+        if (!is_order(op->operands[slot]) && !nest_is_base(op, slot) && !nest_loads_slot(op, slot)) {
+            nest_drop_slot(op, slot);
+            s->changed = true;
+        }
+    if (op->result_count == 1 && is_copy(op->results[0])) {
+        s->map[op->results[0]->id] = op->operands[0];
+        s->replaced = true;
+    }
+}
+
+bool simplify_nests(struct ir_func *f) {
+    struct nests s = {.m = f->module, .f = f};
+    s.map = ARENA_ARRAY(&s.scratch, struct ir_value *, f->value_count + 1);
+    ir_walk_ops(f->body, visit, &s);
+    if (s.replaced)
+        ir_replace_values(f, s.map);
+    arena_free(&s.scratch);
+    return s.changed;
+}

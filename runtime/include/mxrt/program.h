@@ -1,0 +1,95 @@
+/* What a generated program (--main), or the eager interpreter, tells the runtime about its model: functions, buffers and
+ * the train block, as static data. `mxrt_main` is the whole command line of such a program. */
+#ifndef MXRT_PROGRAM_H
+#define MXRT_PROGRAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "mxrt/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct mxrt_symbol { /* a run-time dimension; limits inclusive */
+    const char *name;
+    int64_t lo, hi;
+};
+
+/* An extent in `mxrt_value.shape`: >= 0 is constant; MXRT_SYMBOL(k) is symbol k; MXRT_FOUND(k) is found dimension k;
+ * MXRT_COMPUTED comes from mxrt_function.extents. */
+#define MXRT_SYMBOL(k) (-1 - (int64_t)(k))
+#define MXRT_FOUND(k) (-1001 - (int64_t)(k))
+#define MXRT_COMPUTED INT64_MIN
+
+struct mxrt_value {
+    const char *name;
+    mx_dtype dtype;
+    int rank;
+    const int64_t *shape; /* [rank] as above */
+    bool is_inout;
+};
+
+struct mxrt_function {
+    const char *name;
+    bool is_train;
+    int symbol_count, found_count, arg_count, result_count;
+    const struct mxrt_symbol *symbols, *found;
+    const struct mxrt_value *args, *results;
+    /* All extents of arguments, then of results, under dims[symbol_count]; the largest where found at run time. */
+    void (*extents)(const struct mxrt_function *f, const int64_t *dims, int64_t *out);
+    /* args[i], results[i]: the elements, row-major (scalars too); inout arguments are written. */
+    mx_status (*call)(void *model, const struct mxrt_function *f, const int64_t *dims, void *const *args, void *const *results,
+                      int64_t *found);
+    void *context; /* for eager: the function */
+};
+
+enum mxrt_setting_kind {
+    MXRT_INT, MXRT_FLOAT, MXRT_STRING, MXRT_BOOL, MXRT_NONE, MXRT_NAME, MXRT_CALL, MXRT_BINARY, MXRT_LIST
+};
+struct mxrt_setting {
+    enum mxrt_setting_kind kind;
+    int64_t i;
+    double f;
+    const char *s;            /* STRING, NAME, CALL: the function; BINARY: the operator */
+    const char *const *names; /* CALL: argument names, NULL by position */
+    const struct mxrt_setting *const *args;
+    int count;
+};
+struct mxrt_train_setting {
+    const char *key;
+    const struct mxrt_setting *value;
+};
+
+struct mxrt_program {
+    const char *name;
+    int function_count;
+    const struct mxrt_function *functions;
+    int buffer_count;
+    const char *const *buffer_names; /* in order of declaration */
+    const bool *buffer_is_state;
+    int setting_count; /* 0: no train block */
+    const struct mxrt_train_setting *settings;
+    const char *directory; /* relative paths of `data` are tried here too; may be NULL */
+
+    mx_status (*create)(const struct mxrt_program *p, void **model, uint64_t seed, int threads);
+    void (*destroy)(void *model);
+    const char *(*error)(const void *model);
+    mx_status (*buffer)(void *model, int index, mx_tensor *view); /* the view holds until the next call */
+    uint64_t (*calls)(const void *model);                          /* the instance's call counter */
+    void (*set_calls)(void *model, uint64_t calls);
+    void *context;
+    /* mxrt_gunzip (mxrt/gzip.h) where the program is to read gzip and npz files, which needs zlib; else NULL. */
+    mx_status (*gunzip)(const void *packed, size_t bytes, int wrapped, void **out, size_t *out_bytes);
+};
+
+/* Runs a command line; the exit status: 0, 1 (an error), 2 (usage), 130 (interrupted, everything saved). */
+int mxrt_main(const struct mxrt_program *p, int argc, char **argv);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,217 @@
+/* Batches, made one ahead by a thread: conversion and arithmetic of the next batch run beside the step. */
+#include <math.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "philox.h"
+#include "mxrt/data.h"
+
+void mxrt_shuffle(int64_t *order, int64_t n, uint64_t seed, uint64_t epoch) {
+    uint64_t stream = mx_random_stream(epoch, 0x73687566666c65u); /* "shuffle" */
+    for (int64_t i = 0; i < n; i++)
+        order[i] = i;
+    for (int64_t i = n - 1; i > 0; i--) { /* Fisher and Yates; the bias of a 128-bit product's upper half is below 2^-40 */
+        uint64_t r = mx_random_u64(seed, stream, (uint64_t)i);
+        int64_t k = (int64_t)((unsigned __int128)r * (uint64_t)(i + 1) >> 64), t = order[i];
+        order[i] = order[k];
+        order[k] = t;
+    }
+}
+
+struct mxrt_loader {
+    const struct mxrt_data *data;
+    const struct mxrt_function *f;
+    const int64_t *order;
+    int64_t count, batch, at;
+    int *field_of; /* [arg_count]; -1 */
+    struct mxrt_batch slots[2];
+    enum { EMPTY, FULL, END, FAILED } state[2];
+    mx_status status;
+    struct mxrt_why why;
+    int take, given; /* the slot next taken; the one the caller holds, -1 */
+    pthread_t thread;
+    bool threaded, stop;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+};
+
+int64_t mxrt_batch_limit(const struct mxrt_function *f, bool *exact) {
+    for (int i = 0; i < f->arg_count; i++)
+        if (f->args[i].rank > 0) {
+            int64_t d = f->args[i].shape[0];
+            *exact = d >= 0;
+            if (d >= 0)
+                return d;
+            for (int k = 0; k < f->symbol_count; k++)
+                if (d == MXRT_SYMBOL(k))
+                    return f->symbols[k].hi;
+        }
+    *exact = true;
+    return 1;
+}
+
+static double apply(const struct mxrt_field *field, double v) {
+    for (int i = 0; i < field->step_count; i++) {
+        double n = field->steps[i].number;
+        switch (field->steps[i].op) {
+        case '+': v += n; break;
+        case '-': v -= n; break;
+        case '*': v *= n; break;
+        default: v /= n;
+        }
+    }
+    return v;
+}
+
+static mx_status fill(struct mxrt_loader *l, struct mxrt_batch *b) {
+    int64_t left = l->count - l->at;
+    b->n = left < l->batch ? left : l->batch;
+    b->labels = b->n;
+    for (int k = 0; k < l->f->symbol_count && k < MXRT_MAX_RANK; k++)
+        b->dims[k] = l->f->symbols[k].hi;
+    for (int a = 0; a < l->f->arg_count; a++) {
+        if (l->field_of[a] < 0)
+            continue;
+        const struct mxrt_value *v = &l->f->args[a];
+        const struct mxrt_field *field = &l->data->fields[l->field_of[a]];
+        for (int k = 0; k < l->f->symbol_count; k++)
+            if (v->shape[0] == MXRT_SYMBOL(k))
+                b->dims[k] = b->n;
+        size_t size = mxrt_dtype_size(v->dtype);
+        if (v->dtype >= MX_I64)
+            b->labels = b->n * field->width;
+        for (int64_t i = 0; i < b->n; i++) {
+            int64_t sample = l->order[l->at + i], from = sample * field->stride + field->shift, to = i * field->width;
+            if (field->array.dtype == v->dtype && field->step_count == 0) {
+                memcpy((char *)b->args[a] + (size_t)to * size, (char *)field->array.data + (size_t)from * size, (size_t)field->width * size);
+                continue;
+            }
+            if (field->array.dtype == MX_U8 && v->dtype == MX_F32) { /* images */
+                const uint8_t *in = (const uint8_t *)field->array.data + from;
+                float *out = (float *)b->args[a] + to;
+                for (int64_t k = 0; k < field->width; k++)
+                    out[k] = (float)apply(field, in[k]);
+                continue;
+            }
+            for (int64_t k = 0; k < field->width; k++) {
+                double value = apply(field, mxrt_get(field->array.dtype, field->array.data, from + k));
+                if (!mxrt_put(v->dtype, b->args[a], to + k, value))
+                    return mxrt_fail(&l->why, MX_ERROR_FORMAT, "%s: sample %lld: %s is %.9g, which is no %s", l->data->path, (long long)sample, v->name, value,
+                                     mxrt_dtype_name(v->dtype));
+            }
+        }
+    }
+    l->at += b->n;
+    return MX_OK;
+}
+
+static int produce(struct mxrt_loader *l, int slot) {
+    l->status = MX_OK;
+    int state = l->at >= l->count ? END : FULL;
+    if (state == FULL && (l->status = fill(l, &l->slots[slot])) != MX_OK)
+        state = FAILED;
+    if (l->threaded)
+        pthread_mutex_lock(&l->lock);
+    l->state[slot] = state;
+    if (l->threaded) {
+        pthread_cond_broadcast(&l->changed);
+        pthread_mutex_unlock(&l->lock);
+    }
+    return state;
+}
+
+static void *producer(void *argument) {
+    struct mxrt_loader *l = argument;
+    for (int slot = 0;; slot ^= 1) {
+        pthread_mutex_lock(&l->lock);
+        while (l->state[slot] != EMPTY && !l->stop)
+            pthread_cond_wait(&l->changed, &l->lock);
+        bool stop = l->stop;
+        pthread_mutex_unlock(&l->lock);
+        if (stop)
+            return NULL;
+        if (produce(l, slot) != FULL)
+            return NULL;
+    }
+}
+
+mx_status mxrt_loader_open(struct mxrt_loader **out, const struct mxrt_data *d, const struct mxrt_function *f, const int64_t *order, int64_t count,
+                           int64_t batch, int64_t first_batch, struct mxrt_why *why) {
+    struct mxrt_loader *l = calloc(1, sizeof *l);
+    *out = NULL;
+    if (!l || !(l->field_of = malloc(sizeof *l->field_of * (size_t)(f->arg_count + 1)))) {
+        free(l);
+        return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for batches");
+    }
+    l->data = d;
+    l->f = f;
+    l->order = order;
+    l->count = count;
+    l->batch = batch;
+    l->at = first_batch * batch < count ? first_batch * batch : count;
+    l->given = -1;
+    pthread_mutex_init(&l->lock, NULL);
+    pthread_cond_init(&l->changed, NULL);
+    for (int a = 0; a < f->arg_count; a++) {
+        l->field_of[a] = -1;
+        for (int i = 0; i < d->field_count; i++)
+            if (strcmp(d->fields[i].name, f->args[a].name) == 0)
+                l->field_of[a] = i;
+        for (int k = 0; k < 2 && l->field_of[a] >= 0; k++) {
+            size_t bytes = (size_t)batch * (size_t)d->fields[l->field_of[a]].width * mxrt_dtype_size(f->args[a].dtype);
+            if (a >= 64 || !(l->slots[k].args[a] = calloc(1, bytes ? bytes : 1))) {
+                mxrt_loader_close(l);
+                return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for batches of %lld", (long long)batch);
+            }
+        }
+    }
+    l->threaded = pthread_create(&l->thread, NULL, producer, l) == 0;
+    *out = l;
+    return MX_OK;
+}
+
+mx_status mxrt_loader_next(struct mxrt_loader *l, struct mxrt_batch **b, struct mxrt_why *why) {
+    *b = NULL;
+    if (!l->threaded) {
+        (void)produce(l, l->take);
+    } else {
+        pthread_mutex_lock(&l->lock);
+        if (l->given >= 0 && l->state[l->given] == FULL) {
+            l->state[l->given] = EMPTY;
+            pthread_cond_broadcast(&l->changed);
+        }
+        while (l->state[l->take] == EMPTY)
+            pthread_cond_wait(&l->changed, &l->lock);
+        pthread_mutex_unlock(&l->lock);
+    }
+    if (l->state[l->take] == FAILED) {
+        *why = l->why;
+        return l->status;
+    }
+    if (l->state[l->take] == FULL) {
+        *b = &l->slots[l->take];
+        l->given = l->take;
+        l->take ^= 1;
+    }
+    return MX_OK;
+}
+
+void mxrt_loader_close(struct mxrt_loader *l) {
+    if (!l)
+        return;
+    if (l->threaded) {
+        pthread_mutex_lock(&l->lock);
+        l->stop = true;
+        pthread_cond_broadcast(&l->changed);
+        pthread_mutex_unlock(&l->lock);
+        pthread_join(l->thread, NULL);
+    }
+    for (int k = 0; k < 2; k++)
+        for (int a = 0; a < 64; a++)
+            free(l->slots[k].args[a]);
+    pthread_mutex_destroy(&l->lock);
+    pthread_cond_destroy(&l->changed);
+    free(l->field_of);
+    free(l);
+}

@@ -1,0 +1,170 @@
+/* The command line of a generated program, and of `mxcc run`. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "session.h"
+
+static void help(const struct mxrt_program *p, FILE *out) {
+    fprintf(out, "usage: %s [train|evaluate|predict|call NAME] [options]\n\n", p->name);
+    if (p->setting_count)
+        fputs("  train              the default: train, save, evaluate after every epoch\n"
+              "    --epochs N       --batch N         instead of the train block's\n"
+              "    --seed N         of initial values, order and random numbers (0)\n"
+              "    --resume         go on from the last checkpoint, to the same bits\n"
+              "    --steps N        stop (and save) after so many steps\n"
+              "    --kvstore local  where gradients meet\n"
+              "  evaluate           the held-out part\n", out);
+    fputs("  call NAME          one call; predict is call predict\n"
+          "    --in ARG=VALUE   a number or a .npy file, once for each argument\n", out);
+    fprintf(out, "\n    --data PATH      a file or folder instead of the train block's\n"
+                 "    --out FOLDER     train: where metrics and checkpoint go (%s-run); call: where results go\n"
+                 "    --weights FILE   start from this checkpoint\n"
+                 "    --threads N      0: one a processor (the default), 1: serial\n"
+                 "    --quiet          --json            less, or machine-readable, output\n\nfunctions\n",
+            p->name);
+    for (int i = 0; i < p->function_count; i++) {
+        const struct mxrt_function *f = &p->functions[i];
+        fprintf(out, "  %s(", f->name);
+        for (int k = 0; k < f->arg_count; k++)
+            fprintf(out, "%s%s: %s", k ? ", " : "", f->args[k].name, mxrt_dtype_name(f->args[k].dtype));
+        fputs(")", out);
+        for (int k = 0; k < f->result_count; k++)
+            fprintf(out, "%s%s", k ? ", " : " -> ", f->results[k].name);
+        fputs("\n", out);
+    }
+}
+
+static int usage(const struct mxrt_program *p, const char *format, const char *word) {
+    fprintf(stderr, "%s: ", p->name);
+    fprintf(stderr, format, word);
+    fprintf(stderr, "; %s --help shows how\n", p->name);
+    return 2;
+}
+
+/* 1: taken, 0: no such option, -1: bad value (reported). */
+static int option(struct session *s, const char *name, const char *value) {
+    int64_t *numbers[] = {&s->epochs, &s->batch, &s->steps};
+    const char *number_names[] = {"--epochs", "--batch", "--steps"};
+    char *end;
+    errno = 0;
+    for (int i = 0; i < 3; i++)
+        if (strcmp(name, number_names[i]) == 0) {
+            *numbers[i] = strtoll(value, &end, 10);
+            if (end == value || *end || errno || *numbers[i] < (i == 1)) {
+                fprintf(stderr, "%s: %s %s: expected a number%s\n", s->p->name, name, value, i == 1 ? " above 0" : "");
+                return -1;
+            }
+            return 1;
+        }
+    if (strcmp(name, "--seed") == 0) {
+        s->seed = strtoull(value, &end, 0);
+        s->has_seed = true;
+        if (end == value || *end || errno || *value == '-') {
+            fprintf(stderr, "%s: --seed %s: expected a number from 0 to 2^64 - 1\n", s->p->name, value);
+            return -1;
+        }
+        return 1;
+    }
+    if (strcmp(name, "--threads") == 0) {
+        long n = strtol(value, &end, 10);
+        if (end == value || *end || n < 0 || n > 256) {
+            fprintf(stderr, "%s: --threads %s: expected a number from 0 to 256\n", s->p->name, value);
+            return -1;
+        }
+        s->threads = (int)n;
+        return 1;
+    }
+    if (strcmp(name, "--kvstore") == 0) {
+        if (strcmp(value, "local") == 0)
+            return 1;
+        fprintf(stderr, "%s: --kvstore %s: this build of libmxrt has only local\n", s->p->name, value);
+        return -1;
+    }
+    if (strcmp(name, "--in") == 0) {
+        if (!strchr(value, '=') || s->input_count == MAX_INPUTS) {
+            fprintf(stderr, "%s: --in %s: expected NAME=VALUE\n", s->p->name, value);
+            return -1;
+        }
+        s->inputs[s->input_count++] = value;
+        return 1;
+    }
+    const char **texts[] = {&s->data, &s->out, &s->weights, &s->call};
+    const char *text_names[] = {"--data", "--out", "--weights", "--call"};
+    for (int i = 0; i < 4; i++)
+        if (strcmp(name, text_names[i]) == 0) {
+            *texts[i] = value;
+            return 1;
+        }
+    return 0;
+}
+
+int mxrt_main(const struct mxrt_program *p, int argc, char **argv) {
+    struct session s = {.p = p, .epochs = -1, .batch = -1, .steps = -1};
+    for (int i = 1; i < argc; i++) {
+        char *word = argv[i];
+        if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
+            help(p, stdout);
+            return 0;
+        }
+        if (word[0] != '-') {
+            if (s.command && strcmp(s.command, "call") == 0 && !s.call)
+                s.call = word;
+            else if (!s.command && (strcmp(word, "train") == 0 || strcmp(word, "evaluate") == 0 || strcmp(word, "predict") == 0 || strcmp(word, "call") == 0))
+                s.command = word;
+            else
+                return usage(p, s.command ? "one command at a time: %s" : "there is no command %s", word);
+            continue;
+        }
+        if (strcmp(word, "--resume") == 0) {
+            s.resume = true;
+        } else if (strcmp(word, "--quiet") == 0 || strcmp(word, "-q") == 0) {
+            s.quiet = true;
+        } else if (strcmp(word, "--json") == 0) {
+            s.json = true;
+        } else {
+            char name[32];
+            const char *equals = strchr(word, '=');
+            size_t n = equals ? (size_t)(equals - word) : strlen(word);
+            if (n >= sizeof name)
+                return usage(p, "there is no option %s", word);
+            memcpy(name, word, n);
+            name[n] = 0;
+            const char *value = equals ? equals + 1 : i + 1 < argc ? argv[i + 1] : NULL;
+            int taken = option(&s, name, value ? value : "");
+            if (taken == 0)
+                return usage(p, "there is no option %s", word);
+            if (!value)
+                return usage(p, "%s needs a value", word);
+            if (taken < 0)
+                return 2;
+            if (!equals)
+                i++;
+        }
+    }
+    int status;
+    if (!s.command)
+        s.command = s.call ? "call" : p->setting_count ? "train" : NULL;
+    if (!s.command) {
+        help(p, stderr);
+        return 2;
+    }
+    if (strcmp(s.command, "predict") == 0)
+        s.call = "predict";
+    if (s.call) {
+        const struct mxrt_function *f = session_function(&s, s.call);
+        if (!f)
+            return usage(p, "there is no function %s", s.call);
+        status = call_command(&s, f);
+    } else if (strcmp(s.command, "call") == 0) {
+        return usage(p, "%s needs the name of a function", "call");
+    } else if (s.input_count) {
+        return usage(p, "--in %s belongs to predict and call", s.inputs[0]);
+    } else {
+        status = strcmp(s.command, "evaluate") == 0 ? evaluate_command(&s) : train_command(&s);
+    }
+    session_close(&s);
+    if (fflush(stdout) != 0 && status == 0)
+        status = 1;
+    return status;
+}

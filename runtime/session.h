@@ -1,0 +1,60 @@
+/* A program at work: its command line and its model. Private to the parts behind mxrt_main. */
+#ifndef MXRT_SESSION_H
+#define MXRT_SESSION_H
+
+#include <signal.h>
+
+#include "mxrt/checkpoint.h"
+#include "mxrt/data.h"
+#include "mxrt/program.h"
+#include "mxrt/progress.h"
+
+enum { MAX_INPUTS = 64, MAX_RESULTS = 64 };
+
+struct session {
+    const struct mxrt_program *p;
+    const char *command, *call, *data, *out, *weights;
+    const char *inputs[MAX_INPUTS]; /* NAME=VALUE */
+    int input_count;
+    int64_t epochs, batch, steps; /* -1: as the train block says; steps: at most so many, for tests */
+    uint64_t seed;
+    bool has_seed, resume, quiet, json;
+    int threads;
+    void *model;
+    struct mxrt_why why;
+};
+
+/* What a checkpoint says beside the tensors. */
+struct position {
+    bool found;
+    uint64_t seed, calls;
+    int64_t epoch, batch, step; /* next to be done: epoch from 0, batch in it; steps done */
+    int64_t batch_size, samples, labels;
+    double sums[MAX_RESULTS];
+    uint32_t *vocabulary;
+    int vocabulary_size;
+    char text[1 << 16]; /* of the vocabulary while it is read */
+    size_t text_length;
+};
+
+const struct mxrt_function *session_function(const struct session *s, const char *name);
+const struct mxrt_setting *session_setting(const struct session *s, const char *key);
+/* Makes the model; from a checkpoint when `path` is not NULL. */
+mx_status session_open(struct session *s, const char *path, struct position *at);
+mx_status session_save(struct session *s, const char *path, const struct position *at);
+void session_close(struct session *s);
+/* The path of the run's checkpoint. */
+void session_path(const struct session *s, const char *file, char *out, size_t size);
+mx_status session_make_folder(struct session *s);
+
+/* Memory for a function's results at these dimensions: results[i]. */
+mx_status results_make(const struct mxrt_function *f, const int64_t *dims, struct mxrt_array *results, struct mxrt_why *why);
+
+/* The value at `step` of `total` (epochs of `per_epoch` steps) of a number or a schedule; false with a message. */
+mx_status schedule_value(const struct mxrt_setting *s, const char *key, int64_t step, int64_t total, int64_t per_epoch, double *value, struct mxrt_why *why);
+
+int train_command(struct session *s);
+int evaluate_command(struct session *s);
+int call_command(struct session *s, const struct mxrt_function *f);
+
+#endif

@@ -1,0 +1,348 @@
+/* Gradients against central finite differences in f64. Each program is a function that gives its loss and then the gradient of
+ * each float argument, in order; it runs as differentiated and again after simplify and select. */
+#include <criterion/criterion.h>
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "eager/eager.h"
+#include "ir/text.h"
+#include "passes/passes.h"
+
+#define HEAD "module \"t\"\n"
+#define INIT "init func init() {\n return\n}\n"
+
+static struct ir_module *parse(struct diag *d, const char *text) {
+    diag_init(d);
+    struct ir_module *m = ir_parse(d, diag_add_source(d, "test.mxir", text, strlen(text)));
+    if (!m)
+        diag_print(d, stderr, false);
+    cr_assert_not_null(m);
+    return m;
+}
+
+static void verify(struct ir_module *m, const char *after) {
+    struct text why = {0};
+    if (!ir_verify(m, &why)) {
+        struct text t = {0};
+        ir_print(&t, m);
+        cr_assert_fail("after %s: %s\n%s", after, text_string(&why), text_string(&t));
+    }
+    text_free(&why);
+}
+
+static double element(uint64_t *state) {
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return (double)(int64_t)(*state >> 33) / (double)(1u << 30) - 1.0; /* -1 .. 1 */
+}
+
+enum { MAX_ARGS = 8 };
+
+static struct tensor *argument(const struct ir_value *v, uint64_t *state) {
+    int64_t dims[16];
+    for (int i = 0; i < v->type.rank; i++)
+        cr_assert(ir_dim_is_const(v->type.dims[i], &dims[i]));
+    struct tensor *t = tensor_new(v->type.dtype, v->type.rank, dims);
+    for (int64_t i = 0; i < tensor_elements(t); i++) {
+        double x = element(state);
+        if (t->dtype == F64)
+            ((double *)t->data)[i] = x;
+        else if (t->dtype == I64)
+            ((int64_t *)t->data)[i] = (int64_t)floor((x + 1) * 1.5); /* 0 .. 2 */
+        else if (t->dtype == BOOL)
+            ((bool *)t->data)[i] = x > 0;
+    }
+    return t;
+}
+
+static void call(struct ir_module *m, struct tensor **args, struct tensor **results) {
+    struct eager *e = eager_new(m, 1);
+    cr_assert_not_null(e);
+    if (eager_call(e, m->funcs[0], args, results) != 0) {
+        struct text t = {0};
+        ir_print(&t, m);
+        cr_assert_fail("%s\n%s", eager_error(e), text_string(&t));
+    }
+    eager_free(e);
+}
+
+static double loss(struct ir_module *m, struct tensor **args, int results) {
+    struct tensor *r[MAX_ARGS * 2] = {0};
+    call(m, args, r);
+    double y = *(double *)r[0]->data;
+    for (int i = 0; i < results; i++)
+        tensor_free(r[i]);
+    return y;
+}
+
+/* `fixed`: values written over the first argument, where random ones would miss the point. */
+static void check_with(const char *text, const double *fixed, int fixed_count, double tolerance) {
+    struct diag d;
+    struct ir_module *m = parse(&d, text);
+    verify(m, "parsing");
+    struct ir_func *f = m->funcs[0];
+    uint64_t state = 42;
+    struct tensor *args[MAX_ARGS], *results[MAX_ARGS * 2] = {0}, *again[MAX_ARGS * 2] = {0};
+    int n = f->body->arg_count;
+    for (int i = 0; i < n; i++)
+        args[i] = argument(f->body->args[i], &state);
+    for (int i = 0; i < fixed_count; i++)
+        ((double *)args[0]->data)[i] = fixed[i];
+    if (!differentiate_func(f)) {
+        diag_print(&d, stderr, false);
+        cr_assert_fail("not differentiated");
+    }
+    verify(m, "differentiate");
+    struct text shown = {0};
+    ir_print(&shown, m);
+    if (getenv("SHOW"))
+        fprintf(stderr, "%s\n", text_string(&shown));
+    call(m, args, results);
+    int k = 0;
+    for (int i = 0; i < n; i++) {
+        if (args[i]->dtype != F64)
+            continue;
+        struct tensor *g = results[++k];
+        double *x = args[i]->data;
+        for (int64_t j = 0; j < tensor_elements(args[i]); j++) {
+            double old = x[j], h = 1e-5;
+            x[j] = old + h;
+            double up = loss(m, args, f->result_count);
+            x[j] = old - h;
+            double down = loss(m, args, f->result_count);
+            x[j] = old;
+            double expected = (up - down) / (2 * h), got = ((double *)g->data)[j];
+            cr_assert(fabs(got - expected) <= tolerance * (1 + fabs(expected)), "argument %d element %d: %g, not %g\n%s", i,
+                      (int)j, got, expected, text_string(&shown));
+        }
+    }
+    struct compile_options options = {.name = "t"};
+    struct pass_context c = {.module = m, .diag = &d, .options = &options};
+    pass_simplify(&c);
+    verify(m, "simplify");
+    pass_select(&c);
+    verify(m, "select");
+    if (getenv("SHOW")) {
+        struct text after = {0};
+        ir_print(&after, m);
+        fprintf(stderr, "---- simplified\n%s\n", text_string(&after));
+        text_free(&after);
+    }
+    call(m, args, again);
+    for (int i = 0; i < f->result_count; i++) {
+        cr_assert(memcmp(results[i]->data, again[i]->data, (size_t)tensor_elements(results[i]) * 8) == 0,
+                  "simplify changed result %d\n%s", i, text_string(&shown));
+        tensor_free(results[i]);
+        tensor_free(again[i]);
+    }
+    for (int i = 0; i < n; i++)
+        tensor_free(args[i]);
+    text_free(&shown);
+    ir_module_free(m);
+    diag_free(&d);
+}
+
+#define FD(name, text)                                                                                                  \
+    Test(gradient, name) {                                                                                              \
+        check_with(HEAD text INIT, NULL, 0, 1e-6);                                                                      \
+    }
+#define FD_AT(name, text, ...)                                                                                          \
+    Test(gradient, name) {                                                                                              \
+        const double at[] = {__VA_ARGS__};                                                                              \
+        check_with(HEAD text INIT, at, (int)(sizeof at / sizeof *at), 1e-6);                                            \
+    }
+/* y[i, j] weighted by something uneven and summed: the loss. */
+#define LOSS2(y, a, b)                                                                                                  \
+    "%90: f64 = nest(" y ") [] {\n reduce i < " a "\n reduce j < " b "\n"                                                       \
+    " acc0 = sum mul(" y "[i, j], add(f64(add(i, mul(j, 3))), 0.5:f64))\n %90 = acc0\n }\n"
+#define LOSS4(y, a, b, c, d)                                                                                            \
+    "%90: f64 = nest(" y ") [] {\n reduce i < " a "\n reduce j < " b "\n reduce k < " c "\n reduce l < " d "\n"                                 \
+    " acc0 = sum mul(" y "[i, j, k, l], sin(f64(add(add(i, mul(j, 3)), add(mul(k, 5), mul(l, 7))))))\n %90 = acc0\n }\n"
+#define LOSS1(y, a)                                                                                                     \
+    "%90: f64 = nest(" y ") [] {\n reduce i < " a "\n"                                                                  \
+    " acc0 = sum mul(" y "[i], add(f64(i), 0.5:f64))\n %90 = acc0\n }\n"
+
+FD(matmul, "export func f(a = %0: f64[3, 4], b = %1: f64[4, 2]) -> (l, p, q) {\n"
+   "%2: f64[3, 2] = nest(%0, %1) [i < 3, j < 2] {\n reduce k < 4\n acc0 = sum mul(%0[i, k], %1[k, j])\n %2 = tanh(acc0)\n }\n"
+   LOSS2("%2", "3", "2")
+   "%3: f64[3, 4], %4: f64[4, 2] = grad(%90, %0, %1)\n return %90, %3, %4\n}\n")
+
+#define CONV(S, D, P, IN, OUT)                                                                                          \
+    "export func f(x = %0: f64[2, 2, " IN ", " IN "], w = %1: f64[3, 2, 2, 2]) -> (l, p, q) {\n"                       \
+    "%2: f64[2, 3, " OUT ", " OUT "] = nest(%0, %1) [n < 2, o < 3, i < " OUT ", j < " OUT "] {\n"                      \
+    " reduce c < 2\n reduce u < 2\n reduce v < 2\n"                                                                                     \
+    " acc0 = sum mul(%0[n, c, sub(add(mul(i, " S "), mul(u, " D ")), " P "), sub(add(mul(j, " S "), mul(v, " D ")), " P \
+    ") else 0:f64], %1[o, c, u, v])\n %2 = acc0\n }\n" LOSS4("%2", "2", "3", OUT, OUT)                                 \
+    "%3: f64[2, 2, " IN ", " IN "], %4: f64[3, 2, 2, 2] = grad(%90, %0, %1)\n return %90, %3, %4\n}\n"
+FD(conv_same, CONV("1", "1", "1", "4", "5"))
+FD(conv_stride, CONV("2", "1", "1", "5", "3"))
+FD(conv_dilation, CONV("1", "2", "1", "4", "4"))
+FD(conv_stride_dilation, CONV("3", "2", "2", "6", "3"))
+FD(conv_blocks, CONV("2", "1", "0", "4", "2"))
+
+FD(conv_groups, "export func f(x = %0: f64[1, 4, 5], w = %1: f64[6, 2, 3]) -> (l, p, q) {\n"
+   "%2: f64[6, 5] = nest(%0, %1) [o < 6, i < 5] {\n reduce c < 2\n reduce u < 3\n"
+   " acc0 = sum mul(%0[0, add(mul(div(o, 3), 2), c), sub(add(i, u), 1) else 0:f64], %1[o, c, u])\n %2 = acc0\n }\n"
+   LOSS2("%2", "6", "5")
+   "%3: f64[1, 4, 5], %4: f64[6, 2, 3] = grad(%90, %0, %1)\n return %90, %3, %4\n}\n")
+
+FD(depth_to_space, "export func f(x = %0: f64[8, 2, 3]) -> (l, p) {\n"
+   "%2: f64[2, 4, 6] = nest(%0) [c < 2, i < 4, j < 6] {\n"
+   " %2 = %0[add(mul(add(mul(mod(i, 2), 2), mod(j, 2)), 2), c), div(i, 2), div(j, 2)]\n }\n"
+   "%90: f64 = nest(%2) [] {\n reduce a < 2\n reduce b < 4\n reduce c < 6\n"
+   " acc0 = sum mul(exp(%2[a, b, c]), f64(add(a, mul(b, c))))\n %90 = acc0\n }\n"
+   "%3: f64[8, 2, 3] = grad(%90, %0)\n return %90, %3\n}\n")
+
+#define POOL(RED, K, S, OUT)                                                                                            \
+    "export func f(x = %0: f64[2, 6, 6]) -> (l, p) {\n"                                                                 \
+    "%2: f64[2, " OUT ", " OUT "] = nest(%0) [c < 2, i < " OUT ", j < " OUT "] {\n reduce u < " K "\n reduce v < " K "\n"      \
+    " acc0 = " RED " %0[c, add(mul(i, " S "), u), add(mul(j, " S "), v)]\n %2 = mul(acc0, 0.25:f64)\n }\n"             \
+    "%90: f64 = nest(%2) [] {\n reduce a < 2\n reduce b < " OUT "\n reduce c < " OUT "\n"                                              \
+    " acc0 = sum mul(%2[a, b, c], f64(add(add(a, 1), mul(b, c))))\n %90 = acc0\n }\n"                                  \
+    "%3: f64[2, 6, 6] = grad(%90, %0)\n return %90, %3\n}\n"
+FD(max_pool, POOL("max", "2", "2", "3"))
+FD(max_pool_overlap, POOL("max", "3", "1", "4"))
+FD(min_pool_gap, POOL("min", "1", "2", "3"))
+FD(avg_pool, POOL("sum", "2", "2", "3"))
+FD(prod_pool, POOL("prod", "2", "2", "3"))
+
+FD_AT(prod_zeros, "export func f(x = %0: f64[4, 3]) -> (l, p) {\n"
+      "%2: f64[4] = nest(%0) [i < 4] {\n reduce k < 3\n acc0 = prod %0[i, k]\n %2 = acc0\n }\n" LOSS1("%2", "4")
+      "%3: f64[4, 3] = grad(%90, %0)\n return %90, %3\n}\n", 1, 2, 3, 0, 2, 3, 0, 0, 3, 4, 5, 0)
+
+FD(softmax_cross_entropy, "export func f(x = %0: f64[3, 5], y = %1: i64[3]) -> (l, p) {\n"
+   "%2: f64[3] = nest(%0) [i < 3] {\n reduce k < 5\n acc0 = max %0[i, k]\n %2 = acc0\n }\n"
+   "%3: f64[3, 5] = nest(%0, %2) [i < 3, j < 5] {\n %3 = exp(sub(%0[i, j], %2[i]))\n }\n"
+   "%4: f64[3] = nest(%3) [i < 3] {\n reduce k < 5\n acc0 = sum %3[i, k]\n %4 = log(acc0)\n }\n"
+   "%5: f64[3] = nest(%0, %1, %2, %4) [i < 3] {\n %5 = sub(add(%4[i], %2[i]), %0[i, %1[i]])\n }\n" LOSS1("%5", "3")
+   "%6: f64[3, 5] = grad(%90, %0)\n return %90, %6\n}\n")
+
+FD(embedding, "export func f(e = %0: f64[3, 4], ids = %1: i64[5]) -> (l, p) {\n"
+   "%2: f64[5, 4] = nest(%0, %1) [i < 5, j < 4] {\n %2 = sin(%0[%1[i], j])\n }\n" LOSS2("%2", "5", "4")
+   "%3: f64[3, 4] = grad(%90, %0)\n return %90, %3\n}\n")
+
+FD(causal, "export func f(a = %0: f64[5, 5], v = %1: f64[5, 2]) -> (l, p, q) {\n"
+   "%2: f64[5, 2] = nest(%0, %1) [i < 5, d < 2] {\n reduce j in 0 .. add(i, 1) < 5\n acc0 = sum mul(exp(%0[i, j]), %1[j, d])\n"
+   " %2 = acc0\n }\n" LOSS2("%2", "5", "2")
+   "%3: f64[5, 5], %4: f64[5, 2] = grad(%90, %0, %1)\n return %90, %3, %4\n}\n")
+
+FD(adaptive, "export func f(x = %0: f64[7]) -> (l, p) {\n"
+   "%2: f64[3] = nest(%0) [i < 3] {\n reduce k in div(mul(i, 7), 3) .. div(add(mul(add(i, 1), 7), 2), 3) < 7\n"
+   " acc0 = max %0[k]\n acc1 = sum mul(%0[k], %0[k])\n %2 = mul(acc0, acc1)\n }\n" LOSS1("%2", "3")
+   "%3: f64[7] = grad(%90, %0)\n return %90, %3\n}\n")
+
+FD(diagonal_and_row, "export func f(x = %0: f64[4, 4]) -> (l, p) {\n"
+   "%2: f64[4] = nest(%0) [i < 4] {\n %2 = mul(%0[i, i], %0[2, i])\n }\n" LOSS1("%2", "4")
+   "%3: f64[4, 4] = grad(%90, %0)\n return %90, %3\n}\n")
+
+FD(hankel, "export func f(x = %0: f64[7]) -> (l, p) {\n"
+   "%2: f64[4, 4] = nest(%0) [i < 4, j < 4] {\n %2 = exp(%0[add(i, j)])\n }\n" LOSS2("%2", "4", "4")
+   "%3: f64[7] = grad(%90, %0)\n return %90, %3\n}\n")
+
+FD(skewed, "export func f(x = %0: f64[7, 7]) -> (l, p) {\n"
+   "%2: f64[4, 4] = nest(%0) [i < 4, j < 4] {\n %2 = exp(%0[add(i, j), add(sub(i, j), 3)])\n }\n" LOSS2("%2", "4", "4")
+   "%3: f64[7, 7] = grad(%90, %0)\n return %90, %3\n}\n")
+
+FD(reversed_slice, "export func f(x = %0: f64[9]) -> (l, p) {\n"
+   "%2: f64[4] = nest(%0) [i < 4] {\n %2 = exp(%0[sub(8, mul(i, 2))])\n }\n" LOSS1("%2", "4")
+   "%3: f64[9] = grad(%90, %0)\n return %90, %3\n}\n")
+
+FD(reshape_sort_scan, "export func f(x = %0: f64[2, 3]) -> (l, p) {\n"
+   "%1: f64[6] = reshape(%0)\n"
+   "%2: f64[4], %3: i64[4] = sort(%1) axis 0 descending limit 4\n"
+   "%4: f64[4] = scan(%2) axis 0 sum exclusive\n"
+   "%5: f64[4] = scan(%4) axis 0 prod reverse\n" LOSS1("%5", "4")
+   "%6: f64[2, 3] = grad(%90, %0)\n return %90, %6\n}\n")
+
+FD_AT(cumprod_zeros, "export func f(x = %0: f64[3, 5]) -> (l, p) {\n"
+      "%2: f64[3, 5] = scan(%0) axis 1 prod\n" "%3: f64[3, 5] = scan(%0) axis 1 prod reverse exclusive\n"
+      "%4: f64[3, 5] = nest(%2, %3) [i < 3, j < 5] {\n %4 = add(%2[i, j], mul(%3[i, j], 2:f64))\n }\n" LOSS2("%4", "3", "5")
+      "%5: f64[3, 5] = grad(%90, %0)\n return %90, %5\n}\n", 1, 2, 0, 4, 5, 0, 2, 3, 0, 5, 1, 2, 3, 4, 5)
+
+FD(update_set, "export func f(x = %0: f64[5], v = %1: f64[4], ids = %2: i64[4]) -> (l, p, q) {\n"
+   "%3: f64[5] = nest(%0, %1, %2) [i < 4] {\n %3 = %0 with [%2[i]] = mul(%1[i], %0[i])\n }\n"
+   "%4: f64[5] = nest(%3, %1) [i < 2] {\n %4 = %3 with [add(i, 3)] = exp(%1[i])\n }\n"
+   "%5: f64[5] = nest(%4, %1, %2) [i < 4] {\n %5 = %4 with [%2[i]] += mul(%1[i], %1[i])\n }\n" LOSS1("%5", "5")
+   "%6: f64[5], %7: f64[4] = grad(%90, %0, %1)\n return %90, %6, %7\n}\n")
+
+FD(nested_grad, "export func f(x = %0: f64[3]) -> (l, p) {\n"
+   "%2: f64 = nest(%0) [] {\n reduce i < 3\n acc0 = sum mul(exp(%0[i]), sin(%0[sub(2, i)]))\n %2 = acc0\n }\n"
+   "%3: f64[3] = grad(%2, %0)\n"
+   "%90: f64 = nest(%3) [] {\n reduce i < 3\n acc0 = sum mul(%3[i], %3[i])\n %90 = acc0\n }\n"
+   "%4: f64[3] = grad(%90, %0)\n return %90, %4\n}\n")
+
+FD(guard_value, "export func f(x = %0: f64[4], c = %1: f64[6]) -> (l, p, q) {\n"
+   "%2: f64[6] = nest(%0, %1) [i < 6] {\n %2 = sin(%0[sub(i, 1) else mul(%1[i], 2:f64)])\n }\n" LOSS1("%2", "6")
+   "%3: f64[4], %4: f64[6] = grad(%90, %0, %1)\n return %90, %3, %4\n}\n")
+
+/* ---- control flow --------------------------------------------------------------------------------------------------- */
+
+#define BRANCH(C)                                                                                                       \
+    "export func f(x = %0: f64[3], y = %1: f64[3]) -> (l, p, q) {\n%5: bool = const " C "\n"                            \
+    "%2: f64[3] = if(%5) {\n %6: f64[3] = nest(%0, %1) [i < 3] {\n %6 = exp(mul(%0[i], %1[i]))\n }\n"                  \
+    " %7: f64[3] = nest(%6, %0) [i < 3] {\n %7 = mul(%6[i], sin(%6[i]))\n }\n yield %7\n } {\n yield %0\n }\n"        \
+    LOSS1("%2", "3") "%3: f64[3], %4: f64[3] = grad(%90, %0, %1)\n return %90, %3, %4\n}\n"
+FD(if_then, BRANCH("true"))
+FD(if_else, BRANCH("false"))
+
+FD(rnn, "export func f(x = %0: f64[4, 2], w = %1: f64[2, 2], h = %2: f64[2]) -> (l, p, q, r) {\n"
+   "%3: i64 = const 0\n%4: i64 = const 4\n%5: f64[4, 2] = nest() [i < 4, j < 2] {\n %5 = 0:f64\n }\n"
+   "%6: f64[2], %7: f64[4, 2] = for(%3, %4, %2, %5) limit 4 { (%8: i64, %9: f64[2], %10: f64[4, 2])\n"
+   " %11: f64[2] = nest(%0, %1, %9, %8) [i < 2] {\n reduce k < 2\n acc0 = sum mul(%1[i, k], %9[k])\n"
+   " %11 = tanh(add(acc0, %0[%8[], i]))\n }\n"
+   " %12: f64[4, 2] = nest(%10, %11, %8) [i < 2] {\n %12 = %10 with [%8[], i] = mul(%11[i], %11[i])\n }\n"
+   " yield %11, %12\n }\n" LOSS2("%7", "4", "2")
+   "%13: f64[4, 2], %14: f64[2, 2], %15: f64[2] = grad(%90, %0, %1, %2)\n return %90, %13, %14, %15\n}\n")
+
+/* Reads the old row of a buffer that the loop writes: only the row is saved. */
+FD(recurrence, "export func f(x = %0: f64[6, 2], n = %1: i64) -> (l, p) {\n"
+   "%3: i64 = const 1\n%4: i64 = nest(%1) [] {\n %4 = add(%1[], 3)\n }\n"
+   "%6: f64[6, 2] = for(%3, %4, %0) limit 6 { (%8: i64, %9: f64[6, 2])\n"
+   " %12: f64[6, 2] = nest(%9, %8) [i < 2] {\n %12 = %9 with [%8[], i] = mul(%9[%8[], i], exp(%9[sub(%8[], 1), sub(1, i)]))\n }\n"
+   " yield %12\n }\n" LOSS2("%6", "6", "2")
+   "%13: f64[6, 2] = grad(%90, %0)\n return %90, %13\n}\n")
+
+FD(nested_loops, "export func f(x = %0: f64[3], w = %1: f64) -> (l, p, q) {\n"
+   "%3: i64 = const 0\n%4: i64 = const 2\n%5: i64 = const 3\n"
+   "%6: f64[3] = for(%3, %4, %0) { (%7: i64, %8: f64[3])\n"
+   " %9: f64[3] = for(%3, %5, %8) { (%10: i64, %11: f64[3])\n"
+   "  %12: f64[3] = nest(%11, %1, %10) [i < 3] {\n %12 = sin(add(mul(%11[i], %1[]), f64(%10[])))\n }\n yield %12\n }\n"
+   " %14: f64[3] = nest(%9, %8) [i < 3] {\n %14 = mul(exp(%9[i]), %8[i])\n }\n yield %14\n }\n" LOSS1("%6", "3")
+   "%15: f64[3], %16: f64 = grad(%90, %0, %1)\n return %90, %15, %16\n}\n")
+
+FD(while_loop, "export func f(x = %0: f64[3]) -> (l, p) {\n"
+   "%2: f64 = const 1\n"
+   "%3: f64[3], %4: f64 = while(%0, %2) limit 20 { (%5: f64[3], %6: f64)\n"
+   " %7: bool = nest(%6) [] {\n %7 = lt(%6[], 9:f64)\n }\n yield %7\n } { (%8: f64[3], %9: f64)\n"
+   " %10: f64[3] = nest(%8, %0) [i < 3] {\n %10 = sin(add(%8[i], mul(%8[i], %0[i])))\n }\n"
+   " %11: f64 = nest(%9) [] {\n %11 = mul(%9[], 2:f64)\n }\n yield %10, %11\n }\n" LOSS1("%3", "3")
+   "%12: f64[3] = grad(%90, %0)\n return %90, %12\n}\n")
+
+FD(if_in_loop, "export func f(x = %0: f64[3]) -> (l, p) {\n"
+   "%3: i64 = const 0\n%4: i64 = const 4\n"
+   "%6: f64[3] = for(%3, %4, %0) { (%7: i64, %8: f64[3])\n"
+   " %9: bool = nest(%7) [] {\n %9 = eq(mod(%7[], 2), 0)\n }\n"
+   " %10: f64[3] = if(%9) {\n %11: f64[3] = nest(%8) [i < 3] {\n %11 = exp(%8[i])\n }\n"
+   "  %12: f64[3] = nest(%11, %0) [i < 3] {\n %12 = sin(mul(%11[i], %0[i]))\n }\n yield %12\n } {\n"
+   "  %13: f64[3] = nest(%8) [i < 3] {\n %13 = mul(%8[i], %8[sub(2, i)])\n }\n yield %13\n }\n yield %10\n }\n" LOSS1("%6", "3")
+   "%15: f64[3] = grad(%90, %0)\n return %90, %15\n}\n")
+
+FD(checkpointed, "export func f(x = %0: f64[3], y = %1: f64[3]) -> (l, p, q) {\n"
+   "%2: f64[3] = checkpoint(%0) { (%5: f64[3])\n %6: f64[3] = nest(%5, %1) [i < 3] {\n %6 = exp(mul(%5[i], %1[i]))\n }\n"
+   " %7: f64[3] = nest(%6, %0) [i < 3] {\n %7 = mul(%6[i], sin(%6[i]))\n }\n yield %7\n }\n" LOSS1("%2", "3")
+   "%3: f64[3], %4: f64[3] = grad(%90, %0, %1)\n return %90, %3, %4\n}\n")
+
+FD(checkpoint_in_loop, "export func f(x = %0: f64[3]) -> (l, p) {\n"
+   "%3: i64 = const 0\n%4: i64 = const 3\n"
+   "%6: f64[3] = for(%3, %4, %0) { (%7: i64, %8: f64[3])\n"
+   " %10: f64[3] = checkpoint() {\n %11: f64[3] = nest(%8) [i < 3] {\n %11 = exp(%8[i])\n }\n"
+   "  %12: f64[3] = nest(%11, %0) [i < 3] {\n %12 = sin(mul(%11[i], %0[i]))\n }\n yield %12\n }\n yield %10\n }\n"
+   LOSS1("%6", "3") "%15: f64[3] = grad(%90, %0)\n return %90, %15\n}\n")
+
+FD(kernels, "export func f(x = %0: f64[3]) -> (l, p) {\n"
+   "%2: f64[3] = kernel(%0) \"cube\" tuned { (%3: f64[3])\n %4: f64[3] = nest(%3) [i < 3] {\n"
+   " %4 = mul(%3[i], mul(%3[i], %3[i]))\n }\n yield %4\n } { (%5: f64[3], %6: f64[3], %7: f64[3])\n"
+   " %8: f64[3] = nest(%5, %7) [i < 3] {\n %8 = mul(mul(3:f64, %7[i]), mul(%5[i], %5[i]))\n }\n yield %8\n }\n"
+   "%9: f64[3] = kernel(%2) \"exp\" { (%10: f64[3])\n %11: f64[3] = nest(%10) [i < 3] {\n %11 = exp(%10[i])\n }\n yield %11\n }\n"
+   LOSS1("%9", "3") "%15: f64[3] = grad(%90, %0)\n return %90, %15\n}\n")
