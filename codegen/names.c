@@ -94,6 +94,8 @@ static bool scope_add(struct arena *a, struct scope *s, const char *name) {
 
 static const char *unique(struct cgen *g, struct scope *s, const char *name) {
     const char *base = cgen_identifier(&g->arena, name), *tried = base;
+    if (strcmp(base, g->prefix) == 0) /* the instance's type has that name */
+        tried = base = arena_printf(&g->arena, "%s_", base);
     for (int i = 2; !scope_add(&g->arena, s, tried); i++)
         tried = arena_printf(&g->arena, "%s_%d", base, i);
     return tried;

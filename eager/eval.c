@@ -191,8 +191,6 @@ static int run_while(struct eager *e, struct step *s)
 
 /* ---- nests ---- */
 
-static bool reads_slot(const struct ir_op *op, int slot);
-
 static int run_nest(struct eager *e, struct step *s)
 {
     struct ir_op *op = s->op;
@@ -214,15 +212,10 @@ static int run_nest(struct eager *e, struct step *s)
         operands[i] = value_of(e, op->operands[i])->data;
     for (int i = 0; i < op->result_count && !status; i++) {
         int base = op->nest.results[i].base;
-        if (base >= 0 && may_take(e, s, base) && !reads_slot(op, base)) {
-            bool alone = true; /* two results may start from one version */
-            for (int j = 0; j < op->result_count; j++)
-                alone = alone && (j == i || op->nest.results[j].base != base);
-            if (alone) {
-                made[i] = take_or_keep(e, s, base);
-                results[i] = made[i]->data;
-                continue;
-            }
+        if (base >= 0 && s->base_free[i] && may_take(e, s, base)) {
+            made[i] = take_or_keep(e, s, base);
+            results[i] = made[i]->data;
+            continue;
         }
         made[i] = mem_new(e, type_bytes(e, op->results[i]->type));
         if (!made[i]) {
@@ -246,35 +239,6 @@ static int run_nest(struct eager *e, struct step *s)
     if (results != result_few)
         free(results);
     return status;
-}
-
-struct slot_search {
-    int slot;
-    bool found;
-};
-
-static void find_slot(ir_expr e, void *context)
-{
-    struct slot_search *s = context;
-    s->found = s->found || (e->kind == X_LOAD && e->index == s->slot);
-}
-
-static bool reads_slot(const struct ir_op *op, int slot)
-{
-    struct slot_search s = {slot, false};
-    const struct ir_nest *n = &op->nest;
-    for (int i = n->pars; i < n->pars + n->reds; i++) {
-        ir_expr_walk(n->indices[i].lo, find_slot, &s);
-        ir_expr_walk(n->indices[i].hi, find_slot, &s);
-    }
-    for (int i = 0; i < n->acc_count; i++)
-        ir_expr_walk(n->accs[i].body, find_slot, &s);
-    for (int i = 0; i < op->result_count; i++) {
-        ir_expr_walk(n->results[i].value, find_slot, &s);
-        for (int d = 0; n->results[i].base >= 0 && d < op->operands[n->results[i].base]->type.rank; d++)
-            ir_expr_walk(n->results[i].target[d], find_slot, &s);
-    }
-    return s.found;
 }
 
 /* ---- the rest ---- */

@@ -130,7 +130,7 @@ struct gemm *gemm_new(struct nest_context *c, int acc)
             axis_add(c, &g->batch, i);
     }
     double work = (double)only_a.total * (double)only_b.total * (double)g->sum.total;
-    if (only_a.total < 4 || only_b.total < 4 || work < 4096 || g->batch.total == 0)
+    if (only_a.total < 2 || only_b.total < 2 || work < 4096 || g->batch.total == 0)
         return NULL;
     int columns = GEMM_COLS(g->kind);
 #define PADDED(n, m) (((n) + (m)-1) / (m) * (m))

@@ -1,6 +1,7 @@
 /* Building kerns: index algebra, levels, runs, cost. See kern.h. */
 #include "eager/kern.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -270,7 +271,11 @@ int kern_add(struct kern *k, ir_expr e)
         const struct ir_type t = c->op->operands[e->index]->type;
         n.addr = kern_address(k, t.rank, c->operand_dims[e->index], e->args, &n.deps);
         n.arg[0] = -1;
-        if (e->guarded && n.addr->checks) {
+        ir_expr outside = e->guarded ? e->args[t.rank] : NULL;
+        double number;
+        if (outside && outside->kind == X_CONST && ir_expr_is_const(outside, &number) && number == 0 && !signbit(number))
+            outside = NULL; /* what loads without an `else` give as well */
+        if (outside && n.addr->checks) {
             n.arg[0] = kern_add(k, e->args[t.rank]);
             n.deps |= k->nodes.at[n.arg[0]].deps;
         }

@@ -32,53 +32,68 @@ static int64_t lin_base(const struct kern *k, const struct lin *l)
     return v;
 }
 
-/* The runs of a block, one after the other. */
+/* The runs of a block, one after the other, with the values of an address's forms (the offset, then the checks) kept up by
+ * additions. */
+enum { MAX_FORMS = NEST_MAX_INDICES + 1 };
 struct runs {
     const struct kern *k;
     const struct addr *a;
-    int64_t base, position, run, left;
-    int64_t coordinate[NEST_MAX_INDICES];
+    int forms;
+    int64_t position, run, left;       /* where in the run; lanes in a run; lanes left in the block */
+    int64_t start[MAX_FORMS];          /* at position 0 of the current run */
+    int64_t step[MAX_FORMS];           /* along it */
+    const int64_t *lane[MAX_FORMS];
+    int64_t coordinate[NEST_MAX_INDICES]; /* of the prefix */
 };
 
-static void runs_begin(struct runs *r, const struct kern *k, const struct addr *a)
+static inline void runs_begin(struct runs *r, const struct kern *k, const struct addr *a)
 {
+    int lanes = k->lane_count, prefix = a->prefix;
     r->k = k;
     r->a = a;
-    r->base = lin_base(k, &a->offset);
+    r->forms = a->checks + 1;
     r->left = k->count;
     r->position = 0;
-    for (int j = 0; j < k->lane_count; j++)
-        if (j < a->prefix)
-            r->coordinate[j] = k->coordinate[j];
-        else
-            r->position = r->position * (j == a->prefix ? 1 : k->lane_extent[j]) + k->coordinate[j];
-    r->run = a->prefix == 0 ? k->lane_total : a->run; /* a ragged lane has another length each time */
+    for (int j = 0; j < prefix; j++)
+        r->coordinate[j] = k->coordinate[j];
+    for (int j = prefix; j < lanes; j++)
+        r->position = r->position * (j == prefix ? 1 : k->lane_extent[j]) + k->coordinate[j];
+    r->run = prefix == 0 ? k->lane_total : a->run; /* a ragged lane has another length each time */
+    for (int f = 0; f < r->forms; f++) {
+        const struct lin *l = f == 0 ? &a->offset : &a->check[f - 1];
+        int64_t v = lin_base(k, l);
+        for (int j = 0; j < prefix; j++)
+            v += l->lane[j] * r->coordinate[j];
+        r->start[f] = v;
+        r->step[f] = lanes ? l->lane[lanes - 1] : 0;
+        r->lane[f] = l->lane;
+    }
 }
 
-/* The value of a linear form (its base given) at the current run's first lane; *step along the run. */
-static int64_t runs_value(const struct runs *r, const struct lin *l, int64_t base, int64_t *step)
+/* A form's value at the run's first lane of this block. */
+static inline int64_t runs_value(const struct runs *r, int form)
 {
-    int n = r->k->lane_count;
-    *step = n ? l->lane[n - 1] : 0;
-    base += *step * r->position;
-    for (int j = 0; j < r->a->prefix; j++)
-        base += l->lane[j] * r->coordinate[j];
-    return base;
+    return r->start[form] + r->step[form] * r->position;
 }
 
-static int64_t runs_length(const struct runs *r)
+static inline int64_t runs_length(const struct runs *r)
 {
     int64_t n = r->run - r->position;
     return n < r->left ? n : r->left;
 }
 
-static void runs_next(struct runs *r, int64_t length)
+static inline void runs_next(struct runs *r, int64_t length)
 {
     r->left -= length;
     r->position = 0;
     for (int j = r->a->prefix - 1; j >= 0; j--) {
-        if (++r->coordinate[j] < r->k->lane_extent[j])
+        int64_t extent = r->k->lane_extent[j];
+        for (int f = 0; f < r->forms; f++)
+            r->start[f] += r->lane[f][j];
+        if (++r->coordinate[j] < extent)
             break;
+        for (int f = 0; f < r->forms; f++)
+            r->start[f] -= r->lane[f][j] * extent;
         r->coordinate[j] = 0;
     }
 }
@@ -89,7 +104,7 @@ static int64_t ceil_div(int64_t a, int64_t b) /* b > 0 */
 }
 
 /* The part [*from, *to) of a run in which 0 <= v + step * t < extent. */
-static void cut(int64_t v, int64_t step, int64_t extent, int64_t *from, int64_t *to)
+static inline void cut(int64_t v, int64_t step, int64_t extent, int64_t *from, int64_t *to)
 {
     int64_t a = *from, b = *to;
     if (step == 1) {
@@ -115,23 +130,19 @@ static void cut(int64_t v, int64_t step, int64_t extent, int64_t *from, int64_t 
 static void expand(struct kern *k, const struct addr *a)
 {
     struct runs r;
-    int64_t *offset = k->offsets;
+    int64_t *offset = k->offsets, *value = k->scratch, at = 0;
     uint8_t *ok = k->ok;
-    int64_t bases[NEST_MAX_INDICES], at = 0;
     memset(ok, 1, (size_t)k->count);
     runs_begin(&r, k, a);
-    for (int i = 0; i < a->checks; i++)
-        bases[i] = lin_base(k, &a->check[i]);
-    int64_t *value = k->scratch;
     while (r.left) {
-        int64_t n = runs_length(&r), step, v = runs_value(&r, &a->offset, r.base, &step);
+        int64_t n = runs_length(&r), v = runs_value(&r, 0);
         for (int64_t t = 0; t < n; t++)
-            offset[at + t] = v + step * t;
+            offset[at + t] = v + r.step[0] * t;
         for (int i = 0; i < a->checks; i++) {
             const struct lin *l = &a->check[i];
-            v = runs_value(&r, l, bases[i], &step);
+            v = runs_value(&r, i + 1);
             for (int64_t t = 0; t < n; t++)
-                value[t] = v + step * t;
+                value[t] = v + r.step[i + 1] * t;
             for (int j = 0; j < l->vector_count; j++) {
                 const int64_t *p = (const int64_t *)k->nodes.at[l->vector[j]].value + at;
                 for (int64_t t = 0; t < n; t++)
@@ -161,7 +172,7 @@ static bool addr_is_vector(const struct addr *a)
 }
 
 /* Elements [at, at + n) of the value outside the array. */
-static void fill_else(struct kern *k, const struct kern_node *n, char *r, int64_t at, int64_t count)
+static inline void fill_else(struct kern *k, const struct kern_node *n, char *r, int64_t at, int64_t count)
 {
     int size = vec_kind_size(n->kind);
     if (count <= 0)
@@ -206,25 +217,26 @@ static void load(struct kern *k, struct kern_node *n)
     }
     struct runs runs;
     runs_begin(&runs, k, a);
-    int64_t bases[NEST_MAX_INDICES], at = 0;
-    for (int i = 0; i < a->checks; i++)
-        bases[i] = lin_base(k, &a->check[i]);
-    while (runs.left) {
+    bool native = is_native(n->dtype);
+    step = runs.step[0];
+    for (int64_t at = 0; runs.left;) {
         int64_t length = runs_length(&runs), from = 0, to = length;
-        for (int i = 0; i < a->checks; i++) {
-            int64_t s, v = runs_value(&runs, &a->check[i], bases[i], &s);
-            cut(v, s, a->extent[i], &from, &to);
+        for (int i = 0; i < a->checks; i++)
+            cut(runs_value(&runs, i + 1), runs.step[i + 1], a->extent[i], &from, &to);
+        const char *p = data + (runs_value(&runs, 0) + from * step) * element;
+        if (native && step == 1) {
+            if (to - from == k->count) {
+                n->value = (void *)(uintptr_t)p; /* only read */
+                return;
+            }
+            if (to > from)
+                memcpy(r + (at + from) * size, p, (size_t)((to - from) * size));
+        } else if (to > from) {
+            vec_load(n->dtype, r + (at + from) * size, p, step, to - from);
         }
-        int64_t v = runs_value(&runs, &a->offset, runs.base, &step);
-        if (step == 1 && to - from == k->count && is_native(n->dtype)) {
-            n->value = (void *)(uintptr_t)(data + v * element); /* only read */
-            return;
-        }
-        if (to > from)
-            vec_load(n->dtype, r + (at + from) * size, data + (v + from * step) * element, step, to - from);
-        else
+        if (to <= from)
             from = to = length;
-        if (a->checks) {
+        if (a->checks && to - from < length) {
             fill_else(k, n, r, at, from);
             fill_else(k, n, r, at + to, length - to);
         }
@@ -235,7 +247,7 @@ static void load(struct kern *k, struct kern_node *n)
 
 static void index_value(struct kern *k, struct kern_node *n)
 {
-    int64_t *r = n->buf, at = 0, step;
+    int64_t *r = n->buf, at = 0;
     if (!n->lane) {
         *r = lin_base(k, &n->addr->offset);
         return;
@@ -243,7 +255,7 @@ static void index_value(struct kern *k, struct kern_node *n)
     struct runs runs;
     runs_begin(&runs, k, n->addr);
     while (runs.left) {
-        int64_t length = runs_length(&runs), v = runs_value(&runs, &n->addr->offset, runs.base, &step);
+        int64_t length = runs_length(&runs), v = runs_value(&runs, 0), step = runs.step[0];
         for (int64_t t = 0; t < length; t++)
             r[at + t] = v + step * t;
         at += length;
@@ -334,15 +346,13 @@ void kern_store_register(struct kern *k, const struct addr *a, const void *r_, e
     }
     struct runs runs;
     runs_begin(&runs, k, a);
+    step = runs.step[0];
     while (runs.left) {
         int64_t length = runs_length(&runs), from = 0, to = length;
-        for (int i = 0; i < a->checks; i++) {
-            int64_t s, v = runs_value(&runs, &a->check[i], lin_base(k, &a->check[i]), &s);
-            cut(v, s, a->extent[i], &from, &to);
-        }
-        int64_t v = runs_value(&runs, &a->offset, runs.base, &step);
+        for (int i = 0; i < a->checks; i++)
+            cut(runs_value(&runs, i + 1), runs.step[i + 1], a->extent[i], &from, &to);
         if (to > from) {
-            char *p = (char *)data + (v + from * step) * element;
+            char *p = (char *)data + (runs_value(&runs, 0) + from * step) * element;
             if (add)
                 vec_store_add(t, p, step, r + (at + from) * size, to - from);
             else

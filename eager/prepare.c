@@ -71,6 +71,46 @@ static int first_use(const struct preparation *p, const struct ir_op *op)
     return lo;
 }
 
+struct slot_search {
+    int slot;
+    bool found;
+};
+
+static void find_slot(ir_expr e, void *context)
+{
+    struct slot_search *s = context;
+    s->found = s->found || (e->kind == X_LOAD && e->index == s->slot);
+}
+
+static bool reads_slot(const struct ir_op *op, int slot)
+{
+    struct slot_search s = {slot, false};
+    const struct ir_nest *n = &op->nest;
+    for (int i = n->pars; i < n->pars + n->reds; i++) {
+        ir_expr_walk(n->indices[i].lo, find_slot, &s);
+        ir_expr_walk(n->indices[i].hi, find_slot, &s);
+    }
+    for (int i = 0; i < n->acc_count; i++)
+        ir_expr_walk(n->accs[i].body, find_slot, &s);
+    for (int i = 0; i < op->result_count; i++) {
+        ir_expr_walk(n->results[i].value, find_slot, &s);
+        for (int d = 0; n->results[i].base >= 0 && d < op->operands[n->results[i].base]->type.rank; d++)
+            ir_expr_walk(n->results[i].target[d], find_slot, &s);
+    }
+    return s.found;
+}
+
+static bool base_is_free(const struct ir_op *op, int result)
+{
+    int base = op->nest.results[result].base;
+    if (base < 0)
+        return false;
+    for (int j = 0; j < op->result_count; j++)
+        if (j != result && op->nest.results[j].base == base)
+            return false;
+    return !reads_slot(op, base);
+}
+
 static struct code *build(struct preparation *p, struct ir_region *r)
 {
     struct arena *arena = &p->e->arena;
@@ -97,6 +137,11 @@ static struct code *build(struct preparation *p, struct ir_region *r)
         s->release = ARENA_ARRAY(arena, int, to - from);
         for (int i = from; i < to; i++)
             s->release[s->release_count++] = p->uses[i].value;
+        if (op->code == OP_nest) {
+            s->base_free = ARENA_ARRAY(arena, bool, op->result_count);
+            for (int i = 0; i < op->result_count; i++)
+                s->base_free[i] = base_is_free(op, i);
+        }
         s->regions = ARENA_ARRAY(arena, struct code *, op->region_count);
         for (int i = 0; i < op->region_count; i++)
             if (op->code != OP_kernel || i == 0)

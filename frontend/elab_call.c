@@ -323,7 +323,7 @@ static struct val run_body(struct elab *e, struct scope *s, const struct ast_fn 
     struct span where = at;
     if (fn->body) {
         int errors = e->diag->errors;
-        elab_stmts(e, s, fn->body->stmts, fn->body->count);
+        elab_body_block(e, s, fn->body);
         v = e->returned ? e->result : val_none;
         if (e->diag->errors > errors && !e->returned)
             v = val_error;

@@ -337,7 +337,7 @@ static void export_function(struct elab *e, struct scope *file, const struct ast
         struct val v = val_none;
         struct span where = d->name_span;
         if (fn->body) {
-            elab_stmts(e, s, fn->body->stmts, fn->body->count);
+            elab_body_block(e, s, fn->body);
             v = e->returned ? e->result : val_none;
             if (!e->returned && fn->has_results && fn->result_count > 0 && e->diag->errors == errors)
                 elab_error(e, E_no_return, d->name_span, "`%s` has results but does not return", d->name);

@@ -369,11 +369,12 @@ static void elab_stmt(struct elab *e, struct scope *s, const struct ast_stmt *x)
 
 void elab_stmts(struct elab *e, struct scope *s, struct ast_stmt *const *stmts, int count) {
     for (int i = 0; i < count && !e->gave_up; i++) {
-        if (e->returned) {
-            elab_error(e, E_return_place, stmts[i]->span, "this stands behind `return`");
+        elab_stmt(e, s, stmts[i]);
+        if (e->returned) { /* under a static `if`: the rest is for the other case */
+            if (stmts[i]->kind == STMT_RETURN && i + 1 < count)
+                elab_error(e, E_return_place, stmts[i + 1]->span, "this stands behind `return`");
             return;
         }
-        elab_stmt(e, s, stmts[i]);
     }
 }
 

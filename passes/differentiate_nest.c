@@ -281,6 +281,8 @@ static ir_expr written_gradient(struct nest_grad *n, int j, struct ir_value *g) 
     for (int i = 0; i < rank; i++)
         target[i] = narrow(n, r->target[i]);
     ir_expr seed = ir_load(m, add_slot(n, g), g->type.dtype, rank, target, NULL);
+    /* Copied out: what reads it must not keep the old version alive when the next one clears these places. */
+    seed = load_at_pars(n, grad_build(n->g, n->nest->indices, pars, 0, n->slots, n->slot_count, seed, NULL, COMBINE_SET, NULL));
     if (r->combine == COMBINE_ADD || grad_injective(n->g, domain(n, pars), pars, r->target, rank))
         return seed;
     ir_expr number = ir_const_int(m, I64, 0);

@@ -8,7 +8,7 @@
  *   siblings  independent nests over the same indices that load the same elements become one with several results.
  *
  * Products and convolutions (sums of products of two loads with re-use) keep that shape, because they get kernels of their
- * own: only views and casts go into their operands.
+ * own: only views go into their operands.
  *
  * Nothing here changes a bit of a result: expressions are substituted, never reassociated, and a value's rounding is part of
  * its expression. In-place updates come before fusion: no join may move the read of an old version behind the operation that
@@ -29,7 +29,7 @@ enum {
     MAX_SIZE = 600,    /* expression nodes of a fused nest */
     MAX_OPERANDS = 24,
     MAX_RESULTS = 8,
-    MAX_CONTRACTION_RESULTS = 4,
+    MAX_CONTRACTION_RESULTS = 1, /* their kernels store one */
     CHEAP = 4,         /* cost that may be paid again for each consumer */
     TRIVIAL = 2,       /* cost that may be paid again for each element */
     WINDOW = 16,       /* siblings looked back at */
@@ -385,11 +385,6 @@ static void see_read(ir_expr e, void *context) {
     s->bytes += elements(t) * dtype_size(t.dtype);
 }
 
-/* A view: one load, perhaps guarded, perhaps cast. */
-static bool is_view(ir_expr body) {
-    return expr_strip_casts(body)->kind == X_LOAD;
-}
-
 static void count_quotients(ir_expr e, void *context) {
     if (e->kind == X_FN && (e->fn == FN_div || e->fn == FN_mod) && e->dtype == I64)
         ++*(int *)context;
@@ -426,7 +421,7 @@ static bool takes(const struct fuse *f, const struct ir_op *user, int slot, cons
     double again = iterations(&user->nest, s.in_acc) * s.count / (elements(type) > 0 ? elements(type) : 1);
     if (again > 1.5 && expr_cost(body) > TRIVIAL)
         return false;
-    if (nest_is_contraction(user) && s.in_acc && (!is_view(body) || s.guarded))
+    if (nest_is_contraction(user) && s.in_acc && (body->kind != X_LOAD || s.guarded))
         return false;
     if (nest_size(user) + s.count * expr_size(body) > MAX_SIZE ||
         user->operand_count + producer->operand_count > MAX_OPERANDS)

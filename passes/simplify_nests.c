@@ -12,6 +12,7 @@ struct nests {
     struct ir_func *f;
     struct arena scratch;
     struct ir_value **map; /* by value id: copies of other values */
+    bool *overwritten;     /* by value id: may give its storage to a next version, so no read of it moves down */
     bool replaced, changed;
 };
 
@@ -124,6 +125,8 @@ static bool load_through(struct nests *s, struct ir_op *op, int slot) {
     ir_expr body = view->nest.results[0].value;
     if (nest_is_base(op, slot) || !nest_loads_slot(op, slot) || !plain_map(body))
         return false;
+    if (s->overwritten[view->operands[body->index]->id])
+        return false;
     struct guarded_search g = {slot, false};
     nest_walk(op, see_guard, &g);
     if (g.guarded)
@@ -220,9 +223,22 @@ static void visit(struct ir_op *op, void *context) {
     }
 }
 
+static void note_overwritten(struct ir_op *op, void *context) {
+    struct nests *s = context;
+    if (op->code == OP_nest)
+        for (int i = 0; i < op->result_count; i++)
+            if (op->nest.results[i].base >= 0)
+                s->overwritten[op->operands[op->nest.results[i].base]->id] = true;
+    if (op->code == OP_for || op->code == OP_while)
+        for (int i = op->code == OP_for ? 2 : 0; i < op->operand_count; i++)
+            s->overwritten[op->operands[i]->id] = true;
+}
+
 bool simplify_nests(struct ir_func *f) {
     struct nests s = {.m = f->module, .f = f};
     s.map = ARENA_ARRAY(&s.scratch, struct ir_value *, f->value_count + 1);
+    s.overwritten = ARENA_ARRAY(&s.scratch, bool, f->value_count + 1);
+    ir_walk_ops(f->body, note_overwritten, &s);
     ir_walk_ops(f->body, visit, &s);
     if (s.replaced)
         ir_replace_values(f, s.map);

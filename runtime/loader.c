@@ -111,13 +111,10 @@ static int produce(struct mxrt_loader *l, int slot) {
     int state = l->at >= l->count ? END : FULL;
     if (state == FULL && (l->status = fill(l, &l->slots[slot])) != MX_OK)
         state = FAILED;
-    if (l->threaded)
-        pthread_mutex_lock(&l->lock);
+    pthread_mutex_lock(&l->lock);
     l->state[slot] = state;
-    if (l->threaded) {
-        pthread_cond_broadcast(&l->changed);
-        pthread_mutex_unlock(&l->lock);
-    }
+    pthread_cond_broadcast(&l->changed);
+    pthread_mutex_unlock(&l->lock);
     return state;
 }
 
@@ -172,9 +169,10 @@ mx_status mxrt_loader_open(struct mxrt_loader **out, const struct mxrt_data *d, 
 }
 
 mx_status mxrt_loader_next(struct mxrt_loader *l, struct mxrt_batch **b, struct mxrt_why *why) {
+    int state;
     *b = NULL;
     if (!l->threaded) {
-        (void)produce(l, l->take);
+        state = produce(l, l->take);
     } else {
         pthread_mutex_lock(&l->lock);
         if (l->given >= 0 && l->state[l->given] == FULL) {
@@ -183,13 +181,14 @@ mx_status mxrt_loader_next(struct mxrt_loader *l, struct mxrt_batch **b, struct 
         }
         while (l->state[l->take] == EMPTY)
             pthread_cond_wait(&l->changed, &l->lock);
+        state = l->state[l->take];
         pthread_mutex_unlock(&l->lock);
     }
-    if (l->state[l->take] == FAILED) {
+    if (state == FAILED) {
         *why = l->why;
         return l->status;
     }
-    if (l->state[l->take] == FULL) {
+    if (state == FULL) {
         *b = &l->slots[l->take];
         l->given = l->take;
         l->take ^= 1;

@@ -242,7 +242,15 @@ static void nest(struct function *f, struct ir_op *op) {
     struct lower l = {.module = f->g->module, .b = f->b, .options = f->g->options, .op = op, .out = &k,
                       .mem = function_mem, .symbol = function_symbol, .workspace = function_workspace,
                       .shared = shared_kernel, .share = share_kernel, .context = f};
-    if (!lower_contraction(&l))
+    static bool (*const kernels[])(struct lower *) = {
+#define K(name, text) lower_##name,
+#include "codegen/kernels.def"
+#undef K
+        NULL};
+    bool done = false;
+    for (int i = 0; kernels[i] && !done; i++)
+        done = kernels[i](&l);
+    if (!done)
         lower_nest(&l);
     int64_t *flops = f->g->flops ? &f->g->flops[f->func->id] : NULL;
     if (flops && f->func != f->g->module->init)
@@ -337,9 +345,8 @@ static void limit_check(struct function *f, const struct ir_op *op, const char *
         return;
     const char *limit = function_expr(f, function_dim(f, op->loop.limit));
     cprint_line(&f->print, "if (%s > %s)", trips, limit);
-    f->print.indent++;
-    fail(f, "MX_ERROR_CHECK", arena_printf(&f->g->arena, "a loop of %s ran more than %s times", f->func->name, limit));
-    f->print.indent--;
+    cprint_line(&f->print, "    return %s_fail(m, MX_ERROR_CHECK, \"loop exceeds its limit of %%lld trips\", (long long)%s);",
+                f->g->prefix, limit);
 }
 
 static void op_for(struct function *f, struct ir_op *op) {

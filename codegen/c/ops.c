@@ -258,59 +258,84 @@ static const char *quoted(struct function *f, const char *s) {
     return r;
 }
 
+/* Appends to the line of a print; what does not fit is cut. */
+static void append(struct function *f, const char *format, const char *args) {
+    cprint_line(&f->print, "%s_append(line, sizeof line, &used, \"%s\"%s%s);", f->g->prefix, format, args[0] ? ", " : "", args);
+}
+
+static void print_elements(struct function *f, const struct ir_value *v, int d, lx at) {
+    struct cprint *p = &f->print;
+    enum dtype t = v->type.dtype;
+    if (d == v->type.rank) {
+        lx e = d ? lx_load(f->b, function_mem(f, v), at, 1) : function_scalar(f, v);
+        const char *text = function_expr(f, e);
+        if (dtype_is_float(t))
+            append(f, "%g", arena_printf(&f->g->arena, "(double)(%s)", text));
+        else if (t == BOOL)
+            append(f, "%s", arena_printf(&f->g->arena, "(%s) ? \"true\" : \"false\"", text));
+        else
+            append(f, dtype_is_signed(t) ? "%lld" : "%llu",
+                   arena_printf(&f->g->arena, dtype_is_signed(t) ? "(long long)(%s)" : "(unsigned long long)(%s)", text));
+        return;
+    }
+    struct loop_var *i = loop_var_new(f->b, "i", I64, 1);
+    const char *name = cgen_enter_name(f->g, "i");
+    cgen_set_name(f->g, i->id, name);
+    lx n = function_dim(f, v->type.dims[d]);
+    append(f, "[", "");
+    cprint_line(p, "for (int64_t %s = 0; %s < %s; %s++) {", name, name, function_expr(f, n), name);
+    p->indent++;
+    cprint_line(p, "if (%s)", name);
+    p->indent++;
+    append(f, ", ", "");
+    p->indent--;
+    print_elements(f, v, d + 1, lx_add(f->b, lx_mul(f->b, at, n), lx_var(f->b, i)));
+    p->indent--;
+    cprint_line(p, "}");
+    append(f, "]", "");
+}
+
 void op_print(struct function *f, struct ir_op *op) {
     struct cprint *p = &f->print;
+    struct cgen *g = f->g;
+    char *helper = arena_printf(&g->arena, "static void %s_append(", g->prefix);
+    if (!strstr(text_string(&g->helpers), helper))
+        text_printf(&g->helpers,
+                    "%schar *line, size_t size, size_t *used, const char *format, ...)\n{\n    va_list args;\n    int n;\n"
+                    "    if (*used + 1 >= size)\n        return;\n    va_start(args, format);\n"
+                    "    n = vsnprintf(line + *used, size - *used, format, args);\n    va_end(args);\n"
+                    "    *used += n > 0 ? (size_t)n : 0;\n}\n\n", helper);
     cprint_line(p, "{");
     p->indent++;
-    cprint_line(p, "char line[1024];");
+    cprint_line(p, "char line[1024] = \"\";");
     cprint_line(p, "size_t used = 0;");
-    cprint_line(p, "int more;");
-    const char *separator = op->name && op->name[0] ? " " : "";
-    if (op->name && op->name[0]) {
-        cprint_line(p, "more = snprintf(line, sizeof line, \"%s\");", quoted(f, op->name));
-        cprint_line(p, "used += more > 0 ? (size_t)more : 0;");
-    }
-    for (int i = 0; i < op->operand_count; i++, separator = " ") {
+    bool some = op->name && op->name[0];
+    if (some)
+        append(f, quoted(f, op->name), "");
+    for (int i = 0; i < op->operand_count; i++) {
         const struct ir_value *v = op->operands[i];
         if (v->op && v->op->code == OP_check)
             continue;
-        struct loop_block unused;
-        loop_block_init(&unused);
+        if (some)
+            append(f, " ", "");
+        some = true;
         function_begin(f);
-        enum dtype t = v->type.dtype;
-        const char *format = dtype_is_float(t) ? (t == F64 ? "%.17g" : "%.9g") : t == BOOL ? "%s" : dtype_is_signed(t) ? "%lld" : "%llu";
-        const char *type = dtype_is_float(t) ? "(double)" : t == BOOL ? "" : dtype_is_signed(t) ? "(long long)" : "(unsigned long long)";
-        const char *tail = t == BOOL ? " ? \"true\" : \"false\"" : "";
-        struct loop_var *e = loop_var_new(f->b, "e", I64, 1);
-        const char *counter = cgen_enter_name(f->g, "e");
-        cgen_set_name(f->g, e->id, counter);
-        lx value = v->type.rank == 0 ? function_scalar(f, v) : lx_load(f->b, function_mem(f, v), lx_var(f->b, e), 1);
-        cprint_line(p, "{");
-        p->indent++;
-        for (int k = 0; k < f->pointers.n; k++)
-            cprint_mem(p, f->pointers.at[k]);
-        if (v->type.rank > 0) {
-            const char *n = function_expr(f, function_elements(f, v->type));
-            cprint_line(p, "for (int64_t %s = 0; %s < %s && used < sizeof line; %s++) {", counter, counter, n, counter);
+        if (v->type.rank || !(v->op && v->op->code == OP_const))
+            function_mem(f, v);
+        bool scoped = f->pointers.n > 0;
+        if (scoped) {
+            cprint_line(p, "{");
             p->indent++;
-            cprint_line(p, "more = snprintf(line + used, sizeof line - used, \"%%s%s%%s\", %s == 0 ? \"%s[\" : \", \", %s%s%s, %s == %s - 1 ? \"]\" : \"\");",
-                        format, counter, separator, type, function_expr(f, value), tail, counter, n);
-        } else {
-            cprint_line(p, "if (used < sizeof line) {");
-            p->indent++;
-            cprint_line(p, "more = snprintf(line + used, sizeof line - used, \"%s%s\", %s%s%s);", separator, format, type,
-                        function_expr(f, value), tail);
+            cprint_mem(p, f->pointers.at[0]);
         }
-        cprint_line(p, "used += more > 0 ? (size_t)more : 0;");
-        p->indent--;
-        cprint_line(p, "}");
-        p->indent--;
-        cprint_line(p, "}");
-        cgen_scope_leave(f->g, f->scope);
+        print_elements(f, v, 0, lx_int(f->b, 0));
+        if (scoped) {
+            p->indent--;
+            cprint_line(p, "}");
+        }
+        cgen_scope_leave(g, f->scope);
     }
-    if (!op->operand_count && !(op->name && op->name[0]))
-        cprint_line(p, "line[0] = 0;");
-    cprint_line(p, "%s_print(m, line);", f->g->prefix);
+    cprint_line(p, "%s_print(m, line);", g->prefix);
     p->indent--;
     cprint_line(p, "}");
 }

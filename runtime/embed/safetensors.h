@@ -126,10 +126,10 @@ static int mx_st_numbers(struct mx_st_source *s, uint64_t *values, int room) {
     int n = 0, c = mx_st_char(s);
     while (s->status == MX_OK && c != ']') {
         uint64_t v = 0;
-        int digits = 0;
-        for (; c >= '0' && c <= '9' && digits < 19; c = mx_st_get(s), digits++)
+        int length = 0;
+        for (; c >= '0' && c <= '9' && length < 19; c = mx_st_get(s), length++)
             v = v * 10u + (uint64_t)(c - '0');
-        if (n == room || digits == 0 || (c >= '0' && c <= '9'))
+        if (n == room || length == 0 || (c >= '0' && c <= '9'))
             return mx_st_fail(s, MX_ERROR_FORMAT, "not a safetensors header: a bad list before byte %lld", (long long)s->at) - 1;
         values[n++] = v;
         if (c == ' ')

@@ -96,7 +96,7 @@ static const struct mode modes[] = {
 };
 
 static const char prelude[] =
-    "#include <math.h>\n#include <stdbool.h>\n#include <stddef.h>\n#include <stdint.h>\n#include <stdio.h>\n#include <string.h>\n"
+    "#include <math.h>\n#include <stdarg.h>\n#include <stdbool.h>\n#include <stddef.h>\n#include <stdint.h>\n#include <stdio.h>\n#include <string.h>\n"
     "typedef enum mx_status { MX_OK, MX_ERROR_CHECK = 3 } mx_status;\n"
     "struct mxrt_pool;\n"
     "struct t { unsigned char *arena; uint64_t seed, calls; struct mxrt_pool *pool; };\n"
@@ -332,4 +332,78 @@ Test(lower, tasks_give_the_same_sums) {
           "    %1.y: f32[300, 400] = nest(%0.x) [i < 300, j < 400] {\n        %1.y = tanh(%0.x[i, j])\n    }\n"
           "    %2.s: f32[400] = nest(%1.y) [j < 400] {\n        reduce i < 300\n        acc0 = sum %1.y[i, j]\n        %2.s = acc0\n    }\n"
           "    return %1.y, %2.s\n}\n", 0);
+}
+
+Test(lower, gradients_of_a_convolution) {
+    check("module \"t\"\n"
+          "export func f[N in 1 .. 8](x = %0.x: f32[N, 4, 9, 8], w = %1.w: f32[6, 4, 3, 3], g = %2.g: f32[N, 6, 9, 8]) -> (dx, dw) {\n"
+          "    %3.dx: f32[N, 4, 9, 8] = nest(%2.g, %1.w) [n < N, c < 4, h < 9, v < 8] {\n"
+          "        reduce o < 6\n        reduce p < 3\n        reduce q < 3\n"
+          "        acc0 = sum mul(%2.g[n, o, sub(add(h, 1), p), sub(add(v, 1), q) else 0.0], %1.w[o, c, p, q])\n"
+          "        %3.dx = acc0\n    }\n"
+          "    %4.dw: f32[6, 4, 3, 3] = nest(%0.x, %2.g) [o < 6, c < 4, p < 3, q < 3] {\n"
+          "        reduce n < N\n        reduce h < 9\n        reduce v < 8\n"
+          "        acc0 = sum mul(%2.g[n, o, h, v], %0.x[n, c, sub(add(h, p), 1), sub(add(v, q), 1) else 0.0])\n"
+          "        %4.dw = acc0\n    }\n"
+          "    return %3.dx, %4.dw\n}\n", 3);
+}
+
+Test(lower, products_in_every_transposition) {
+    for (int k = 0; k < 8; k++) {
+        struct text t = {0};
+        const char *a = k & 1 ? "%0.a[b, k, i]" : "%0.a[b, i, k]", *w = k & 2 ? "%1.w[b, j, k]" : "%1.w[b, k, j]";
+        const char *at = k & 1 ? "130, 37" : "37, 130", *wt = k & 2 ? "96, 130" : "130, 96", *dtype = k & 4 ? "f64" : "f32";
+        text_printf(&t, "module \"t\"\nexport func f(a = %%0.a: %s[3, %s], w = %%1.w: %s[3, %s]) -> (y) {\n"
+                        "    %%2.y: %s[3, 37, 96] = nest(%%0.a, %%1.w) [b < 3, i < 37, j < 96] {\n"
+                        "        reduce k < 130\n        acc0 = sum mul(%s, %s)\n        %%2.y = acc0\n    }\n    return %%2.y\n}\n",
+                    dtype, at, dtype, wt, dtype, a, w);
+        check(text_string(&t), 0);
+        text_free(&t);
+    }
+}
+
+Test(lower, a_deep_product_in_blocks) {
+    check("module \"t\"\n"
+          "export func f[N in 1 .. 3000](a = %0.a: f32[20, 2500], w = %1.w: f32[2500, 64], c = %2.c: f32[24, N], d = %3.d: f32[N, 40]) -> (y, z) {\n"
+          "    %4.y: f32[20, 64] = nest(%0.a, %1.w) [i < 20, j < 64] {\n"
+          "        reduce k < 2500\n        acc0 = sum mul(%0.a[i, k], %1.w[k, j])\n        %4.y = max(acc0, 0.0)\n    }\n"
+          "    %5.z: f32[24, 40] = nest(%2.c, %3.d) [i < 24, j < 40] {\n"
+          "        reduce k < N\n        acc0 = sum mul(%2.c[i, k], %3.d[k, j])\n        %5.z = mul(acc0, 0.5)\n    }\n"
+          "    return %4.y, %5.z\n}\n", 2100);
+}
+
+Test(lower, sort_scan_and_random_bits) {
+    check("module \"t\"\n"
+          "export random func f[N in 1 .. 64](x = %0.x: f32[N, 7, 2]) -> (s, p, c, r) {\n"
+          "    %1.s: f32[N, 3, 2], %2.p: i64[N, 3, 2] = sort(%0.x) axis 1 descending limit 3\n"
+          "    %3.c: f32[N, 7, 2] = scan(%0.x) axis 0 sum reverse exclusive\n"
+          "    %4.r: u32[N] = rng() \"\" place 3\n"
+          "    return %1.s, %2.p, %3.c, %4.r\n}\n", 13);
+}
+
+Test(lower, loops_and_branches) {
+    check("module \"t\"\n"
+          "export func f(x = %0.x: f32[9], n = %1.n: i64[1]) -> (y, z) {\n"
+          "    %2: i64 = const 0\n    %3.n: i64 = nest(%1.n) [] {\n        %3.n = %1.n[0]\n    }\n"
+          "    %4.y: f32[9] = for(%2, %3.n, %0.x) limit 100 { (%5.t: i64, %6.h: f32[9])\n"
+          "        %7: f32[9] = nest(%6.h, %5.t) [i < 9] {\n            %7 = add(mul(%6.h[i], 0.5), f32(%5.t[]))\n        }\n"
+          "        yield %7\n    }\n"
+          "    %8.s: f32 = nest(%4.y) [] {\n        reduce i < 9\n        acc0 = sum abs(%4.y[i])\n        %8.s = acc0\n    }\n"
+          "    %9.w: f32 = while(%8.s) limit 500 { (%10: f32)\n"
+          "        %11: bool = nest(%10) [] {\n            %11 = lt(%10[], 100.0)\n        }\n        yield %11\n    } { (%12: f32)\n"
+          "        %13: f32 = nest(%12) [] {\n            %13 = add(mul(%12[], 1.5), 0.25)\n        }\n        yield %13\n    }\n"
+          "    %14: bool = nest(%9.w) [] {\n        %14 = lt(%9.w[], 120.0)\n    }\n"
+          "    %15.z: f32 = if(%14) {\n        yield %8.s\n    } {\n        yield %9.w\n    }\n"
+          "    print(%15.z, %0.x) \"z\"\n"
+          "    return %4.y, %15.z\n}\n", 0);
+}
+
+Test(lower, ragged_bounds_and_slices_found_at_run_time) {
+    check("module \"t\"\n"
+          "export func f[N in 1 .. 64](x = %0.x: f32[N, 20], n = %1.n: i64[1]) -> (y, m) {\n"
+          "    %2.n: i64 = nest(%1.n) [] {\n        %2.n = add(%1.n[0], 1)\n    }\n"
+          "    dim(%2.n) K in 0 .. 20\n"
+          "    %3.y: f32[N] = nest(%0.x) [i < N] {\n        reduce k in 0 .. {K} < 20\n        acc0 = sum %0.x[i, k]\n        %3.y = acc0\n    }\n"
+          "    %4.m: f32[20] = nest(%0.x) [i < 20] {\n        reduce k in 0 .. add(i, 1) < 20\n        acc0 = max %0.x[0, k]\n        %4.m = acc0\n    }\n"
+          "    return %3.y, %4.m\n}\n", 11);
 }
