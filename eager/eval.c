@@ -226,8 +226,9 @@ static int run_nest(struct eager *e, struct step *s)
         if (base >= 0)
             memcpy(results[i], operands[base], made[i]->bytes);
     }
+    if (!status && !nest_plan_run(s->plan, &(struct nest_run){operands, results, e->symbols}))
+        status = eager_fail(e, "out of memory");
     if (!status) {
-        nest_plan_run(s->plan, &(struct nest_run){operands, results, e->symbols});
         for (int i = 0; i < op->result_count; i++)
             set_value(e, op->results[i], made[i]);
     } else {

@@ -80,7 +80,7 @@ static struct kern *factor_kern(struct nest_context *c, const struct axis *lanes
     return k;
 }
 
-static void new_factor(struct gemm *g, struct factor *f, ir_expr e, struct axis *own, int width, int64_t block)
+static void new_factor(struct gemm *g, struct factor *f, ir_expr e, struct axis *own, int width)
 {
     int node[2];
     struct kern *over_own = factor_kern(g->c, own, e, &node[0]), *over_sum = factor_kern(g->c, &g->sum, e, &node[1]);
@@ -91,7 +91,6 @@ static void new_factor(struct gemm *g, struct factor *f, ir_expr e, struct axis 
     f->node = node[f->lanes_are_sum];
     f->width = width;
     f->panels = NULL;
-    (void)block;
 }
 
 struct gemm *gemm_new(struct nest_context *c, int acc)
@@ -138,8 +137,8 @@ struct gemm *gemm_new(struct nest_context *c, int acc)
                 PADDED(only_a.total, GEMM_ROWS) * PADDED(only_b.total, columns);
     g->rows = swap ? only_b : only_a;
     g->columns = swap ? only_a : only_b;
-    new_factor(g, &g->a, body->args[swap], &g->rows, GEMM_ROWS, BLOCK_ROWS);
-    new_factor(g, &g->b, body->args[!swap], &g->columns, columns, BLOCK_COLUMNS);
+    new_factor(g, &g->a, body->args[swap], &g->rows, GEMM_ROWS);
+    new_factor(g, &g->b, body->args[!swap], &g->columns, columns);
     g->row_offset = ARENA_ARRAY(c->arena, int64_t, BLOCK_ROWS);
     g->column_offset = ARENA_ARRAY(c->arena, int64_t, BLOCK_COLUMNS);
     return g;
@@ -215,7 +214,7 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-void gemm_run(struct gemm *g, void *out)
+bool gemm_run(struct gemm *g, void *out)
 {
     struct nest_context *c = g->c;
     int64_t size = vec_kind_size(g->kind), points = 1, w = g->b.width;
@@ -226,7 +225,8 @@ void gemm_run(struct gemm *g, void *out)
     int64_t most = least(g->sum.total, BLOCK_K);
     g->a.panels = malloc((size_t)((least(g->rows.total, BLOCK_ROWS) + GEMM_ROWS) * most * size));
     g->b.panels = malloc((size_t)((least(g->columns.total, BLOCK_COLUMNS) + w) * most * size));
-    for (int64_t b = 0; b < g->batch.total; b++) {
+    bool ok = g->a.panels && g->b.panels;
+    for (int64_t b = 0; b < g->batch.total && ok; b++) {
         int64_t base;
         offsets(g, &g->batch, b, 1, &base);
         axis_set(&g->batch, g->a.k, b);
@@ -254,4 +254,5 @@ void gemm_run(struct gemm *g, void *out)
     }
     free(g->a.panels);
     free(g->b.panels);
+    return ok;
 }

@@ -8,26 +8,49 @@
 #include "ir/scalar_math.h"
 
 /* An index expression as a linear form while it is analysed: coefficients of all indices, and terms that are not affine. */
+struct term {
+    ir_expr e;
+    int64_t k, lo, hi; /* k * e, e in lo .. hi */
+};
 struct form {
     int64_t c;
     int64_t k[NEST_MAX_INDICES];
-    VEC(struct term { ir_expr e; int64_t k; }) terms;
+    VEC(struct term) terms;
 };
+
+/* Values beyond are "unknown": sums of a few stay far from overflow. */
+#define UNKNOWN ((int64_t)1 << 60)
+
+static int64_t clamp(int64_t v)
+{
+    return v < -UNKNOWN ? -UNKNOWN : v > UNKNOWN ? UNKNOWN : v;
+}
+
+static void widen(int64_t *lo, int64_t *hi, int64_t k, int64_t from, int64_t to)
+{
+    int64_t a, b;
+    if (__builtin_mul_overflow(k, from, &a) || __builtin_mul_overflow(k, to, &b) || clamp(a) != a || clamp(b) != b) {
+        *lo = -UNKNOWN;
+        *hi = UNKNOWN;
+        return;
+    }
+    *lo = clamp(*lo + (a < b ? a : b));
+    *hi = clamp(*hi + (a < b ? b : a));
+}
 
 static void interval(const struct nest_context *c, const struct form *f, int64_t *lo, int64_t *hi)
 {
-    *lo = *hi = f->c;
-    for (int i = 0; i < c->indices; i++) {
-        int64_t a = f->k[i] * c->lo[i], b = f->k[i] * (c->lo[i] + (c->extent[i] > 0 ? c->extent[i] - 1 : 0));
-        if (f->k[i] && c->ragged[i]) {
-            a = -((int64_t)1 << 60);
-            b = -a;
-        }
-        *lo += a < b ? a : b;
-        *hi += a < b ? b : a;
-        /* Values beyond are "unknown": keep sums far from overflow. */
-        *lo = mx_max_i(*lo, -((int64_t)1 << 61));
-        *hi = mx_min_i(*hi, (int64_t)1 << 61);
+    *lo = *hi = clamp(f->c);
+    for (int i = 0; i < c->indices; i++)
+        if (f->k[i] && c->ragged[i])
+            widen(lo, hi, 1, -UNKNOWN, UNKNOWN);
+        else if (f->k[i])
+            widen(lo, hi, f->k[i], c->lo[i], c->lo[i] + (c->extent[i] > 0 ? c->extent[i] - 1 : 0));
+    for (int i = 0; i < f->terms.n; i++)
+        widen(lo, hi, f->terms.at[i].k, f->terms.at[i].lo, f->terms.at[i].hi);
+    if (*lo == -UNKNOWN || *hi == UNKNOWN) {
+        *lo = -UNKNOWN;
+        *hi = UNKNOWN;
     }
 }
 
@@ -37,7 +60,8 @@ static void form_add(struct nest_context *c, struct form *f, const struct form *
     for (int i = 0; i < c->indices; i++)
         f->k[i] += scale * g->k[i];
     for (int i = 0; i < g->terms.n; i++)
-        VEC_PUSH(c->arena, f->terms, (struct term){g->terms.at[i].e, scale * g->terms.at[i].k});
+        VEC_PUSH(c->arena, f->terms, (struct term){g->terms.at[i].e, scale * g->terms.at[i].k,
+                                                    g->terms.at[i].lo, g->terms.at[i].hi});
 }
 
 static void dtype_range(enum dtype t, int64_t *lo, int64_t *hi)
@@ -56,7 +80,7 @@ static void dtype_range(enum dtype t, int64_t *lo, int64_t *hi)
 static void analyse(struct nest_context *c, ir_expr e, int64_t scale, struct form *f)
 {
     struct form a = {0}, b = {0};
-    int64_t lo, hi;
+    int64_t lo, hi, from, to, term_lo = -UNKNOWN, term_hi = UNKNOWN;
     switch (e->kind) {
     case X_CONST:
         if (dtype_is_int(e->dtype)) {
@@ -78,9 +102,10 @@ static void analyse(struct nest_context *c, ir_expr e, int64_t scale, struct for
             break;
         analyse(c, e->args[0], 1, &a);
         interval(c, &a, &lo, &hi);
-        int64_t from, to;
+        int64_t least, most;
         dtype_range(e->dtype, &from, &to);
-        if (!a.terms.n && lo >= from && hi <= to) {
+        dtype_range(e->args[0]->dtype, &least, &most); /* beyond, the argument itself has wrapped */
+        if (lo >= from && hi <= to && lo >= least && hi <= most) {
             form_add(c, f, &a, scale);
             return;
         }
@@ -116,7 +141,14 @@ static void analyse(struct nest_context *c, ir_expr e, int64_t scale, struct for
             }
             break;
         }
-        if (!b_const || d <= 0 || a.terms.n)
+        if (!b_const || d <= 0)
+            break;
+        interval(c, &a, &term_lo, &term_hi);
+        dtype_range(e->dtype, &from, &to);
+        bool bounded = term_lo > -UNKNOWN && term_hi < UNKNOWN && term_lo >= from && term_hi <= to;
+        term_lo = e->fn == FN_mod ? 0 : bounded ? mx_div_i(term_lo, d) : -UNKNOWN;
+        term_hi = e->fn == FN_mod ? d - 1 : bounded ? mx_div_i(term_hi, d) : UNKNOWN;
+        if (a.terms.n)
             break;
         /* a = d * whole + rest; a / d = whole + rest / d. */
         struct form whole = {0}, rest = {0};
@@ -142,7 +174,7 @@ static void analyse(struct nest_context *c, ir_expr e, int64_t scale, struct for
             f->terms.at[i].k += scale;
             return;
         }
-    VEC_PUSH(c->arena, f->terms, (struct term){e, scale});
+    VEC_PUSH(c->arena, f->terms, (struct term){e, scale, term_lo, term_hi});
 }
 
 struct kern *kern_new(struct nest_context *c, const int *lanes, int lane_count, const int *loops, int loop_count)
@@ -240,7 +272,7 @@ struct addr *kern_address(struct kern *k, int rank, const int64_t *dims, const i
         form_add(c, &offset, &f, stride);
         stride *= dims[d];
         interval(c, &f, &lo, &hi);
-        if (!f.terms.n && lo >= 0 && hi < dims[d])
+        if (lo >= 0 && hi < dims[d])
             continue;
         a->check[a->checks] = make_lin(k, &f, deps);
         a->extent[a->checks++] = dims[d];

@@ -120,7 +120,8 @@ struct nest_run {
 /* Plans for the given dimensions; NULL only without memory. */
 struct nest_plan *nest_plan_new(const struct ir_op *op, const int64_t *symbols, const struct vec_table *table);
 bool nest_plan_fits(const struct nest_plan *p, const int64_t *symbols); /* planned for these values */
-void nest_plan_run(struct nest_plan *p, const struct nest_run *r);
+/* False without memory. */
+bool nest_plan_run(struct nest_plan *p, const struct nest_run *r);
 void nest_plan_free(struct nest_plan *p);
 
 /* ---- gemm.c ---- */
@@ -128,6 +129,6 @@ void nest_plan_free(struct nest_plan *p);
 struct gemm;
 /* The accumulator as a matrix product, or NULL if it is none or too small to pay. */
 struct gemm *gemm_new(struct nest_context *c, int acc);
-void gemm_run(struct gemm *g, void *out);
+bool gemm_run(struct gemm *g, void *out);
 
 #endif

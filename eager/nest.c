@@ -216,7 +216,6 @@ struct nest_plan *nest_plan_new(const struct ir_op *op, const int64_t *symbols, 
         ir_expr_walk(x->hi, know_dims, p);
         /* Bounds that fold to numbers make a rectangle. */
         struct kern *probe = kern_new(c, NULL, 0, NULL, 0);
-        ir_expr zero = ir_const_int(c->module, I64, 0);
         ir_expr bound[2] = {x->lo, x->hi};
         int64_t number[2];
         for (int j = 0; j < 2; j++) {
@@ -226,7 +225,6 @@ struct nest_plan *nest_plan_new(const struct ir_op *op, const int64_t *symbols, 
             c->ragged[i] = c->ragged[i] || a->offset.count || a->offset.uniform_count || a->offset.vector_count;
             number[j] = a->offset.c;
         }
-        (void)zero;
         if (!c->ragged[i]) {
             c->lo[i] = number[0];
             c->extent[i] = number[1] > number[0] ? number[1] - number[0] : 0;
@@ -441,7 +439,7 @@ static void run_map(struct nest_plan *p, const struct nest_run *run)
     }
 }
 
-void nest_plan_run(struct nest_plan *p, const struct nest_run *run)
+bool nest_plan_run(struct nest_plan *p, const struct nest_run *run)
 {
     struct nest_context *c = &p->c;
     const struct ir_nest *nest = c->nest;
@@ -450,16 +448,21 @@ void nest_plan_run(struct nest_plan *p, const struct nest_run *run)
     for (int i = 0; i < nest->pars; i++)
         points *= c->extent[i];
     if (points == 0)
-        return;
-    for (int a = 0; a < nest->acc_count; a++)
+        return true;
+    bool ok = true;
+    for (int a = 0; a < nest->acc_count; a++) {
         c->acc_data[a] = p->direct[a] >= 0 ? run->results[p->direct[a]] : malloc((size_t)points * 8);
-    for (int a = 0; a < nest->acc_count; a++)
+        ok = ok && c->acc_data[a];
+    }
+    for (int a = 0; a < nest->acc_count && ok; a++)
         if (p->gemms[a])
-            gemm_run(p->gemms[a], c->acc_data[a]);
-    if (p->reduction)
+            ok = gemm_run(p->gemms[a], c->acc_data[a]);
+    if (ok && p->reduction)
         walk(p->reduction, 0);
-    run_map(p, run);
+    if (ok)
+        run_map(p, run);
     for (int a = 0; a < nest->acc_count; a++)
         if (p->direct[a] < 0)
             free(c->acc_data[a]);
+    return ok;
 }

@@ -204,6 +204,7 @@ struct frame {
 struct call_frame {
     struct call_frame *outer;
     const char *what; /* "Net.forward" */
+    const char *hint; /* a name for what it computes: "conv1", "relu" */
     struct span call;
 };
 
@@ -406,6 +407,8 @@ bool elab_match_results(struct elab *e, struct scope *s, const struct ast_fn *fn
 struct cell *elab_lvalue(struct elab *e, struct scope *s, const struct ast_expr *x); /* NAME or MEMBER; NULL after an error */
 bool elab_enter(struct elab *e, const char *what, struct span at, struct call_frame *f); /* recursion bound */
 void elab_leave(struct elab *e, struct call_frame *f);
+/* Where the user's own files ask for what is being elaborated (`at` itself, or a call of the library), and its name. */
+struct span elab_user_span(const struct elab *e, struct span at, const char **hint);
 
 /* ---- elab_builtin.c ------------------------------------------------------------------------------------------------- */
 

@@ -33,6 +33,15 @@ void elab_leave(struct elab *e, struct call_frame *f) {
     e->stack = f->outer;
 }
 
+struct span elab_user_span(const struct elab *e, struct span at, const char **hint) {
+    *hint = NULL;
+    for (const struct call_frame *f = e->stack; f && at.source && at.source->path[0] == '<'; f = f->outer) {
+        at = f->call;
+        *hint = f->hint;
+    }
+    return at;
+}
+
 /* ---- arguments -------------------------------------------------------------------------------------------------------- */
 
 struct cell *elab_lvalue(struct elab *e, struct scope *s, const struct ast_expr *x) {
@@ -571,6 +580,9 @@ struct val elab_call_fn(struct elab *e, struct elab_fn *f, struct arg *args, int
     struct val v = val_error;
     struct call_frame frame;
     if (elab_bind_params(e, s, fn->params, fn->param_count, args, count, at, what, f->decl->name_span) && elab_enter(e, what, at, &frame)) {
+        const struct instance *own = f->scope->instance;
+        const char *dot = own && own->name ? strrchr(own->name, '.') : NULL;
+        frame.hint = !own || strcmp(f->name, "forward") != 0 ? f->name : !own->name ? own->class_->name : dot && dot[1] > '9' ? dot + 1 : own->name;
         bool one_operation = (fn->is_kernel || fn->gradient) && e->in_function && !in_notation(e);
         bool has_inout = false;
         for (int i = 0; i < fn->param_count; i++)

@@ -214,7 +214,8 @@ static struct ir_value *emit_check(struct elab *e, const struct pending_check *c
     nest.reds += nest.pars;
     nest.pars = 0;
     struct span saved = e->b.span;
-    e->b.span = c->span;
+    const char *hint;
+    e->b.span = elab_user_span(e, c->span, &hint);
     struct ir_op *op = ir_op_new(&e->b, OP_nest, r.operands, r.count, 0);
     for (struct body *b = e->body; b; b = b->outer)
         for (int i = 0; i < b->tokens.n; i++)
@@ -369,7 +370,8 @@ struct ir_value *elab_form_nest(struct elab *e, const struct nest_spec *n, struc
         nest.results[0].target = target;
     }
     struct span saved = e->b.span;
-    e->b.span = n->span;
+    const char *hint;
+    e->b.span = elab_user_span(e, n->span, &hint);
     struct ir_op *op = ir_op_new(&e->b, OP_nest, r.operands, r.count, 0);
     for (struct body *b = checks ? checks : e->body; b; b = b->outer)
         for (int i = 0; i < b->tokens.n; i++)
@@ -384,7 +386,7 @@ struct ir_value *elab_form_nest(struct elab *e, const struct nest_spec *n, struc
             dims[i] = nest.indices[i].extent;
         v = ir_op_result(op, ir_type_make(m, result->dtype, n->par_count, dims));
     }
-    v->name = n->name;
+    v->name = n->name ? n->name : hint;
     e->b.span = saved;
     ir_rewrite_free(&w);
     arena_free(&scratch);

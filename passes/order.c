@@ -44,6 +44,8 @@ struct order {
     int *uses;          /* [value_count] of roots: readers left; yields count */
     int *stamp;
     int stamp_now;
+    int *stack;         /* [n] */
+    bool backward;      /* some edge leads to an earlier operation of the program */
     int64_t steps;
 };
 
@@ -57,6 +59,7 @@ static void edge(struct order *o, int from, int to) {
     struct node *f = &o->nodes[from], *t = &o->nodes[to];
     if (f->next.n && f->next.at[f->next.n - 1] == to)
         return;
+    o->backward |= to < from;
     VEC_PUSH(o->arena, f->next, to);
     VEC_PUSH(o->arena, t->before, from);
 }
@@ -154,20 +157,22 @@ static int node_holding(struct order *o, const struct ir_op *op) {
 }
 
 static bool reaches(struct order *o, int from, int to) {
-    VEC(int) stack = {0};
+    if (to < from && !o->backward)
+        return false;
+    int depth = 0;
     o->stamp_now++;
-    VEC_PUSH(o->arena, stack, from);
+    o->stack[depth++] = from;
     o->stamp[from] = o->stamp_now;
-    while (stack.n) {
-        int x = stack.at[--stack.n];
+    while (depth) {
+        int x = o->stack[--depth];
         if (x == to)
             return true;
         for (int i = 0; i < o->nodes[x].next.n; i++) {
             int y = o->nodes[x].next.at[i];
             o->steps++;
-            if (o->stamp[y] != o->stamp_now) {
+            if (o->stamp[y] != o->stamp_now && (o->backward || y <= to)) {
                 o->stamp[y] = o->stamp_now;
-                VEC_PUSH(o->arena, stack, y);
+                o->stack[depth++] = y;
             }
         }
     }
@@ -459,6 +464,7 @@ static int64_t order_region(struct ir_region *r, struct arena *a, bool *changed)
     o.bytes = ARENA_ARRAY(a, int64_t, values);
     o.uses = ARENA_ARRAY(a, int, values);
     o.stamp = ARENA_ARRAY(a, int, o.n + 1);
+    o.stack = ARENA_ARRAY(a, int, o.n + 1);
     int i = 0;
     for (struct ir_op *op = r->first; op; op = op->next, i++) {
         o.nodes[i].op = op;

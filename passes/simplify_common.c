@@ -10,6 +10,7 @@ struct table {
     struct ir_op **slots;
     unsigned cap, count;
     struct ir_value **map; /* by value id: what stands for it */
+    bool *overwritten;
     bool changed;
 };
 
@@ -112,6 +113,12 @@ static void grow(struct table *t) {
         }
 }
 
+/* A fill that something is written over: shared, it would have to be kept and copied. */
+static bool own_fill(const struct table *t, const struct ir_op *op) {
+    return op->code == OP_nest && op->operand_count == 0 && op->result_count == 1 && op->results[0]->type.rank > 0 &&
+           t->overwritten[op->results[0]->id];
+}
+
 static bool candidate(const struct ir_op *op) {
     return op->code == OP_nest || op->code == OP_const || op->code == OP_reshape || op->code == OP_sort || op->code == OP_scan;
 }
@@ -129,7 +136,7 @@ static void visit(struct table *t, struct ir_region *r) {
             op->operands[i] = stand_in(t, op->operands[i]);
         for (int i = 0; i < op->region_count; i++)
             visit(t, op->regions[i]);
-        if (!candidate(op))
+        if (!candidate(op) || own_fill(t, op))
             continue;
         if (t->count * 2 >= t->cap)
             grow(t);
@@ -154,6 +161,8 @@ static void visit(struct table *t, struct ir_region *r) {
 bool simplify_common(struct ir_func *f) {
     struct table t = {0};
     t.map = ARENA_ARRAY(&t.scratch, struct ir_value *, f->value_count + 1);
+    t.overwritten = ARENA_ARRAY(&t.scratch, bool, f->value_count + 1);
+    simplify_overwritten(f, t.overwritten);
     visit(&t, f->body);
     bool changed = t.changed;
     arena_free(&t.scratch);

@@ -9,5 +9,7 @@ bool simplify_nests(struct ir_func *f);   /* expressions, constants, views, unus
 bool simplify_control(struct ir_func *f); /* constant conditions and checks, invariant carried values, reshapes */
 bool simplify_common(struct ir_func *f);  /* common subexpressions */
 bool simplify_dead(struct ir_func *f);    /* dead operations, results and carried values */
+/* Marks, by value id, what may give its storage to a next version: bases of updates and initial values of loops. */
+void simplify_overwritten(struct ir_func *f, bool *overwritten);
 
 #endif

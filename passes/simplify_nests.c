@@ -224,21 +224,25 @@ static void visit(struct ir_op *op, void *context) {
 }
 
 static void note_overwritten(struct ir_op *op, void *context) {
-    struct nests *s = context;
+    bool *overwritten = context;
     if (op->code == OP_nest)
         for (int i = 0; i < op->result_count; i++)
             if (op->nest.results[i].base >= 0)
-                s->overwritten[op->operands[op->nest.results[i].base]->id] = true;
+                overwritten[op->operands[op->nest.results[i].base]->id] = true;
     if (op->code == OP_for || op->code == OP_while)
         for (int i = op->code == OP_for ? 2 : 0; i < op->operand_count; i++)
-            s->overwritten[op->operands[i]->id] = true;
+            overwritten[op->operands[i]->id] = true;
+}
+
+void simplify_overwritten(struct ir_func *f, bool *overwritten) {
+    ir_walk_ops(f->body, note_overwritten, overwritten);
 }
 
 bool simplify_nests(struct ir_func *f) {
     struct nests s = {.m = f->module, .f = f};
     s.map = ARENA_ARRAY(&s.scratch, struct ir_value *, f->value_count + 1);
     s.overwritten = ARENA_ARRAY(&s.scratch, bool, f->value_count + 1);
-    ir_walk_ops(f->body, note_overwritten, &s);
+    simplify_overwritten(f, s.overwritten);
     ir_walk_ops(f->body, visit, &s);
     if (s.replaced)
         ir_replace_values(f, s.map);

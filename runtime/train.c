@@ -60,7 +60,7 @@ static void tally_text(const struct tally *t, char *out, size_t size) {
     out[0] = 0;
     for (int i = 0; i < t->f->result_count && i < MAX_RESULTS && n + 64 < size; i++)
         if (is_shown(&t->f->results[i]))
-            n += (size_t)snprintf(out + n, size - n, is_count(&t->f->results[i]) ? "%s%.40s %.2f%%" : "%s%.40s %.4f", n ? "  " : "", t->f->results[i].name,
+            n += (size_t)snprintf(out + n, size - n, is_count(&t->f->results[i]) ? "%s%.40s %.1f%%" : "%s%.40s %.4f", n ? "  " : "", t->f->results[i].name,
                                   tally_value(t, i));
 }
 

@@ -83,7 +83,8 @@ bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options
                       (o->weights == WEIGHTS_SOURCE || o->weights == WEIGHTS_CALLER);
 
     for (int i = 0; i < m->func_count; i++)
-        cgen_c_function(&u.g, plan_of(p, m->funcs[i]));
+        if (m->funcs[i] != u.reset || o->weights != WEIGHTS_SOURCE) /* which resets by copies */
+            cgen_c_function(&u.g, plan_of(p, m->funcs[i]));
     if (m->init && o->weights == WEIGHTS_INIT)
         cgen_c_function(&u.g, plan_of(p, m->init));
 

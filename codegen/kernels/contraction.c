@@ -267,28 +267,37 @@ struct flat_loop {
     struct loop_stmt *outer, *inner;
 };
 
-/* A loop over flat positions lo .. hi: of several indices, one over runs of the last index around one along the run. */
-static struct flat_loop open_flat(struct contraction *c, const struct group *g, lx lo, lx hi, lx *at) {
+/* Flat positions lo .. hi of a group as runs of its last index: opens the loop over runs if there are several indices, and gives
+ * the bounds of the last index in the run and the position where the run starts. */
+static struct loop_stmt *open_runs(struct contraction *c, const struct group *g, lx lo, lx hi, lx *from, lx *to, lx *start) {
     struct loop_builder *b = c->b;
-    struct flat_loop s = {0};
-    int last = g->index[g->count - 1];
-    const char *name = c->nest->indices[last].name;
-    if (g->count == 1) {
-        s.inner = open_loop(c, name, lo, hi, 1, LOOP_SERIAL, at);
-        nest_scope_set(&c->n, last, *at, c->n.depth);
-        return s;
-    }
-    lx extent = nest_dim(&c->n, c->nest->indices[last].extent), run, along;
-    s.outer = open_loop(c, "run", lx_div(b, lo, extent), lx_div(b, lx_add(b, hi, lx_sub(b, extent, lx_int(b, 1))), extent), 1, LOOP_SERIAL, &run);
+    *from = lo;
+    *to = hi;
+    *start = lx_int(b, 0);
+    if (g->count == 1)
+        return NULL;
+    lx extent = nest_dim(&c->n, c->nest->indices[g->index[g->count - 1]].extent), run;
+    lx last = lx_div(b, lx_add(b, hi, lx_sub(b, extent, lx_int(b, 1))), extent);
+    struct loop_stmt *s = open_loop(c, "run", lx_div(b, lo, extent), last, 1, LOOP_SERIAL, &run);
     struct group head = *g;
     head.count--;
     set_flat(c, &head, run);
-    lx start = named(c, "start", lx_mul(b, run, extent));
-    lx from = lx_op(b, I_MAX, lx_sub(b, lo, start), lx_int(b, 0)), to = lx_min(b, lx_sub(b, hi, start), extent);
-    to = named(c, "stop", to);
-    s.inner = open_loop(c, name, from, to, 1, LOOP_SERIAL, &along);
+    *start = named(c, "start", lx_mul(b, run, extent));
+    int64_t zero;
+    *from = lx_is_int(lo, &zero) && zero == 0 ? lx_int(b, 0) : named(c, "from", lx_op(b, I_MAX, lx_sub(b, lo, *start), lx_int(b, 0)));
+    *to = named(c, "stop", lx_min(b, lx_sub(b, hi, *start), extent));
+    return s;
+}
+
+/* A loop over flat positions lo .. hi. */
+static struct flat_loop open_flat(struct contraction *c, const struct group *g, lx lo, lx hi, lx *at) {
+    struct flat_loop s = {0};
+    lx from, to, start, along;
+    int last = g->index[g->count - 1];
+    s.outer = open_runs(c, g, lo, hi, &from, &to, &start);
+    s.inner = open_loop(c, c->nest->indices[last].name, from, to, 1, LOOP_SERIAL, &along);
     nest_scope_set(&c->n, last, along, c->n.depth);
-    *at = lx_add(b, start, along);
+    *at = lx_add(c->b, start, along);
     return s;
 }
 
@@ -296,6 +305,62 @@ static void close_flat(struct contraction *c, struct flat_loop s) {
     close_loop(c, s.inner);
     if (s.outer)
         close_loop(c, s.outer);
+}
+
+/* Whether the guards of a load along index `i` hold in one interval: each subscript free of it or affine with a constant step
+ * above 0, and a constant outside. */
+static bool clips(struct contraction *c, ir_expr e, int i) {
+    if (e->kind != X_LOAD || !e->guarded || e->args[e->count - 1]->kind != X_CONST)
+        return false;
+    ir_dim coefficients[NEST_MAX], constant;
+    int64_t step;
+    for (int d = 0; d < e->count - 1; d++)
+        if ((nest_uses(e->args[d]) >> i & 1) &&
+            (!ir_expr_affine(c->l->module, e->args[d], c->nest->pars + c->nest->reds, coefficients, &constant) ||
+             !ir_dim_is_const(coefficients[i], &step) || step < 1))
+            return false;
+    return true;
+}
+
+/* mem[where + last index * stride] over from .. to of the last index x: the constant, then what lies inside, then the constant. */
+static void pack_clipped(struct contraction *c, ir_expr e, int x, lx from, lx to, struct loop_mem *mem, lx where, int64_t stride) {
+    struct loop_builder *b = c->b;
+    const struct ir_value *v = c->l->op->operands[e->index];
+    ir_dim coefficients[NEST_MAX], constant;
+    lx lo = from, hi = to, ok = NULL, zero = lx_int(b, 0), i;
+    nest_scope_set(&c->n, x, zero, 0);
+    for (int d = 0; d < v->type.rank; d++) {
+        int64_t step = 0;
+        if (ir_index_inside(c->l->module, c->nest, e->args[d], v->type.dims[d]) == INSIDE)
+            continue;
+        lx base = named(c, "base", nest_index(&c->n, e->args[d])), extent = nest_dim(&c->n, v->type.dims[d]);
+        if (nest_uses(e->args[d]) >> x & 1) {
+            (void)ir_expr_affine(c->l->module, e->args[d], c->nest->pars + c->nest->reds, coefficients, &constant);
+            (void)ir_dim_is_const(coefficients[x], &step);
+            lx by = lx_int(b, step), up = lx_int(b, step - 1);
+            lo = lx_op(b, I_MAX, lo, lx_op(b, I_FDIV, lx_sub(b, up, base), by));
+            hi = lx_min(b, hi, lx_op(b, I_FDIV, lx_add(b, lx_sub(b, extent, base), up), by));
+        } else {
+            lx inside = lx_op(b, I_AND, lx_op(b, I_LE, zero, base), lx_op(b, I_LT, base, extent));
+            ok = ok ? lx_op(b, I_AND, ok, inside) : inside;
+        }
+    }
+    lo = named(c, "inside", lx_min(b, lo, to));
+    hi = lx_op(b, I_MAX, lo, hi);
+    hi = named(c, "outside", ok ? lx_select(b, ok, hi, lo) : hi);
+    lx bounds[4] = {from, lo, hi, to};
+    for (int part = 0; part < 3; part++) {
+        struct loop_stmt *s = open_loop(c, c->nest->indices[x].name, bounds[part], bounds[part + 1], 1, LOOP_SERIAL, &i);
+        lx value;
+        if (part == 1) {
+            nest_scope_set(&c->n, x, i, c->n.depth);
+            value = lx_load(b, c->l->mem(c->l->context, v), nest_address(&c->n, v->type, e->args), 1);
+        } else {
+            value = nest_value(&c->n, e->args[v->type.rank]);
+        }
+        loop_store(b, here(c), mem, lx_add(b, where, lx_mul(b, i, lx_int(b, stride))), value);
+        close_loop(c, s);
+    }
 }
 
 /* Copies side s, positions first .. first + count, k from k0 on over `depth`, to mem[base + k * width + position]. */
@@ -309,14 +374,23 @@ static void pack(struct contraction *c, const struct side *s, lx first, lx count
     if (!along && (s->e->kind != X_LOAD || !nest_stride(c->l, s->e, c->k.index[c->k.count - 1], &k_stride) || k_stride != 1))
         along = true;
     lx v, k, end = named(c, "end", lx_add(b, first, count)), k_end = named(c, "k_end", lx_add(b, k0, depth));
-    for (int order = 0; order < 1; order++) {
-        struct flat_loop outer = open_flat(c, along ? &c->k : g, along ? k0 : first, along ? k_end : end, along ? &k : &v);
-        struct flat_loop inner = open_flat(c, along ? g : &c->k, along ? first : k0, along ? end : k_end, along ? &v : &k);
+    const struct group *inner = along ? g : &c->k;
+    struct flat_loop outer = open_flat(c, along ? &c->k : g, along ? k0 : first, along ? k_end : end, along ? &k : &v);
+    if (clips(c, s->e, inner->index[inner->count - 1])) {
+        lx from, to, start;
+        struct loop_stmt *runs = open_runs(c, inner, along ? first : k0, along ? end : k_end, &from, &to, &start);
+        lx where = along ? lx_add(b, lx_mul(b, lx_sub(b, k, k0), lx_int(b, width)), lx_sub(b, start, first))
+                         : lx_add(b, lx_mul(b, lx_sub(b, start, k0), lx_int(b, width)), lx_sub(b, v, first));
+        pack_clipped(c, s->e, inner->index[inner->count - 1], from, to, mem, named(c, "where", lx_add(b, base, where)), along ? 1 : width);
+        if (runs)
+            close_loop(c, runs);
+    } else {
+        struct flat_loop loop = open_flat(c, inner, along ? first : k0, along ? end : k_end, along ? &v : &k);
         lx at = lx_add(b, base, lx_add(b, lx_mul(b, lx_sub(b, k, k0), lx_int(b, width)), lx_sub(b, v, first)));
         loop_store(b, here(c), mem, at, nest_value(&c->n, s->e));
-        close_flat(c, inner);
-        close_flat(c, outer);
+        close_flat(c, loop);
     }
+    close_flat(c, outer);
     if (!pad || (lx_is_int(count, &exact) && exact == width))
         return;
     struct loop_stmt *ks = open_loop(c, "k", lx_int(b, 0), depth, 1, LOOP_SERIAL, &k);

@@ -301,7 +301,7 @@ static struct scalar point(struct reference *r, int result, double *size)
 
 static struct tensor *random_tensor(struct ir_type t)
 {
-    int64_t dims[4];
+    int64_t dims[8];
     for (int d = 0; d < t.rank; d++)
         ir_dim_is_const(t.dims[d], &dims[d]);
     struct tensor *x = tensor_new(t.dtype, t.rank, dims);
@@ -318,6 +318,80 @@ static struct tensor *random_tensor(struct ir_type t)
     }
     return x;
 }
+
+/* Calls the function, whose arguments are the nest's four operands, and compares; frees the module. */
+static void check_nest(uint64_t seed, struct ir_module *m, struct ir_func *f, struct ir_op *op, bool floats_reduced)
+{
+    struct ir_nest *n = &op->nest;
+    struct ir_value **operands = op->operands;
+    int result_count = op->result_count;
+    int64_t points = 1;
+    f->result_count = result_count;
+    ir_region_yield(f->body, op->results, result_count);
+    ir_module_add_func(m, f);
+    for (int i = 0; i < n->pars; i++) {
+        int64_t x;
+        ir_dim_is_const(n->indices[i].extent, &x);
+        points *= x;
+    }
+    struct tensor *args[4], *got[2];
+    for (int i = 0; i < 4; i++)
+        args[i] = random_tensor(operands[i]->type);
+    struct eager *e = eager_new(m, 1);
+    cr_assert_eq(eager_call(e, f, args, got), 0, "%s", eager_error(e));
+    struct reference ref = {.op = op, .operands = args};
+    for (int i = 0; i < result_count; i++) {
+        const struct ir_nest_result *r = &n->results[i];
+        enum dtype t = op->results[i]->type.dtype;
+        int64_t count = tensor_elements(got[i]);
+        struct scalar *want = calloc((size_t)count + 1, sizeof *want);
+        double *size = calloc((size_t)count + 1, sizeof *size);
+        for (int64_t p = 0; p < count && r->base >= 0; p++)
+            want[p] = element(args[r->base], p);
+        for (int64_t p = 0; p < points; p++) {
+            int64_t rest = p, at = p;
+            double s;
+            for (int d = n->pars - 1; d >= 0; d--) {
+                int64_t x;
+                ir_dim_is_const(n->indices[d].extent, &x);
+                ref.index[d] = rest % x;
+                rest /= x;
+            }
+            struct scalar v = point(&ref, i, &s);
+            if (r->base >= 0) {
+                at = 0;
+                for (int d = 0; d < args[r->base]->rank; d++)
+                    at = at * args[r->base]->dims[d] + evaluate(&ref, r->target[d]).i;
+                if (r->combine == COMBINE_ADD)
+                    v.f += want[at].f, v.i = mx_add_i(v.i, want[at].i);
+            }
+            want[at] = wrap(t, v);
+            size[at] += s;
+        }
+        for (int64_t p = 0; p < count; p++) {
+            struct scalar g = element(got[i], p), w = want[p];
+            double tolerance = floats_reduced ? size[p] * (t == F16 ? 2e-3 : 2e-6) + fabs(w.f) * (t == F16 ? 2e-3 : 1e-5) : 0;
+            bool same = dtype_is_float(t) ? g.f == w.f || (isnan(g.f) && isnan(w.f)) || fabs(g.f - w.f) <= tolerance
+                                          : g.i == w.i;
+            if (!same) {
+                struct text text = {0};
+                ir_print(&text, m);
+                cr_assert_fail("seed %llu, result %d, element %lld: %.9g / %lld, expected %.9g / %lld\n%s",
+                               (unsigned long long)seed, i, (long long)p, g.f, (long long)g.i, w.f, (long long)w.i,
+                               text_string(&text));
+            }
+        }
+        free(want);
+        free(size);
+        tensor_free(got[i]);
+    }
+    for (int i = 0; i < 4; i++)
+        tensor_free(args[i]);
+    eager_free(e);
+    ir_module_free(m);
+    diag_free(&diag);
+}
+
 
 static void random_nest(uint64_t seed)
 {
@@ -343,7 +417,6 @@ static void random_nest(uint64_t seed)
     n->indices = ARENA_ARRAY(&m->arena, struct ir_nest_index, n->pars + n->reds);
     struct maker k = {m, 0, 4, operands, {0}};
     ir_dim extents[4];
-    int64_t points = 1;
     for (int i = 0; i < n->pars + n->reds; i++) {
         struct ir_nest_index *x = &n->indices[i];
         int size = sizes[pick(i < n->pars ? 7 : 6)];
@@ -351,7 +424,6 @@ static void random_nest(uint64_t seed)
         x->extent = ir_dim_const(m, size);
         if (i < n->pars) {
             extents[i] = x->extent;
-            points *= size;
         } else {
             k.indices = i;
             x->lo = ir_const_int(m, I64, pick(3) ? 0 : 1);
@@ -414,63 +486,68 @@ static void random_nest(uint64_t seed)
     f->result_count = result_count;
     ir_region_yield(f->body, op->results, result_count);
     ir_module_add_func(m, f);
+    check_nest(seed, m, f, op, floats_reduced);
+}
 
-    struct tensor *args[4], *got[2];
-    for (int i = 0; i < 4; i++)
-        args[i] = random_tensor(operands[i]->type);
-    struct eager *e = eager_new(m, 1);
-    cr_assert_eq(eager_call(e, f, args, got), 0, "%s", eager_error(e));
-    struct reference ref = {.op = op, .operands = args};
-    for (int i = 0; i < result_count; i++) {
-        const struct ir_nest_result *r = &n->results[i];
-        enum dtype t = op->results[i]->type.dtype;
-        int64_t count = tensor_elements(got[i]);
-        struct scalar *want = calloc((size_t)count + 1, sizeof *want);
-        double *size = calloc((size_t)count + 1, sizeof *size);
-        for (int64_t p = 0; p < count && r->base >= 0; p++)
-            want[p] = element(args[r->base], p);
-        for (int64_t p = 0; p < points; p++) {
-            int64_t rest = p, at = p;
-            double s;
-            for (int d = n->pars - 1; d >= 0; d--) {
-                int64_t x;
-                ir_dim_is_const(n->indices[d].extent, &x);
-                ref.index[d] = rest % x;
-                rest /= x;
-            }
-            struct scalar v = point(&ref, i, &s);
-            if (r->base >= 0) {
-                at = 0;
-                for (int d = 0; d < args[r->base]->rank; d++)
-                    at = at * args[r->base]->dims[d] + evaluate(&ref, r->target[d]).i;
-                if (r->combine == COMBINE_ADD)
-                    v.f += want[at].f, v.i = mx_add_i(v.i, want[at].i);
-            }
-            want[at] = wrap(t, v);
-            size[at] += s;
-        }
-        for (int64_t p = 0; p < count; p++) {
-            struct scalar g = element(got[i], p), w = want[p];
-            double tolerance = floats_reduced ? size[p] * (t == F16 ? 2e-3 : 2e-6) + fabs(w.f) * (t == F16 ? 2e-3 : 1e-5) : 0;
-            bool same = dtype_is_float(t) ? g.f == w.f || (isnan(g.f) && isnan(w.f)) || fabs(g.f - w.f) <= tolerance
-                                          : g.i == w.i;
-            if (!same) {
-                struct text text = {0};
-                ir_print(&text, m);
-                cr_assert_fail("seed %llu, result %d, element %lld: %.9g / %lld, expected %.9g / %lld\n%s",
-                               (unsigned long long)seed, i, (long long)p, g.f, (long long)g.i, w.f, (long long)w.i,
-                               text_string(&text));
-            }
-        }
-        free(want);
-        free(size);
-        tensor_free(got[i]);
+/* A sum of products whose factors hold random subsets of the indices, in random order, some shifted and guarded. */
+static void random_product(uint64_t seed)
+{
+    static const int sizes[] = {2, 3, 5, 8, 13, 20};
+    state = seed;
+    diag_init(&diag);
+    struct ir_module *m = ir_module_new(&diag, "product");
+    struct ir_func *f = ir_func_new(m, "f", (struct span){0});
+    struct ir_builder b = {.module = m, .func = f, .region = f->body};
+    struct ir_nest n = {.pars = 2 + pick(2), .reds = 1 + pick(2)};
+    int indices = n.pars + n.reds;
+    enum dtype t = pick(3) ? F32 : F64;
+    n.indices = ARENA_ARRAY(&m->arena, struct ir_nest_index, indices);
+    for (int i = 0; i < indices; i++) {
+        int size = pick(12) == 0 && i >= n.pars ? 300 : sizes[pick(6)];
+        n.indices[i] = (struct ir_nest_index){"i", ir_dim_const(m, size), ir_const_int(m, I64, 0), ir_const_int(m, I64, size)};
     }
-    for (int i = 0; i < 4; i++)
-        tensor_free(args[i]);
-    eager_free(e);
-    ir_module_free(m);
-    diag_free(&diag);
+    struct ir_value *operands[4];
+    ir_expr factor[2];
+    for (int o = 0; o < 2; o++) {
+        int order[8], rank = 0;
+        for (int i = 0; i < indices; i++)
+            if (i == o || (i > 1 && (i >= n.pars ? pick(6) > 0 : pick(2))))
+                order[rank++] = i;
+        for (int i = rank - 1; i > 0; i--) {
+            int j = pick(i + 1), x = order[i];
+            order[i] = order[j];
+            order[j] = x;
+        }
+        ir_dim dims[8];
+        ir_expr at[8];
+        for (int i = 0; i < rank; i++) {
+            dims[i] = n.indices[order[i]].extent;
+            at[i] = ir_index(m, order[i]);
+            if (pick(4) == 0)
+                at[i] = ir_fn2(m, FN_add, at[i], ir_const_int(m, I64, pick(5) - 2));
+        }
+        operands[o] = ir_region_arg(f->body, ir_type_make(m, t, rank, dims), "x");
+        factor[o] = ir_load(m, o, t, rank, at, ir_const_float(m, t, pick(2)));
+        if (pick(4) == 0)
+            factor[o] = ir_fn2(m, FN_max, factor[o], ir_const_float(m, t, 0));
+    }
+    operands[2] = operands[0];
+    operands[3] = operands[1];
+    for (int i = 2; i < 4; i++) /* four arguments, as check_nest wants them */
+        operands[i] = ir_region_arg(f->body, operands[i]->type, "unused");
+    struct ir_op *op = ir_op_new(&b, OP_nest, operands, 4, 0);
+    ir_dim extents[4];
+    for (int i = 0; i < n.pars; i++)
+        extents[i] = n.indices[i].extent;
+    n.acc_count = 1;
+    n.accs = ARENA_NEW(&m->arena, struct ir_acc);
+    n.accs[0] = (struct ir_acc){RED_SUM, ir_fn2(m, FN_mul, factor[0], factor[1])};
+    n.results = ARENA_NEW(&m->arena, struct ir_nest_result);
+    ir_expr acc = ir_acc(m, 0, t);
+    n.results[0] = (struct ir_nest_result){pick(2) ? acc : ir_fn2(m, FN_mul, acc, ir_const_float(m, t, 0.5)), -1, COMBINE_SET, NULL};
+    op->nest = n;
+    ir_op_result(op, ir_type_make(m, t, n.pars, extents));
+    check_nest(seed, m, f, op, true);
 }
 
 Test(eager, random_nests, .timeout = 300)
@@ -479,6 +556,8 @@ Test(eager, random_nests, .timeout = 300)
     uint64_t first = seed ? strtoull(seed, NULL, 10) : 1;
     for (int i = 0; i < (count ? atoi(count) : seed ? 1 : 1500); i++)
         random_nest(first + (uint64_t)i);
+    for (int i = 0; i < (count ? atoi(count) / 20 : seed ? 1 : 60); i++)
+        random_product(first + (uint64_t)i);
 }
 
 /* ---- matrix products and convolutions ------------------------------------------------------------------------------ */

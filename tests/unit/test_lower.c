@@ -237,7 +237,7 @@ static void check(const char *text, int64_t symbol_value) {
             int64_t n = tensor_elements(expected[i]);
             for (int64_t at = 0; at < n; at++)
                 scale = fmax(scale, isfinite(number(expected[i], at)) ? fabs(number(expected[i], at)) : 0);
-            double tolerance = expected[i]->dtype == F32 ? 2e-6 * scale : expected[i]->dtype == F64 ? 1e-13 * scale : dtype_is_float(expected[i]->dtype) ? 1 : 0;
+            double tolerance = expected[i]->dtype == F32 ? 1e-5 * scale : expected[i]->dtype == F64 ? 1e-12 * scale : dtype_is_float(expected[i]->dtype) ? 1 : 0;
             for (int64_t at = 0; at < n; at++) {
                 double a = number(got[i], at), b = number(expected[i], at);
                 cr_assert(a == b || fabs(a - b) <= tolerance || (isnan(a) && isnan(b)),
