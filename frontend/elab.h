@@ -252,6 +252,10 @@ struct elab {
     struct val result; /* of the innermost function body, once `return` was met */
     bool returned;
     const struct ast_fn *current_fn;
+    struct gradient_frame { /* gradients being elaborated: a call of the same function there has no gradient of its own */
+        struct gradient_frame *outer;
+        const struct ast_fn *fn;
+    } *gradients;
     struct scope *current_scope;
     /* init */
     bool silent; /* errors are not reported: trial evaluation */

@@ -192,7 +192,7 @@ static bool distribute(struct elab *e, const struct ast_param *params, int count
         }
         given[p] = &args[i];
     }
-    for (int i = 0; i < count; i++)
+    for (int i = 0; fine && i < count; i++)
         if (!given[i] && !params[i].initial) {
             struct diagnostic *d = elab_error(e, E_argument_missing, at, "%s needs the argument `%s`", what, params[i].name);
             elab_note(e, d, decl, "declared here");
@@ -369,7 +369,8 @@ static struct val run_body(struct elab *e, struct scope *s, const struct ast_fn 
 static struct val call_extern(struct elab *e, struct scope *s, struct elab_fn *f, struct span at);
 
 /* A kernel function or one with its own gradient: one operation holding its definition. */
-static struct val call_kernel(struct elab *e, struct scope *s, struct elab_fn *f, struct span at, const char *what) {
+static struct val call_kernel(struct elab *e, struct scope *s, struct elab_fn *f, bool own_gradient, struct span at,
+                              const char *what) {
     const struct ast_fn *fn = &f->decl->fn;
     struct ir_value *operands[64];
     int n = 0, params[64];
@@ -385,7 +386,7 @@ static struct val call_kernel(struct elab *e, struct scope *s, struct elab_fn *f
             return val_error;
         params[n++] = i;
     }
-    struct ir_op *op = ir_op_new(&e->b, OP_kernel, operands, n, fn->gradient ? 2 : 1);
+    struct ir_op *op = ir_op_new(&e->b, OP_kernel, operands, n, own_gradient ? 2 : 1);
     op->name = arena_strdup(&e->module->arena, f->name);
     op->kernel.tuned = fn->is_kernel;
     struct ir_builder saved = e->b;
@@ -409,9 +410,9 @@ static struct val call_kernel(struct elab *e, struct scope *s, struct elab_fn *f
     bool writes = false;
     for (int i = 0; i < frame.journal.n; i++)
         writes = writes || (frame.journal.at[i].cell->buffer && frame.journal.at[i].assigned);
-    if (fine && (writes || ((size_t)e->touched.n > touched && fn->gradient))) {
+    if (fine && (writes || ((size_t)e->touched.n > touched && own_gradient))) {
         struct diagnostic *d = elab_error(e, E_function_uses_buffers, at, "%s is %s and uses params or states", what,
-                                          fn->gradient ? "a function with its own gradient" : "a kernel function");
+                                          own_gradient ? "a function with its own gradient" : "a kernel function");
         elab_help(e, d, "pass them as arguments");
         fine = false;
     }
@@ -421,7 +422,7 @@ static struct val call_kernel(struct elab *e, struct scope *s, struct elab_fn *f
         for (int i = 0; i < count; i++)
             ir_op_result(op, results[i]->type);
     }
-    if (fine && fn->gradient) {
+    if (fine && own_gradient) {
         struct ir_region *g = op->regions[1];
         e->b.region = g;
         e->b.before = NULL;
@@ -454,7 +455,10 @@ static struct val call_kernel(struct elab *e, struct scope *s, struct elab_fn *f
             fine = false;
         } else {
             struct ast_fn body = {.body = fn->gradient};
+            struct gradient_frame gf = {.outer = e->gradients, .fn = fn};
+            e->gradients = &gf;
             struct val gv = run_body(e, gs, &body, fn->gradient_span, arena_printf(e->arena, "the gradient of %s", what));
+            e->gradients = gf.outer;
             int got = gv.kind == VAL_TUPLE ? gv.list->count : gv.kind == VAL_NONE ? 0 : 1, want = 0;
             for (int i = 0; i < n; i++)
                 want += dtype_is_float(operands[i]->type.dtype);
@@ -583,12 +587,15 @@ struct val elab_call_fn(struct elab *e, struct elab_fn *f, struct arg *args, int
         const struct instance *own = f->scope->instance;
         const char *dot = own && own->name ? strrchr(own->name, '.') : NULL;
         frame.hint = !own || strcmp(f->name, "forward") != 0 ? f->name : !own->name ? own->class_->name : dot && dot[1] > '9' ? dot + 1 : own->name;
-        bool one_operation = (fn->is_kernel || fn->gradient) && e->in_function && !in_notation(e);
+        bool own_gradient = fn->gradient != NULL;
+        for (const struct gradient_frame *g = e->gradients; g; g = g->outer)
+            own_gradient = own_gradient && g->fn != fn;
+        bool one_operation = (fn->is_kernel || own_gradient) && e->in_function && !in_notation(e);
         bool has_inout = false;
         for (int i = 0; i < fn->param_count; i++)
             has_inout = has_inout || fn->params[i].is_inout;
         if (one_operation && !has_inout)
-            v = call_kernel(e, s, f, at, what);
+            v = call_kernel(e, s, f, own_gradient, at, what);
         else if (f->header && !e->in_function)
             elab_error(e, E_not_static, at, "an extern function runs only in the program");
         else if (f->header)

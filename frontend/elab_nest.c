@@ -562,16 +562,6 @@ static void warn_stray_terms(struct elab *e, const struct ast_expr *x, ir_expr b
     }
 }
 
-/* mean: what the sum is divided by. */
-static ir_expr count_of(struct elab *e, int first, int last) {
-    ir_expr n = ir_const_int(e->module, I64, 1);
-    for (int i = first; i < last; i++) {
-        struct elab_index *x = &e->indices.at[i];
-        n = ir_fn2(e->module, FN_mul, n, ir_fn2(e->module, FN_sub, x->hi, x->lo));
-    }
-    return n;
-}
-
 /* Parallel stand-ins for outer index variables used by an inner nest. Reduction indices get the whole box of their
  * values as domain, where loads outside give 0. */
 static int *outer_pars(struct elab *e, const bool *used, int first, int *count, bool *wide, bool *any_wide) {
@@ -625,6 +615,27 @@ static struct val form_inner(struct elab *e, struct nest_spec *n, const bool *us
     l->base = v;
     l->at = at;
     return (struct val){.kind = VAL_LAZY, .lazy = l};
+}
+
+/* mean: what the sum is divided by. Where a bound uses another of the reduction's own indices, it is counted. */
+static ir_expr count_of(struct elab *e, const int *own, int count, const bool *used, int first, struct body *body, struct span at) {
+    struct arena scratch = {0};
+    struct used u = {.e = e, .index = used_indices(e, &scratch)};
+    ir_expr n = ir_const_int(e->module, I64, 1);
+    bool dependent = false;
+    for (int i = 0; i < count; i++) {
+        struct elab_index *x = &e->indices.at[own[i]];
+        ir_expr_walk(x->lo, note_index, &u);
+        ir_expr_walk(x->hi, note_index, &u);
+        n = ir_fn2(e->module, FN_mul, n, ir_fn2(e->module, FN_sub, x->hi, x->lo));
+    }
+    for (int i = 0; i < count; i++)
+        dependent = dependent || u.index[own[i]];
+    arena_free(&scratch);
+    if (!dependent)
+        return n;
+    struct nest_spec c = {.reds = own, .red_count = count, .op = RED_SUM, .body = ir_const_int(e->module, I64, 1), .span = at};
+    return elab_scalar(e, form_inner(e, &c, used, first, body), I64, at);
 }
 
 static bool is_identity(struct elab *e, ir_expr x, const int *pars, int count) {
@@ -726,7 +737,7 @@ struct val elab_comprehension(struct elab *e, struct scope *outer, const struct 
         if (half || mean) {
             ir_expr acc = ir_acc(e->module, 0, n.body->dtype);
             if (mean)
-                acc = ir_fn2(e->module, FN_div, acc, ir_cast(e->module, n.body->dtype, count_of(e, first, last)));
+                acc = ir_fn2(e->module, FN_div, acc, ir_cast(e->module, n.body->dtype, count_of(e, own_indices, own, used, first, body, x->span)));
             n.result = ir_cast(e->module, t, acc);
         }
         if (own == 0) { /* a run without indices: one iteration */

@@ -108,7 +108,7 @@ static void buffer_enter_loops(struct elab *e, struct cell *c, struct frame *f) 
         return;
     struct ir_value *outer = c->value.value;
     struct ir_value *arg = ir_region_arg(f->region, c->type, c->name);
-    arg->buffer_name = c->name;
+    arg->buffer_name = c->buffer->name;
     VEC_PUSH(e->arena, f->journal, (struct journal_entry){.cell = c, .before = val_tensor(outer), .arg = arg});
     c->value = val_tensor(arg);
 }
@@ -123,7 +123,7 @@ struct ir_value *buffer_value(struct elab *e, struct cell *c) {
             top.before = top.before->next;
         top.span = c->span;
         c->value = val_tensor(ir_build_read(&top, c->buffer));
-        c->value.value->buffer_name = c->name;
+        c->value.value->buffer_name = c->buffer->name;
         c->versions = 0;
         VEC_PUSH(e->arena, e->touched, c);
     }
@@ -157,7 +157,7 @@ void cell_write(struct elab *e, struct cell *c, struct val v) {
     }
     c->value = v;
     if (v.kind == VAL_TENSOR) {
-        v.value->buffer_name = c->name;
+        v.value->buffer_name = c->buffer ? c->buffer->name : c->name;
         v.value->version = ++c->versions;
     }
 }

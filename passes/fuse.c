@@ -248,17 +248,18 @@ static int nest_size(const struct ir_op *op) {
     return n;
 }
 
-/* Whether what op overwrites, as the next version of an operand, can still be overwritten in place. */
-static bool updates_in_place(const struct fuse *f, const struct ir_op *op) {
+/* Whether what op overwrites, as the next version of an operand, can still be overwritten in place. The versions are those
+ * made at order `at` or `other`: of the nests it is joined from. */
+static bool updates_in_place(const struct fuse *f, const struct ir_op *op, int at, int other) {
     for (int i = 0; i < op->result_count; i++) {
         int base = op->nest.results[i].base;
         if (base >= 0 && !inplace_allowed(op, i, op->operands[base], f->root))
             return false;
     }
-    int at = order_of(f, op);
     for (int k = 0; k < op->operand_count; k++) {
         const struct ir_value *x = op->operands[k];
-        if (f->writer[f->root[x->id]] != at || nest_is_base(op, k))
+        int w = f->writer[f->root[x->id]];
+        if ((w != at && w != other) || nest_is_base(op, k))
             continue;
         bool found = false;
         for (int i = 0; i < op->result_count && !found; i++)
@@ -491,7 +492,7 @@ static bool inline_slot(struct fuse *f, struct ir_op *op, int slot) {
                 return false;
     }
     struct snapshot before = save(op);
-    bool contraction = nest_is_contraction(op), was_in_place = updates_in_place(f, op);
+    bool contraction = nest_is_contraction(op), was_in_place = updates_in_place(f, op, order_of(f, op), -1);
     int *slots = ARENA_ARRAY(&f->arena, int, p->operand_count + 1), had = quotients(op);
     nest_add_operands(op, p, slots);
     ir_expr moved = nest_subst(m, body, NULL, slots, 0, false);
@@ -505,7 +506,7 @@ static bool inline_slot(struct fuse *f, struct ir_op *op, int slot) {
         nest_map(op, simplify_expr, op);
     bool bad = !moved || nest_loads_slot(op, slot) || (view && quotients(op) > had + bodys) ||
                (contraction && (!nest_is_contraction(op) || !affine_loads(m, op))) ||
-               (was_in_place && !updates_in_place(f, op));
+               (was_in_place && !updates_in_place(f, op, order_of(f, op), -1));
     if (bad) {
         restore(op, &before);
         return false;
@@ -584,7 +585,12 @@ static void append(struct fuse *f, struct ir_op *op, struct ir_op *p, const int 
 }
 
 /* The joined operation takes over its values and place; the other goes. */
-static void settle(struct fuse *f, struct ir_op *op, struct ir_op *gone, int order, struct ir_op *place) {
+static void settle(struct fuse *f, struct ir_op *op, int before, struct ir_op *gone, int other, int order, struct ir_op *place) {
+    for (int i = 0; i < op->operand_count; i++) { /* what either of them writes over, the joined one does */
+        int *w = &f->writer[f->root[op->operands[i]->id]];
+        if (*w == before || *w == other)
+            *w = order;
+    }
     for (int i = 0; i < op->result_count; i++) {
         op->results[i]->op = op;
         op->results[i]->index = i;
@@ -657,7 +663,7 @@ static bool join_producer(struct fuse *f, struct ir_op *op, int slot) {
     if (!sink && !may_hoist(f, op, above, p))
         return false;
     struct snapshot before = save(op);
-    bool was_in_place = updates_in_place(f, op) && updates_in_place(f, p);
+    bool was_in_place = updates_in_place(f, op, at, -1) && updates_in_place(f, p, above, -1);
     int *slots = ARENA_ARRAY(&f->arena, int, p->operand_count + 1);
     nest_add_operands(op, p, slots);
     for (int i = op->operand_count - 1; i >= 0; i--)
@@ -669,11 +675,11 @@ static bool join_producer(struct fuse *f, struct ir_op *op, int slot) {
     for (int i = op->operand_count - 1; i >= 0; i--)
         if (op->operands[i]->op == p)
             nest_drop_slot(op, i);
-    if ((was_in_place && !updates_in_place(f, op)) || (contraction && !nest_is_contraction(op))) {
+    if ((was_in_place && !updates_in_place(f, op, at, above)) || (contraction && !nest_is_contraction(op))) {
         restore(op, &before);
         return false;
     }
-    settle(f, op, p, sink ? at : above, sink ? op : p);
+    settle(f, op, at, p, above, sink ? at : above, sink ? op : p);
     return true;
 }
 
@@ -756,17 +762,17 @@ static bool join_siblings(struct fuse *f, struct ir_op *a, struct ir_op *b) {
     if (!sink && !may_hoist(f, b, above, a))
         return false;
     struct snapshot before = save(b);
-    bool was_in_place = updates_in_place(f, a) && updates_in_place(f, b), keep[64];
+    bool was_in_place = updates_in_place(f, a, above, -1) && updates_in_place(f, b, at, -1), keep[64];
     for (int i = 0; i < 64; i++)
         keep[i] = true;
     int *slots = ARENA_ARRAY(&f->arena, int, a->operand_count + 1);
     nest_add_operands(b, a, slots);
     append(f, b, a, slots, true, keep);
-    if (was_in_place && !updates_in_place(f, b)) {
+    if (was_in_place && !updates_in_place(f, b, at, above)) {
         restore(b, &before);
         return false;
     }
-    settle(f, b, a, sink ? at : above, sink ? b : a);
+    settle(f, b, at, a, above, sink ? at : above, sink ? b : a);
     return true;
 }
 

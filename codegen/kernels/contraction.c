@@ -121,7 +121,8 @@ static double cost(struct contraction *c, const struct side *rows, const struct 
     bool unit = cols->e->kind == X_LOAD && nest_stride(c->l, cols->e, cols->group->index[cols->group->count - 1], &stride) && stride == 1;
     double total = r * padded / c->lanes * k;
     total += v * k * (unit ? (cols->e->guarded ? 1.0 : 0.2) : 1.2);
-    total += is_in_place(c, rows, &unused) ? 0 : r * k * 1.2;
+    /* Packed rows are held for the whole depth, so windows, which repeat their input, had better be columns. */
+    total += is_in_place(c, rows, &unused) ? 0 : r * k * (rows->e->kind == X_LOAD && !rows->e->guarded ? 1.2 : 4.0);
     total += natural(c, cols->group) ? 0 : r * v * 1.5;
     return total;
 }
@@ -369,10 +370,15 @@ static void pack(struct contraction *c, const struct side *s, lx first, lx count
     struct loop_builder *b = c->b;
     int64_t stride = 0, exact;
     const struct group *g = s->group;
-    bool along = s->e->kind != X_LOAD || (nest_stride(c->l, s->e, g->index[g->count - 1], &stride) && stride == 1);
-    int64_t k_stride = 0;
-    if (!along && (s->e->kind != X_LOAD || !nest_stride(c->l, s->e, c->k.index[c->k.count - 1], &k_stride) || k_stride != 1))
-        along = true;
+    /* The inner loop runs along what is contiguous in the source; if both are, along the longer run. */
+    int last = g->index[g->count - 1], last_k = c->k.index[c->k.count - 1];
+    bool along = true;
+    if (s->e->kind == X_LOAD) {
+        bool unit = nest_stride(c->l, s->e, last, &stride) && stride == 1;
+        int64_t k_stride = 0;
+        bool k_unit = nest_stride(c->l, s->e, last_k, &k_stride) && k_stride == 1;
+        along = !k_unit || (unit && ir_dim_upper(c->nest->indices[last].extent) >= ir_dim_upper(c->nest->indices[last_k].extent));
+    }
     lx v, k, end = named(c, "end", lx_add(b, first, count)), k_end = named(c, "k_end", lx_add(b, k0, depth));
     const struct group *inner = along ? g : &c->k;
     struct flat_loop outer = open_flat(c, along ? &c->k : g, along ? k0 : first, along ? k_end : end, along ? &k : &v);

@@ -503,3 +503,31 @@ Test(gradient, errors) {
                       "%2: f64 = nest(%0, %1) [] {\n %2 = mul(%0[], %1[])\n }\n"
                       "%7: f64 = grad(%2, %0) wrt [@w]\n write(%1) @w\n return %7\n}\n" INIT, E_grad_two_versions);
 }
+
+/* Sums of f16 accumulate in f32 and round once; the gradient of a buffer is that of the version read. */
+Test(gradient, short_floats_and_buffers) {
+    struct diag d;
+    struct ir_module *m = parse(&d, HEAD "param @w: f16[3, 4]\n"
+        "export func f(x = %0: f16[2, 3]) -> (l, p) {\n%1.w @w#0: f16[3, 4] = read @w\n"
+        "%2: f16[2, 4] = nest(%0, %1) [i < 2, j < 4] {\n reduce k < 3\n acc0 = sum f32(mul(%0[i, k], %1[k, j]))\n"
+        " %2 = f16(acc0)\n }\n"
+        "%3: f32 = nest(%2) [] {\n reduce i < 2\n reduce j < 4\n acc0 = sum f32(%2[i, j])\n %3 = acc0\n }\n"
+        "%4.w @w#1: f16[3, 4] = nest(%1) [i < 3, j < 4] {\n %4 = add(%1[i, j], 1:f16)\n }\n"
+        "%5: f16[3, 4], %6: f16[2, 3] = grad(%3, %4, %0) wrt [@w, _]\n"
+        "%7: f16[3, 4] = nest(%4, %5) [i < 3, j < 4] {\n %7 = sub(%4[i, j], %5[i, j])\n }\n"
+        "write(%7) @w\n return %3, %6\n}\n" INIT);
+    verify(m, "parsing");
+    cr_assert(differentiate_func(m->funcs[0]));
+    verify(m, "differentiate");
+    struct compile_options options = {.name = "t"};
+    struct pass_context c = {.module = m, .diag = &d, .options = &options};
+    pass_simplify(&c);
+    verify(m, "simplify");
+    struct text t = {0};
+    ir_print_func(&t, m->funcs[0]);
+    /* dw sums over the rows of x, in f32 */
+    cr_assert_not_null(strstr(text_string(&t), "[c0 < 3, c1 < 4] {\n        reduce i < 2\n        acc0 = sum f32("), "%s", text_string(&t));
+    text_free(&t);
+    ir_module_free(m);
+    diag_free(&d);
+}

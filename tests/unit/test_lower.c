@@ -407,3 +407,17 @@ Test(lower, ragged_bounds_and_slices_found_at_run_time) {
           "    %4.m: f32[20] = nest(%0.x) [i < 20] {\n        reduce k in 0 .. add(i, 1) < 20\n        acc0 = max %0.x[0, k]\n        %4.m = acc0\n    }\n"
           "    return %3.y, %4.m\n}\n", 11);
 }
+
+Test(lower, large_products_in_tasks) {
+    check("module \"t\"\n"
+          "export func f[N in 1 .. 16](x = %0.x: f32[N, 3, 30, 30], w = %1.w: f32[16, 3, 5, 5], a = %2.a: f32[64, 300], b = %3.b: f32[400, 300]) -> (y, z, u) {\n"
+          "    %4.y: f32[N, 16, 13, 13] = nest(%0.x, %1.w) [n < N, o < 16, h < 13, v < 13] {\n"
+          "        reduce c < 3\n        reduce p < 5\n        reduce q < 5\n"
+          "        acc0 = sum mul(%0.x[n, c, add(mul(h, 2), p), add(mul(v, 2), q)], %1.w[o, c, p, q])\n"
+          "        %4.y = tanh(acc0)\n    }\n"
+          "    %5.z: f32[64, 400] = nest(%2.a, %3.b) [i < 64, j < 400] {\n"
+          "        reduce k < 300\n        acc0 = sum mul(%2.a[i, k], %3.b[j, k])\n        %5.z = acc0\n    }\n"
+          "    %6.u: f32[400, 64] = nest(%2.a, %3.b) [j < 400, i < 64] {\n"
+          "        reduce k < 300\n        acc0 = sum mul(%2.a[i, k], %3.b[j, k])\n        %6.u = mul(acc0, 0.5)\n    }\n"
+          "    return %4.y, %5.z, %6.u\n}\n", 15);
+}

@@ -64,7 +64,7 @@ Test(runtime_files, damaged_npy) {
         cr_assert(strstr(why.text, "b.npy"));
     }
     srand(7);
-    for (int i = 0; i < 2000; i++) {
+    for (int i = 0; i < 500; i++) {
         char saved = text[i % 80];
         text[i % 80] = (char)rand();
         write_bytes("b.npy", text, n);
@@ -277,7 +277,7 @@ Test(runtime_files, checkpoint_damage) {
     }
     unsigned seed = 11;
     srand(seed);
-    for (int i = 0; i < 5000; i++) {
+    for (int i = 0; i < 1000; i++) {
         size_t at = (size_t)rand() % (n - 32);
         char saved = text[at];
         text[at] = (char)rand();
