@@ -13,7 +13,9 @@ int check_command(int argc, char **argv) {
     for (int i = 0; i < o.inputs.n; i++) {
         struct pipeline p;
         o.compile.name = "model";
-        bool ok = pipeline_load(&p, &o, o.inputs.at[i]);
+        /* The rules of gradients are checked where gradients are made. */
+        o.compile.stop_after = "differentiate";
+        bool ok = pipeline_load(&p, &o, o.inputs.at[i]) && pipeline_passes(&p);
         print_diagnostics(&o, &p.diag);
         if (!ok || p.diag.errors)
             status = EXIT_MODEL;

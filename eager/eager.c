@@ -11,8 +11,7 @@ enum { POOL_LIMIT = 1 << 28, POOL_CLASSES = 64 }; /* bytes kept for reuse */
 
 /* ---- memory: blocks of powers of two and three quarters of them, kept for reuse ---- */
 
-static int size_class(size_t bytes, size_t *rounded)
-{
+static int size_class(size_t bytes, size_t *rounded) {
     int c = 0;
     size_t n = 64;
     for (; n < bytes && c < POOL_CLASSES - 1; c++)
@@ -21,8 +20,7 @@ static int size_class(size_t bytes, size_t *rounded)
     return c;
 }
 
-struct mem *mem_new(struct eager *e, size_t bytes)
-{
+struct mem *mem_new(struct eager *e, size_t bytes) {
     size_t rounded;
     int c = size_class(bytes, &rounded);
     struct mem *m = e->pool[c];
@@ -46,8 +44,7 @@ struct mem *mem_new(struct eager *e, size_t bytes)
     return m;
 }
 
-struct mem *mem_borrow(struct eager *e, const void *data, size_t bytes)
-{
+struct mem *mem_borrow(struct eager *e, const void *data, size_t bytes) {
     struct mem *m = calloc(1, sizeof *m);
     m->refs = 1;
     m->borrowed = true;
@@ -56,15 +53,13 @@ struct mem *mem_borrow(struct eager *e, const void *data, size_t bytes)
     return m;
 }
 
-struct mem *mem_keep(struct mem *m)
-{
+struct mem *mem_keep(struct mem *m) {
     if (m)
         m->refs++;
     return m;
 }
 
-void mem_drop(struct eager *e, struct mem *m)
-{
+void mem_drop(struct eager *e, struct mem *m) {
     if (!m || --m->refs > 0)
         return;
     if (m->borrowed) {
@@ -83,8 +78,7 @@ void mem_drop(struct eager *e, struct mem *m)
     free(m);
 }
 
-int eager_fail(struct eager *e, const char *format, ...)
-{
+int eager_fail(struct eager *e, const char *format, ...) {
     va_list args;
     text_free(&e->error);
     e->error = (struct text){0};
@@ -96,14 +90,12 @@ int eager_fail(struct eager *e, const char *format, ...)
 
 /* ---- instances ---- */
 
-static void count_func(struct eager *e, struct ir_func *f)
-{
+static void count_func(struct eager *e, struct ir_func *f) {
     if (f)
         eager_prepare(e, &e->funcs[e->func_count++], f);
 }
 
-static struct eager_func *find_func(struct eager *e, const struct ir_func *f)
-{
+static struct eager_func *find_func(struct eager *e, const struct ir_func *f) {
     for (int i = 0; i < e->func_count; i++)
         if (e->funcs[i].func == f)
             return &e->funcs[i];
@@ -112,8 +104,7 @@ static struct eager_func *find_func(struct eager *e, const struct ir_func *f)
 
 static int call(struct eager *e, struct eager_func *f, struct tensor **args, struct tensor **results);
 
-static void commit(struct eager *e)
-{
+static void commit(struct eager *e) {
     for (int i = 0; i < e->module->buffer_count; i++) {
         if (!e->pending[i])
             continue;
@@ -132,8 +123,7 @@ static void commit(struct eager *e)
     }
 }
 
-struct eager *eager_new_why(struct ir_module *m, uint64_t seed, struct text *why)
-{
+struct eager *eager_new_why(struct ir_module *m, uint64_t seed, struct text *why) {
     for (int i = -1; i < m->func_count; i++) {
         struct ir_func *f = i < 0 ? m->init : m->funcs[i];
         if (f && !differentiate_func(f))
@@ -176,13 +166,11 @@ failed:
     return NULL;
 }
 
-struct eager *eager_new(struct ir_module *m, uint64_t seed)
-{
+struct eager *eager_new(struct ir_module *m, uint64_t seed) {
     return eager_new_why(m, seed, NULL);
 }
 
-void eager_free(struct eager *e)
-{
+void eager_free(struct eager *e) {
     if (!e)
         return;
     for (int i = 0; i < e->func_count; i++)
@@ -204,39 +192,33 @@ void eager_free(struct eager *e)
     free(e);
 }
 
-const char *eager_error(const struct eager *e)
-{
+const char *eager_error(const struct eager *e) {
     return e ? text_string(&e->error) : "the instance could not be made";
 }
 
-struct tensor *eager_buffer(struct eager *e, const char *name)
-{
+struct tensor *eager_buffer(struct eager *e, const char *name) {
     for (int i = 0; i < e->module->buffer_count; i++)
         if (strcmp(e->module->buffers[i]->name, name) == 0)
             return e->tensors[i];
     return NULL;
 }
 
-uint64_t *eager_calls(struct eager *e)
-{
+uint64_t *eager_calls(struct eager *e) {
     return &e->calls;
 }
 
-void eager_set_log(struct eager *e, void (*log)(void *, const char *), void *context)
-{
+void eager_set_log(struct eager *e, void (*log)(void *, const char *), void *context) {
     e->log = log;
     e->log_context = context;
 }
 
-void eager_set_extern_library(struct eager *e, const char *path)
-{
+void eager_set_extern_library(struct eager *e, const char *path) {
     eager_extern_close(e);
     free(e->library);
     e->library = path ? strdup(path) : NULL;
 }
 
-int eager_reset(struct eager *e, bool states_only)
-{
+int eager_reset(struct eager *e, bool states_only) {
     struct ir_module *m = e->module;
     struct mem **old = calloc((size_t)m->buffer_count + 1, sizeof *old);
     for (int i = 0; i < m->buffer_count && states_only; i++)
@@ -262,8 +244,7 @@ struct unbound {
     int count;
 };
 
-static void count_unbound(const struct ir_symbol *s, void *context)
-{
+static void count_unbound(const struct ir_symbol *s, void *context) {
     struct unbound *u = context;
     if (s->func == u->func && !s->op && !u->bound[s->id] && s != u->symbol) {
         u->symbol = s;
@@ -272,8 +253,7 @@ static void count_unbound(const struct ir_symbol *s, void *context)
 }
 
 /* Dimensions that arguments bind: each extent with one unknown symbol, linear in it, gives its value. */
-static int bind_symbols(struct eager *e, const struct ir_func *f, struct tensor **args)
-{
+static int bind_symbols(struct eager *e, const struct ir_func *f, struct tensor **args) {
     struct ir_module *m = e->module;
     bool *bound = calloc((size_t)m->symbol_count + 1, 1), changed = true;
     int status = 0;
@@ -305,13 +285,13 @@ static int bind_symbols(struct eager *e, const struct ir_func *f, struct tensor 
     return status;
 }
 
-static int check_args(struct eager *e, const struct ir_func *f, struct tensor **args)
-{
+static int check_args(struct eager *e, const struct ir_func *f, struct tensor **args) {
     for (int i = 0; i < f->body->arg_count; i++) {
         struct ir_type t = f->body->args[i]->type;
         const char *name = f->arg_names && f->arg_names[i] ? f->arg_names[i] : "argument";
         if (args[i]->dtype != t.dtype)
-            return eager_fail(e, "%s: %s is %s, expected %s", f->name, name, dtype_name(args[i]->dtype), dtype_name(t.dtype));
+            return eager_fail(e, "%s: %s is %s, expected %s", f->name, name, dtype_name(args[i]->dtype),
+                              dtype_name(t.dtype));
         if (args[i]->rank != t.rank)
             return eager_fail(e, "%s: %s has %d dimensions, expected %d", f->name, name, args[i]->rank, t.rank);
     }
@@ -330,8 +310,7 @@ static int check_args(struct eager *e, const struct ir_func *f, struct tensor **
     return 0;
 }
 
-static int call(struct eager *e, struct eager_func *f, struct tensor **args, struct tensor **results)
-{
+static int call(struct eager *e, struct eager_func *f, struct tensor **args, struct tensor **results) {
     const struct ir_func *func = f->func;
     struct ir_region *body = func->body;
     int n = func->value_count, status = 0, inouts = func->result_count;
@@ -391,8 +370,7 @@ static int call(struct eager *e, struct eager_func *f, struct tensor **args, str
     return status;
 }
 
-int eager_call(struct eager *e, const struct ir_func *f, struct tensor **args, struct tensor **results)
-{
+int eager_call(struct eager *e, const struct ir_func *f, struct tensor **args, struct tensor **results) {
     struct eager_func *prepared = find_func(e, f);
     return prepared ? call(e, prepared, args, results) : eager_fail(e, "%s: no such function", f->name);
 }

@@ -1,5 +1,5 @@
-/* Eager execution: the evaluator of the IR, operation by operation as elaboration recorded them (after `grad` was expanded).
- * The reference every backend is held to: no fusion, no planning, no reordering. */
+/* Eager execution: the evaluator of the IR, operation by operation as elaboration recorded them (after `grad` was
+ * expanded). The reference every backend is held to: no fusion, no planning, no reordering. */
 #ifndef MXCC_EAGER_EAGER_H
 #define MXCC_EAGER_EAGER_H
 
@@ -18,7 +18,8 @@ void tensor_free(struct tensor *t);
 
 /* An instance of a module: its buffers, seed and call counter. */
 struct eager;
-struct eager *eager_new(struct ir_module *m, uint64_t seed); /* runs init; NULL after an error (eager_error of NULL …) */
+/* Runs init; NULL after an error. */
+struct eager *eager_new(struct ir_module *m, uint64_t seed);
 /* The same; appends the message to `why` (may be NULL) when it fails. */
 struct eager *eager_new_why(struct ir_module *m, uint64_t seed, struct text *why);
 void eager_free(struct eager *e);
@@ -32,8 +33,8 @@ int eager_reset(struct eager *e, bool states_only);
 void eager_set_log(struct eager *e, void (*log)(void *, const char *), void *context); /* print(); default stdout */
 
 /* Calls an exported function. args in order (dims and dtypes are checked against the signature, symbols are bound from
- * them); results are new tensors in order, inout arguments are changed in place. 0, or a status (1: bad argument or failed check)
- * with the buffers as before the call. */
+ * them); results are new tensors in order, inout arguments are changed in place. 0, or a status (1: bad argument or
+ * failed check) with the buffers as before the call. */
 int eager_call(struct eager *e, const struct ir_func *f, struct tensor **args, struct tensor **results);
 
 /* Random bits: as ir/scalar_math.h specifies. The call counter counts successful calls of functions that draw. */

@@ -21,7 +21,7 @@ struct step {
     int release_count;
     struct code **regions;
     struct nest_plan *plan; /* of the last dimensions seen */
-    bool *base_free;        /* of a nest, by result: no load reads the version it starts from, nor does another result */
+    bool *base_free; /* of a nest, by result: no load reads the version it starts from, nor does another result */
 };
 struct code {
     struct ir_region *region;

@@ -4,8 +4,7 @@
 
 #include "eager/eager_internal.h"
 
-int64_t eager_dims(const struct eager *e, struct ir_type t, int64_t *dims)
-{
+int64_t eager_dims(const struct eager *e, struct ir_type t, int64_t *dims) {
     int64_t n = 1;
     for (int i = 0; i < t.rank; i++) {
         int64_t d = ir_dim_eval(t.dims[i], e->symbols);
@@ -17,25 +16,21 @@ int64_t eager_dims(const struct eager *e, struct ir_type t, int64_t *dims)
     return n;
 }
 
-static size_t type_bytes(const struct eager *e, struct ir_type t)
-{
+static size_t type_bytes(const struct eager *e, struct ir_type t) {
     return (size_t)(eager_dims(e, t, NULL) * dtype_size(t.dtype));
 }
 
-static struct mem *value_of(const struct eager *e, const struct ir_value *v)
-{
+static struct mem *value_of(const struct eager *e, const struct ir_value *v) {
     return e->values[v->id];
 }
 
 /* Takes over the reference. */
-static void set_value(struct eager *e, const struct ir_value *v, struct mem *m)
-{
+static void set_value(struct eager *e, const struct ir_value *v, struct mem *m) {
     mem_drop(e, e->values[v->id]);
     e->values[v->id] = m;
 }
 
-static int64_t integer_of(const struct eager *e, const struct ir_value *v)
-{
+static int64_t integer_of(const struct eager *e, const struct ir_value *v) {
     int64_t r[1];
     if (v->type.dtype == BOOL)
         return *(const uint8_t *)value_of(e, v)->data;
@@ -44,8 +39,7 @@ static int64_t integer_of(const struct eager *e, const struct ir_value *v)
 }
 
 /* The operand's only reference is this one and this operation its last use: its storage may be taken. */
-static bool may_take(const struct eager *e, const struct step *s, int operand)
-{
+static bool may_take(const struct eager *e, const struct step *s, int operand) {
     const struct ir_value *v = s->op->operands[operand];
     const struct mem *m = value_of(e, v);
     if (m->refs != 1 || m->borrowed)
@@ -59,8 +53,7 @@ static bool may_take(const struct eager *e, const struct step *s, int operand)
     return false;
 }
 
-static struct mem *take_or_keep(struct eager *e, const struct step *s, int operand)
-{
+static struct mem *take_or_keep(struct eager *e, const struct step *s, int operand) {
     const struct ir_value *v = s->op->operands[operand];
     struct mem *m = value_of(e, v);
     if (!may_take(e, s, operand))
@@ -70,8 +63,7 @@ static struct mem *take_or_keep(struct eager *e, const struct step *s, int opera
 }
 
 /* The region's yields, each with a reference, and its values dropped. */
-static void finish_region(struct eager *e, const struct code *c, struct mem **yields)
-{
+static void finish_region(struct eager *e, const struct code *c, struct mem **yields) {
     for (int i = 0; i < c->region->yield_count; i++)
         yields[i] = mem_keep(value_of(e, c->region->yields[i]));
     for (int i = 0; i < c->cleanup_count; i++) {
@@ -80,16 +72,14 @@ static void finish_region(struct eager *e, const struct code *c, struct mem **yi
     }
 }
 
-static void drop_all(struct eager *e, struct mem **m, int n)
-{
+static void drop_all(struct eager *e, struct mem **m, int n) {
     for (int i = 0; i < n; i++)
         mem_drop(e, m[i]);
 }
 
 /* ---- control flow ---- */
 
-static int run_inline(struct eager *e, struct step *s, struct code *c)
-{
+static int run_inline(struct eager *e, struct step *s, struct code *c) {
     struct ir_op *op = s->op;
     for (int i = 0; i < c->region->arg_count; i++)
         set_value(e, c->region->args[i], mem_keep(value_of(e, op->operands[i])));
@@ -106,13 +96,11 @@ static int run_inline(struct eager *e, struct step *s, struct code *c)
     return 0;
 }
 
-static int too_many_trips(struct eager *e, int64_t limit)
-{
+static int too_many_trips(struct eager *e, int64_t limit) {
     return eager_fail(e, "loop exceeds its limit of %lld trips", (long long)limit);
 }
 
-static int run_for(struct eager *e, struct step *s)
-{
+static int run_for(struct eager *e, struct step *s) {
     struct ir_op *op = s->op;
     struct code *c = s->regions[0];
     int64_t lo = integer_of(e, op->operands[0]), hi = integer_of(e, op->operands[1]);
@@ -147,8 +135,7 @@ static int run_for(struct eager *e, struct step *s)
     return status;
 }
 
-static int run_while(struct eager *e, struct step *s)
-{
+static int run_while(struct eager *e, struct step *s) {
     struct ir_op *op = s->op;
     struct code *condition = s->regions[0], *body = s->regions[1];
     int n = op->operand_count, status = 0;
@@ -191,8 +178,7 @@ static int run_while(struct eager *e, struct step *s)
 
 /* ---- nests ---- */
 
-static int run_nest(struct eager *e, struct step *s)
-{
+static int run_nest(struct eager *e, struct step *s) {
     struct ir_op *op = s->op;
     if (s->plan && !nest_plan_fits(s->plan, e->symbols)) {
         nest_plan_free(s->plan);
@@ -204,7 +190,8 @@ static int run_nest(struct eager *e, struct step *s)
         return eager_fail(e, "out of memory");
     const void *operand_few[16];
     void *result_few[16];
-    const void **operands = op->operand_count <= 16 ? operand_few : malloc(sizeof *operands * (size_t)op->operand_count);
+    const void **operands =
+        op->operand_count <= 16 ? operand_few : malloc(sizeof *operands * (size_t)op->operand_count);
     void **results = op->result_count <= 16 ? result_few : malloc(sizeof *results * (size_t)op->result_count);
     struct mem **made = calloc((size_t)op->result_count + 1, sizeof *made);
     int status = 0;
@@ -244,19 +231,17 @@ static int run_nest(struct eager *e, struct step *s)
 
 /* ---- the rest ---- */
 
-static int run_dim(struct eager *e, struct ir_op *op)
-{
+static int run_dim(struct eager *e, struct ir_op *op) {
     const struct ir_symbol *s = op->dim.symbol;
     int64_t v = integer_of(e, op->operands[0]);
     if (v < s->lo || v > s->hi)
-        return eager_fail(e, "dimension %s is %lld, which is not in %lld .. %lld", s->name, (long long)v, (long long)s->lo,
-                          (long long)s->hi);
+        return eager_fail(e, "dimension %s is %lld, which is not in %lld .. %lld", s->name, (long long)v,
+                          (long long)s->lo, (long long)s->hi);
     e->symbols[s->id] = v;
     return 0;
 }
 
-static int run_step(struct eager *e, struct step *s)
-{
+static int run_step(struct eager *e, struct step *s) {
     struct ir_op *op = s->op;
     switch (op->code) {
     case OP_nest: return run_nest(e, s);
@@ -292,8 +277,7 @@ static int run_step(struct eager *e, struct step *s)
     }
 }
 
-int eager_run_code(struct eager *e, struct code *c)
-{
+int eager_run_code(struct eager *e, struct code *c) {
     for (int i = 0; i < c->step_count; i++) {
         struct step *s = &c->steps[i];
         int status = run_step(e, s);

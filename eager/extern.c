@@ -12,16 +12,14 @@
 #endif
 #endif
 
-void eager_extern_close(struct eager *e)
-{
+void eager_extern_close(struct eager *e) {
     if (e->library_handle)
         dlclose(e->library_handle);
     e->library_handle = NULL;
 }
 
 #ifdef HAVE_FFI
-static ffi_type *scalar_type(enum dtype t)
-{
+static ffi_type *scalar_type(enum dtype t) {
     switch (t) {
     case F64: return &ffi_type_double;
     case F32: return &ffi_type_float;
@@ -38,8 +36,7 @@ static ffi_type *scalar_type(enum dtype t)
     }
 }
 
-int eager_extern(struct eager *e, const struct ir_op *op)
-{
+int eager_extern(struct eager *e, const struct ir_op *op) {
     const char *path = e->library ? e->library : getenv("MXCC_EXTERN_LIBRARY");
     if (!path)
         return eager_fail(e, "%s is a C function: name the shared library that has it (MXCC_EXTERN_LIBRARY=PATH)",
@@ -73,7 +70,12 @@ int eager_extern(struct eager *e, const struct ir_op *op)
         values[i] = by_value ? pointers[i] : (void *)&pointers[i];
     }
     ffi_cif cif;
-    union { ffi_arg word; double d; float f; int64_t i; } back;
+    union {
+        ffi_arg word;
+        double d;
+        float f;
+        int64_t i;
+    } back;
     memset(&back, 0, sizeof back);
     bool returns = op->external.returns;
     ffi_type *type = returns ? scalar_type(op->results[0]->type.dtype) : &ffi_type_void;
@@ -87,8 +89,10 @@ int eager_extern(struct eager *e, const struct ir_op *op)
             case F32: memcpy(e->values[op->results[0]->id]->data, &back.f, 4); break;
             default: {
                 uint64_t word = (uint64_t)back.word;
-                vec_store(op->results[0]->type.dtype == BOOL ? U8 : dtype_size(op->results[0]->type.dtype) == 2 ? U16
-                          : op->results[0]->type.dtype, e->values[op->results[0]->id]->data, 0, &word, 1);
+                vec_store(op->results[0]->type.dtype == BOOL            ? U8
+                          : dtype_size(op->results[0]->type.dtype) == 2 ? U16
+                                                                        : op->results[0]->type.dtype,
+                          e->values[op->results[0]->id]->data, 0, &word, 1);
             }
             }
         free(types);
@@ -104,8 +108,7 @@ out:
     return 1;
 }
 #else
-int eager_extern(struct eager *e, const struct ir_op *op)
-{
+int eager_extern(struct eager *e, const struct ir_op *op) {
     return eager_fail(e, "%s is a C function, and this mxcc was built without libffi", op->external.symbol);
 }
 #endif

@@ -1,7 +1,8 @@
-/* Accumulators that are matrix products in disguise: sum over the reduction indices of A * B, where some parallel indices
- * occur in A only (rows) and some in B only (columns); parallel indices in both are batches. That covers products,
- * convolutions and both of their gradients. Blocks of the factors are evaluated by kerns, whatever their expressions are
- * (guards and gathers included), into panels, and a register tile runs over the panels (Goto and van de Geijn, 2008).
+/* Accumulators that are matrix products in disguise: sum over the reduction indices of A * B, where some parallel
+ * indices occur in A only (rows) and some in B only (columns); parallel indices in both are batches. That covers
+ * products, convolutions and both of their gradients. Blocks of the factors are evaluated by kerns, whatever their
+ * expressions are (guards and gathers included), into panels, and a register tile runs over the panels (Goto and van de
+ * Geijn, 2008).
  *
  * Each element is a sum of blocks of BLOCK_K terms, each summed in order. */
 #include "eager/kern.h"
@@ -34,15 +35,13 @@ struct gemm {
     int64_t *row_offset, *column_offset;
 };
 
-static void axis_add(const struct nest_context *c, struct axis *a, int index)
-{
+static void axis_add(const struct nest_context *c, struct axis *a, int index) {
     a->index[a->count++] = index;
     a->total *= c->extent[index];
 }
 
 /* Sets the axis's indices of a kern to a flat position. */
-static void axis_set(const struct axis *a, struct kern *k, int64_t flat)
-{
+static void axis_set(const struct axis *a, struct kern *k, int64_t flat) {
     const struct nest_context *c = k->c;
     for (int i = a->count - 1; i >= 0; i--) {
         int x = a->index[i];
@@ -51,8 +50,7 @@ static void axis_set(const struct axis *a, struct kern *k, int64_t flat)
     }
 }
 
-static void axis_next(const struct axis *a, struct kern *k)
-{
+static void axis_next(const struct axis *a, struct kern *k) {
     const struct nest_context *c = k->c;
     for (int i = a->count - 1; i >= 0; i--) {
         int x = a->index[i];
@@ -63,8 +61,7 @@ static void axis_next(const struct axis *a, struct kern *k)
 }
 
 /* A kern of one factor whose lanes are `lanes`, everything else around. */
-static struct kern *factor_kern(struct nest_context *c, const struct axis *lanes, ir_expr e, int *node)
-{
+static struct kern *factor_kern(struct nest_context *c, const struct axis *lanes, ir_expr e, int *node) {
     int loops[NEST_MAX_INDICES + 1], n = 0;
     for (int i = 0; i < c->indices; i++) {
         bool is_lane = false;
@@ -80,8 +77,7 @@ static struct kern *factor_kern(struct nest_context *c, const struct axis *lanes
     return k;
 }
 
-static void new_factor(struct gemm *g, struct factor *f, ir_expr e, struct axis *own, int width)
-{
+static void new_factor(struct gemm *g, struct factor *f, ir_expr e, struct axis *own, int width) {
     int node[2];
     struct kern *over_own = factor_kern(g->c, own, e, &node[0]), *over_sum = factor_kern(g->c, &g->sum, e, &node[1]);
     f->own = own;
@@ -93,8 +89,7 @@ static void new_factor(struct gemm *g, struct factor *f, ir_expr e, struct axis 
     f->panels = NULL;
 }
 
-struct gemm *gemm_new(struct nest_context *c, int acc)
-{
+struct gemm *gemm_new(struct nest_context *c, int acc) {
     const struct ir_acc *x = &c->nest->accs[acc];
     ir_expr body = x->body;
     if (x->op != RED_SUM || body->kind != X_FN || body->fn != FN_mul || (body->dtype != F32 && body->dtype != F64))
@@ -145,8 +140,7 @@ struct gemm *gemm_new(struct nest_context *c, int acc)
 }
 
 /* Panels of [own0, own0 + own) x [sum0, sum0 + sum): panel p holds for each term the elements p * width … of `own`. */
-static void pack(const struct gemm *g, struct factor *f, int64_t own0, int64_t own, int64_t sum0, int64_t sum)
-{
+static void pack(const struct gemm *g, struct factor *f, int64_t own0, int64_t own, int64_t sum0, int64_t sum) {
     int64_t size = vec_kind_size(g->kind), w = f->width;
     char *out = f->panels;
     if (own % w) /* lanes beyond the edge are 0 */
@@ -178,8 +172,7 @@ static void pack(const struct gemm *g, struct factor *f, int64_t own0, int64_t o
     }
 }
 
-static void offsets(const struct gemm *g, const struct axis *a, int64_t first, int64_t n, int64_t *out)
-{
+static void offsets(const struct gemm *g, const struct axis *a, int64_t first, int64_t n, int64_t *out) {
     for (int64_t i = 0; i < n; i++) {
         int64_t flat = first + i, offset = 0;
         for (int j = a->count - 1; j >= 0; j--) {
@@ -191,31 +184,28 @@ static void offsets(const struct gemm *g, const struct axis *a, int64_t first, i
     }
 }
 
-#define ADD_TILE(T)                                                                                                    \
-    do {                                                                                                               \
-        T *o = out;                                                                                                    \
-        const T *t = tile;                                                                                             \
-        for (int64_t i = 0; i < rows; i++)                                                                             \
-            for (int64_t j = 0; j < columns; j++)                                                                      \
-                o[base + row[i] + column[j]] += t[i * width + j];                                                      \
+#define ADD_TILE(T)                                               \
+    do {                                                          \
+        T *o = out;                                               \
+        const T *t = tile;                                        \
+        for (int64_t i = 0; i < rows; i++)                        \
+            for (int64_t j = 0; j < columns; j++)                 \
+                o[base + row[i] + column[j]] += t[i * width + j]; \
     } while (0)
 
-static void add_tile(enum vec_kind kind, void *out, int64_t base, const int64_t *row, int64_t rows, const int64_t *column,
-                     int64_t columns, const void *tile, int width)
-{
+static void add_tile(enum vec_kind kind, void *out, int64_t base, const int64_t *row, int64_t rows,
+                     const int64_t *column, int64_t columns, const void *tile, int width) {
     if (kind == KIND_F32)
         ADD_TILE(float);
     else
         ADD_TILE(double);
 }
 
-static int64_t least(int64_t a, int64_t b)
-{
+static int64_t least(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-bool gemm_run(struct gemm *g, void *out)
-{
+bool gemm_run(struct gemm *g, void *out) {
     struct nest_context *c = g->c;
     int64_t size = vec_kind_size(g->kind), points = 1, w = g->b.width;
     double tile[GEMM_ROWS * 16]; /* aligned for either type */

@@ -7,7 +7,8 @@
 
 #include "ir/scalar_math.h"
 
-/* An index expression as a linear form while it is analysed: coefficients of all indices, and terms that are not affine. */
+/* An index expression as a linear form while it is analysed: coefficients of all indices, and terms that are not
+ * affine. */
 struct term {
     ir_expr e;
     int64_t k, lo, hi; /* k * e, e in lo .. hi */
@@ -21,13 +22,11 @@ struct form {
 /* Values beyond are "unknown": sums of a few stay far from overflow. */
 #define UNKNOWN ((int64_t)1 << 60)
 
-static int64_t clamp(int64_t v)
-{
+static int64_t clamp(int64_t v) {
     return v < -UNKNOWN ? -UNKNOWN : v > UNKNOWN ? UNKNOWN : v;
 }
 
-static void widen(int64_t *lo, int64_t *hi, int64_t k, int64_t from, int64_t to)
-{
+static void widen(int64_t *lo, int64_t *hi, int64_t k, int64_t from, int64_t to) {
     int64_t a, b;
     if (__builtin_mul_overflow(k, from, &a) || __builtin_mul_overflow(k, to, &b) || clamp(a) != a || clamp(b) != b) {
         *lo = -UNKNOWN;
@@ -38,8 +37,7 @@ static void widen(int64_t *lo, int64_t *hi, int64_t k, int64_t from, int64_t to)
     *hi = clamp(*hi + (a < b ? b : a));
 }
 
-static void interval(const struct nest_context *c, const struct form *f, int64_t *lo, int64_t *hi)
-{
+static void interval(const struct nest_context *c, const struct form *f, int64_t *lo, int64_t *hi) {
     *lo = *hi = clamp(f->c);
     for (int i = 0; i < c->indices; i++)
         if (f->k[i] && c->ragged[i])
@@ -54,18 +52,16 @@ static void interval(const struct nest_context *c, const struct form *f, int64_t
     }
 }
 
-static void form_add(struct nest_context *c, struct form *f, const struct form *g, int64_t scale)
-{
+static void form_add(struct nest_context *c, struct form *f, const struct form *g, int64_t scale) {
     f->c += scale * g->c;
     for (int i = 0; i < c->indices; i++)
         f->k[i] += scale * g->k[i];
     for (int i = 0; i < g->terms.n; i++)
-        VEC_PUSH(c->arena, f->terms, (struct term){g->terms.at[i].e, scale * g->terms.at[i].k,
-                                                    g->terms.at[i].lo, g->terms.at[i].hi});
+        VEC_PUSH(c->arena, f->terms,
+                 (struct term){g->terms.at[i].e, scale * g->terms.at[i].k, g->terms.at[i].lo, g->terms.at[i].hi});
 }
 
-static void dtype_range(enum dtype t, int64_t *lo, int64_t *hi)
-{
+static void dtype_range(enum dtype t, int64_t *lo, int64_t *hi) {
     int bits = 8 * dtype_size(t);
     if (dtype_is_signed(t)) {
         *lo = bits == 64 ? INT64_MIN : -((int64_t)1 << (bits - 1));
@@ -77,8 +73,7 @@ static void dtype_range(enum dtype t, int64_t *lo, int64_t *hi)
 }
 
 /* scale * e added to f. Quotients and remainders by constants disappear where ranges allow. */
-static void analyse(struct nest_context *c, ir_expr e, int64_t scale, struct form *f)
-{
+static void analyse(struct nest_context *c, ir_expr e, int64_t scale, struct form *f) {
     struct form a = {0}, b = {0};
     int64_t lo, hi, from, to, term_lo = -UNKNOWN, term_hi = UNKNOWN;
     switch (e->kind) {
@@ -88,9 +83,7 @@ static void analyse(struct nest_context *c, ir_expr e, int64_t scale, struct for
             return;
         }
         break;
-    case X_DIM:
-        f->c += scale * ir_dim_eval(e->dim, c->symbols);
-        return;
+    case X_DIM: f->c += scale * ir_dim_eval(e->dim, c->symbols); return;
     case X_INDEX:
         if (c->extent[e->index] == 1 && !c->ragged[e->index])
             f->c += scale * c->lo[e->index];
@@ -177,8 +170,7 @@ static void analyse(struct nest_context *c, ir_expr e, int64_t scale, struct for
     VEC_PUSH(c->arena, f->terms, (struct term){e, scale, term_lo, term_hi});
 }
 
-struct kern *kern_new(struct nest_context *c, const int *lanes, int lane_count, const int *loops, int loop_count)
-{
+struct kern *kern_new(struct nest_context *c, const int *lanes, int lane_count, const int *loops, int loop_count) {
     struct kern *k = ARENA_NEW(c->arena, struct kern);
     k->c = c;
     k->lane_total = 1;
@@ -208,8 +200,7 @@ struct kern *kern_new(struct nest_context *c, const int *lanes, int lane_count, 
     return k;
 }
 
-static struct lin make_lin(struct kern *k, const struct form *f, uint64_t *deps)
-{
+static struct lin make_lin(struct kern *k, const struct form *f, uint64_t *deps) {
     struct nest_context *c = k->c;
     struct lin l = {.c = f->c};
     l.index = ARENA_ARRAY(c->arena, int, c->indices);
@@ -242,8 +233,7 @@ static struct lin make_lin(struct kern *k, const struct form *f, uint64_t *deps)
 }
 
 /* The longest suffix of the lanes along which offset and checks advance by equal steps. */
-static void find_run(struct kern *k, struct addr *a)
-{
+static void find_run(struct kern *k, struct addr *a) {
     a->prefix = k->lane_count > 0 ? k->lane_count - 1 : 0;
     a->run = k->lane_count > 0 ? k->lane_extent[k->lane_count - 1] : 1;
     for (; a->prefix > 0; a->prefix--) {
@@ -257,8 +247,7 @@ static void find_run(struct kern *k, struct addr *a)
     }
 }
 
-struct addr *kern_address(struct kern *k, int rank, const int64_t *dims, const ir_expr *at, uint64_t *deps)
-{
+struct addr *kern_address(struct kern *k, int rank, const int64_t *dims, const ir_expr *at, uint64_t *deps) {
     struct nest_context *c = k->c;
     struct addr *a = ARENA_NEW(c->arena, struct addr);
     struct form offset = {0};
@@ -282,8 +271,7 @@ struct addr *kern_address(struct kern *k, int rank, const int64_t *dims, const i
     return a;
 }
 
-int kern_add(struct kern *k, ir_expr e)
-{
+int kern_add(struct kern *k, ir_expr e) {
     struct nest_context *c = k->c;
     for (int i = k->nodes.n - 1; i >= 0; i--)
         if (k->nodes.at[i].e == e)
@@ -305,7 +293,8 @@ int kern_add(struct kern *k, ir_expr e)
         n.arg[0] = -1;
         ir_expr outside = e->guarded ? e->args[t.rank] : NULL;
         double number;
-        if (outside && outside->kind == X_CONST && ir_expr_is_const(outside, &number) && number == 0 && !signbit(number))
+        if (outside && outside->kind == X_CONST && ir_expr_is_const(outside, &number) && number == 0 &&
+            !signbit(number))
             outside = NULL; /* what loads without an `else` give as well */
         if (outside && n.addr->checks) {
             n.arg[0] = kern_add(k, e->args[t.rank]);
@@ -372,8 +361,7 @@ int kern_add(struct kern *k, ir_expr e)
     return k->nodes.n - 1;
 }
 
-void kern_finish(struct kern *k)
-{
+void kern_finish(struct kern *k) {
     struct arena *arena = k->c->arena;
     k->levels = ARENA_ARRAY(arena, int *, k->loop_count + 1);
     k->level_count = ARENA_ARRAY(arena, int, k->loop_count + 1);
@@ -386,8 +374,7 @@ void kern_finish(struct kern *k)
     }
 }
 
-double kern_cost(const struct kern *k)
-{
+double kern_cost(const struct kern *k) {
     double times = 1, cost = 0;
     double total = (double)(k->lane_total > 0 ? k->lane_total : 1);
     double lanes = total < VEC_LANES ? total : VEC_LANES;

@@ -6,8 +6,7 @@
 
 #include <string.h>
 
-void kern_block(struct kern *k, int64_t begin)
-{
+void kern_block(struct kern *k, int64_t begin) {
     k->begin = begin;
     k->count = k->lane_total - begin < VEC_LANES ? k->lane_total - begin : VEC_LANES;
     for (int j = k->lane_count - 1; j > 0; j--) {
@@ -17,13 +16,11 @@ void kern_block(struct kern *k, int64_t begin)
     k->coordinate[0] = begin;
 }
 
-int64_t kern_integer(const struct kern *k, int node)
-{
+int64_t kern_integer(const struct kern *k, int node) {
     return *(const int64_t *)k->nodes.at[node].value;
 }
 
-static int64_t lin_base(const struct kern *k, const struct lin *l)
-{
+static int64_t lin_base(const struct kern *k, const struct lin *l) {
     int64_t v = l->c;
     for (int i = 0; i < l->count; i++)
         v += l->coefficient[i] * k->index[l->index[i]];
@@ -32,22 +29,21 @@ static int64_t lin_base(const struct kern *k, const struct lin *l)
     return v;
 }
 
-/* The runs of a block, one after the other, with the values of an address's forms (the offset, then the checks) kept up by
- * additions. */
+/* The runs of a block, one after the other, with the values of an address's forms (the offset, then the checks) kept up
+ * by additions. */
 enum { MAX_FORMS = NEST_MAX_INDICES + 1 };
 struct runs {
     const struct kern *k;
     const struct addr *a;
     int forms;
-    int64_t position, run, left;       /* where in the run; lanes in a run; lanes left in the block */
-    int64_t start[MAX_FORMS];          /* at position 0 of the current run */
-    int64_t step[MAX_FORMS];           /* along it */
+    int64_t position, run, left; /* where in the run; lanes in a run; lanes left in the block */
+    int64_t start[MAX_FORMS];    /* at position 0 of the current run */
+    int64_t step[MAX_FORMS];     /* along it */
     const int64_t *lane[MAX_FORMS];
     int64_t coordinate[NEST_MAX_INDICES]; /* of the prefix */
 };
 
-static inline void runs_begin(struct runs *r, const struct kern *k, const struct addr *a)
-{
+static inline void runs_begin(struct runs *r, const struct kern *k, const struct addr *a) {
     int lanes = k->lane_count, prefix = a->prefix;
     r->k = k;
     r->a = a;
@@ -71,19 +67,16 @@ static inline void runs_begin(struct runs *r, const struct kern *k, const struct
 }
 
 /* A form's value at the run's first lane of this block. */
-static inline int64_t runs_value(const struct runs *r, int form)
-{
+static inline int64_t runs_value(const struct runs *r, int form) {
     return r->start[form] + r->step[form] * r->position;
 }
 
-static inline int64_t runs_length(const struct runs *r)
-{
+static inline int64_t runs_length(const struct runs *r) {
     int64_t n = r->run - r->position;
     return n < r->left ? n : r->left;
 }
 
-static inline void runs_next(struct runs *r, int64_t length)
-{
+static inline void runs_next(struct runs *r, int64_t length) {
     r->left -= length;
     r->position = 0;
     for (int j = r->a->prefix - 1; j >= 0; j--) {
@@ -104,8 +97,7 @@ static int64_t ceil_div(int64_t a, int64_t b) /* b > 0 */
 }
 
 /* The part [*from, *to) of a run in which 0 <= v + step * t < extent. */
-static inline void cut(int64_t v, int64_t step, int64_t extent, int64_t *from, int64_t *to)
-{
+static inline void cut(int64_t v, int64_t step, int64_t extent, int64_t *from, int64_t *to) {
     int64_t a = *from, b = *to;
     if (step == 1) {
         a = -v > a ? -v : a;
@@ -127,8 +119,7 @@ static inline void cut(int64_t v, int64_t step, int64_t extent, int64_t *from, i
 }
 
 /* Offsets and validity lane by lane, where registers take part in the address. */
-static void expand(struct kern *k, const struct addr *a)
-{
+static void expand(struct kern *k, const struct addr *a) {
     struct runs r;
     int64_t *offset = k->offsets, *value = k->scratch, at = 0;
     uint8_t *ok = k->ok;
@@ -161,8 +152,7 @@ static void expand(struct kern *k, const struct addr *a)
     }
 }
 
-static bool addr_is_vector(const struct addr *a)
-{
+static bool addr_is_vector(const struct addr *a) {
     if (a->offset.vector_count)
         return true;
     for (int i = 0; i < a->checks; i++)
@@ -172,8 +162,7 @@ static bool addr_is_vector(const struct addr *a)
 }
 
 /* Elements [at, at + n) of the value outside the array. */
-static inline void fill_else(struct kern *k, const struct kern_node *n, char *r, int64_t at, int64_t count)
-{
+static inline void fill_else(struct kern *k, const struct kern_node *n, char *r, int64_t at, int64_t count) {
     int size = vec_kind_size(n->kind);
     if (count <= 0)
         return;
@@ -188,13 +177,11 @@ static inline void fill_else(struct kern *k, const struct kern_node *n, char *r,
         vec_splat(n->kind, r + at * size, o->value, count);
 }
 
-static bool is_native(enum dtype t)
-{
+static bool is_native(enum dtype t) {
     return t == F32 || t == F64 || t == I64 || t == U64;
 }
 
-static void load(struct kern *k, struct kern_node *n)
-{
+static void load(struct kern *k, struct kern_node *n) {
     const struct addr *a = n->addr;
     const char *data = n->e->kind == X_ACC ? k->c->acc_data[n->e->index] : k->c->data[n->e->index];
     int64_t element = dtype_size(n->dtype), size = vec_kind_size(n->kind), step;
@@ -245,8 +232,7 @@ static void load(struct kern *k, struct kern_node *n)
     }
 }
 
-static void index_value(struct kern *k, struct kern_node *n)
-{
+static void index_value(struct kern *k, struct kern_node *n) {
     int64_t *r = n->buf, at = 0;
     if (!n->lane) {
         *r = lin_base(k, &n->addr->offset);
@@ -263,8 +249,7 @@ static void index_value(struct kern *k, struct kern_node *n)
     }
 }
 
-static void evaluate(struct kern *k, struct kern_node *n)
-{
+static void evaluate(struct kern *k, struct kern_node *n) {
     int64_t count = n->lane ? k->count : 1;
     struct kern_node *nodes = k->nodes.at;
     switch (n->e->kind) {
@@ -302,21 +287,18 @@ static void evaluate(struct kern *k, struct kern_node *n)
     }
 }
 
-void kern_level(struct kern *k, int level)
-{
+void kern_level(struct kern *k, int level) {
     const int *list = k->levels[level];
     for (int i = 0; i < k->level_count[level]; i++)
         evaluate(k, &k->nodes.at[list[i]]);
 }
 
-void kern_all(struct kern *k)
-{
+void kern_all(struct kern *k) {
     for (int l = 0; l <= k->loop_count; l++)
         kern_level(k, l);
 }
 
-const void *kern_lanes(struct kern *k, int node)
-{
+const void *kern_lanes(struct kern *k, int node) {
     struct kern_node *n = &k->nodes.at[node];
     if (n->lane)
         return n->value;
@@ -324,8 +306,8 @@ const void *kern_lanes(struct kern *k, int node)
     return k->scratch;
 }
 
-void kern_store_register(struct kern *k, const struct addr *a, const void *r_, enum dtype t, void *data, bool add, bool lane)
-{
+void kern_store_register(struct kern *k, const struct addr *a, const void *r_, enum dtype t, void *data, bool add,
+                         bool lane) {
     const char *r = r_;
     int64_t element = dtype_size(t), size = vec_kind_size(vec_kind_of(t)), at = 0, step;
     if (!lane) { /* neither value nor place depend on lanes: one element */
@@ -363,8 +345,7 @@ void kern_store_register(struct kern *k, const struct addr *a, const void *r_, e
     }
 }
 
-void kern_store(struct kern *k, const struct addr *a, int node, enum dtype t, void *data, bool add)
-{
+void kern_store(struct kern *k, const struct addr *a, int node, enum dtype t, void *data, bool add) {
     if (k->nodes.at[node].lane) {
         kern_store_register(k, a, k->nodes.at[node].value, t, data, add, true);
     } else if (k->lane_total == 1) {

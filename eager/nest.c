@@ -1,6 +1,7 @@
-/* Running a nest: first its accumulators, each into a tensor over the parallel indices (as a matrix product where that pays,
- * else by a kern whose lanes are either the parallel or the reduction indices, whichever is estimated cheaper), then its
- * results, whose lanes are all parallel indices in row-major order: so updates happen in the order of the language. */
+/* Running a nest: first its accumulators, each into a tensor over the parallel indices (as a matrix product where that
+ * pays, else by a kern whose lanes are either the parallel or the reduction indices, whichever is estimated cheaper),
+ * then its results, whose lanes are all parallel indices in row-major order: so updates happen in the order of the
+ * language. */
 #include "eager/kern.h"
 
 #include <math.h>
@@ -8,14 +9,14 @@
 #include <string.h>
 
 struct accumulator {
-    int acc;              /* in the nest */
+    int acc; /* in the nest */
     enum reduce_op op;
-    enum dtype dtype;     /* of the body */
+    enum dtype dtype; /* of the body */
     enum vec_kind kind;
-    int node, a, b;       /* the body, or the factors of a fused multiply-accumulate and node < 0 */
-    vec_acc_fn step;      /* muladd, or lane-wise reduction */
-    void *lanes;          /* accumulator registers */
-    int64_t *position;    /* argmax, argmin */
+    int node, a, b;    /* the body, or the factors of a fused multiply-accumulate and node < 0 */
+    vec_acc_fn step;   /* muladd, or lane-wise reduction */
+    void *lanes;       /* accumulator registers */
+    int64_t *position; /* argmax, argmin */
     struct addr *place;
 };
 
@@ -33,20 +34,23 @@ struct reduction {
 struct nest_plan {
     struct arena arena;
     struct nest_context c;
-    VEC(struct known { int symbol; int64_t value; }) known;
-    struct gemm **gemms; /* by accumulator */
+    VEC(struct known {
+        int symbol;
+        int64_t value;
+    })
+    known;
+    struct gemm **gemms;         /* by accumulator */
     struct reduction *reduction; /* of the accumulators that are no matrix products; may be NULL */
-    int *direct;         /* accumulator -> result that is just it, or -1 */
+    int *direct;                 /* accumulator -> result that is just it, or -1 */
     struct kern *map;
-    int *value;          /* result -> node, or -1: an accumulator gave it */
+    int *value; /* result -> node, or -1: an accumulator gave it */
     struct addr **target;
-    bool *in_place;      /* the node's register is the result's memory */
+    bool *in_place; /* the node's register is the result's memory */
 };
 
 /* ---- planning ---- */
 
-static void know_symbol(const struct ir_symbol *s, void *context)
-{
+static void know_symbol(const struct ir_symbol *s, void *context) {
     struct nest_plan *p = context;
     for (int i = 0; i < p->known.n; i++)
         if (p->known.at[i].symbol == s->id)
@@ -54,26 +58,22 @@ static void know_symbol(const struct ir_symbol *s, void *context)
     VEC_PUSH(&p->arena, p->known, (struct known){s->id, p->c.symbols[s->id]});
 }
 
-static void know_dims(ir_expr e, void *context)
-{
+static void know_dims(ir_expr e, void *context) {
     if (e->kind == X_DIM)
         ir_dim_symbols(e->dim, know_symbol, context);
 }
 
-static void know_type(struct nest_plan *p, struct ir_type t)
-{
+static void know_type(struct nest_plan *p, struct ir_type t) {
     for (int i = 0; i < t.rank; i++)
         ir_dim_symbols(t.dims[i], know_symbol, p);
 }
 
-static void collect_indices(ir_expr e, void *context)
-{
+static void collect_indices(ir_expr e, void *context) {
     if (e->kind == X_INDEX)
         *(uint64_t *)context |= (uint64_t)1 << e->index;
 }
 
-static void new_accumulator(struct reduction *r, struct accumulator *a, int acc)
-{
+static void new_accumulator(struct reduction *r, struct accumulator *a, int acc) {
     struct kern *k = r->k;
     struct nest_context *c = k->c;
     const struct ir_acc *x = &c->nest->accs[acc];
@@ -101,8 +101,7 @@ static void new_accumulator(struct reduction *r, struct accumulator *a, int acc)
 }
 
 /* With the lanes in the bits of `lanes`. */
-static struct reduction *new_reduction(struct nest_plan *p, uint64_t lanes)
-{
+static struct reduction *new_reduction(struct nest_plan *p, uint64_t lanes) {
     struct nest_context *c = &p->c;
     int pars = c->nest->pars, lane[NEST_MAX_INDICES], loops[NEST_MAX_INDICES + 1], lane_count = 0, loop_count = 0;
     struct reduction *r = ARENA_NEW(&p->arena, struct reduction);
@@ -136,8 +135,7 @@ static struct reduction *new_reduction(struct nest_plan *p, uint64_t lanes)
     return r;
 }
 
-static void plan_reduction(struct nest_plan *p)
-{
+static void plan_reduction(struct nest_plan *p) {
     struct nest_context *c = &p->c;
     int pars = c->nest->pars;
     uint64_t all_pars = ((uint64_t)1 << pars) - 1, reds = 0, bounds = 0;
@@ -156,8 +154,7 @@ static void plan_reduction(struct nest_plan *p)
     p->reduction = kern_cost(a->k) <= kern_cost(b->k) ? a : b;
 }
 
-static void plan_map(struct nest_plan *p)
-{
+static void plan_map(struct nest_plan *p) {
     struct nest_context *c = &p->c;
     const struct ir_op *op = c->op;
     int lanes[NEST_MAX_INDICES], loops[1] = {LOOP_BLOCKS};
@@ -185,16 +182,20 @@ static void plan_map(struct nest_plan *p)
     kern_finish(p->map);
 }
 
-struct nest_plan *nest_plan_new(const struct ir_op *op, const int64_t *symbols, const struct vec_table *table)
-{
+struct nest_plan *nest_plan_new(const struct ir_op *op, const int64_t *symbols, const struct vec_table *table) {
     struct nest_plan *p = calloc(1, sizeof *p);
     const struct ir_nest *nest = &op->nest;
     if (!p)
         return NULL;
     struct arena *arena = &p->arena;
     struct nest_context *c = &p->c;
-    *c = (struct nest_context){.arena = arena, .table = table, .module = op->parent->func->module, .op = op, .nest = nest,
-                               .indices = nest->pars + nest->reds, .symbols = symbols};
+    *c = (struct nest_context){.arena = arena,
+                               .table = table,
+                               .module = op->parent->func->module,
+                               .op = op,
+                               .nest = nest,
+                               .indices = nest->pars + nest->reds,
+                               .symbols = symbols};
     c->operand_dims = ARENA_ARRAY(arena, int64_t *, op->operand_count);
     c->data = ARENA_ARRAY(arena, const void *, op->operand_count);
     c->acc_data = ARENA_ARRAY(arena, void *, nest->acc_count);
@@ -259,16 +260,14 @@ struct nest_plan *nest_plan_new(const struct ir_op *op, const int64_t *symbols, 
     return p;
 }
 
-bool nest_plan_fits(const struct nest_plan *p, const int64_t *symbols)
-{
+bool nest_plan_fits(const struct nest_plan *p, const int64_t *symbols) {
     for (int i = 0; i < p->known.n; i++)
         if (symbols[p->known.at[i].symbol] != p->known.at[i].value)
             return false;
     return true;
 }
 
-void nest_plan_free(struct nest_plan *p)
-{
+void nest_plan_free(struct nest_plan *p) {
     if (p)
         arena_free(&p->arena);
     free(p);
@@ -276,8 +275,7 @@ void nest_plan_free(struct nest_plan *p)
 
 /* ---- running ---- */
 
-static double identity(enum reduce_op op)
-{
+static double identity(enum reduce_op op) {
     switch (op) {
     case RED_PROD:
     case RED_ALL: return 1;
@@ -287,8 +285,7 @@ static double identity(enum reduce_op op)
     }
 }
 
-static void begin(struct reduction *r)
-{
+static void begin(struct reduction *r) {
     int64_t n = r->over_lanes ? 1 : r->k->count;
     r->visited = 0;
     for (int i = 0; i < r->count; i++) {
@@ -306,15 +303,17 @@ static void begin(struct reduction *r)
                 whole = v < 0 ? 0 : (int64_t)(UINT64_MAX >> (64 - bits));
         }
         vec_splat(a->kind, a->lanes,
-                  a->kind == KIND_F32 ? (void *)&f32 : a->kind == KIND_F64 ? (void *)&f64 : a->kind == KIND_BOOL
-                  ? (void *)&truth : (void *)&whole, n);
+                  a->kind == KIND_F32    ? (void *)&f32
+                  : a->kind == KIND_F64  ? (void *)&f64
+                  : a->kind == KIND_BOOL ? (void *)&truth
+                                         : (void *)&whole,
+                  n);
         if (a->position)
             memset(a->position, 0, (size_t)n * sizeof(int64_t));
     }
 }
 
-static void end(struct reduction *r)
-{
+static void end(struct reduction *r) {
     for (int i = 0; i < r->count; i++) {
         struct accumulator *a = &r->accs[i];
         kern_store_register(r->k, a->place, a->position ? (void *)a->position : a->lanes, a->position ? I32 : a->dtype,
@@ -322,24 +321,23 @@ static void end(struct reduction *r)
     }
 }
 
-/* The first extremum; nan counts as beyond every number. `each`: one candidate a lane at position `at`; else all lanes are
- * candidates at consecutive positions for one accumulator. */
-#define EXTREMUM(T)                                                                                                    \
-    do {                                                                                                               \
-        T *best = a->lanes;                                                                                            \
-        const T *p = v;                                                                                                \
-        for (int64_t i = 0; i < n; i++) {                                                                              \
-            int64_t j = each ? i : 0, here = each ? at : at + i;                                                       \
-            bool better = a->op == RED_ARGMAX ? p[i] > best[j] : p[i] < best[j];                                       \
-            if (here == 0 || better || (p[i] != p[i] && best[j] == best[j])) {                                         \
-                best[j] = p[i];                                                                                        \
-                a->position[j] = here;                                                                                 \
-            }                                                                                                          \
-        }                                                                                                              \
+/* The first extremum; nan counts as beyond every number. `each`: one candidate a lane at position `at`; else all lanes
+ * are candidates at consecutive positions for one accumulator. */
+#define EXTREMUM(T)                                                              \
+    do {                                                                         \
+        T *best = a->lanes;                                                      \
+        const T *p = v;                                                          \
+        for (int64_t i = 0; i < n; i++) {                                        \
+            int64_t j = each ? i : 0, here = each ? at : at + i;                 \
+            bool better = a->op == RED_ARGMAX ? p[i] > best[j] : p[i] < best[j]; \
+            if (here == 0 || better || (p[i] != p[i] && best[j] == best[j])) {   \
+                best[j] = p[i];                                                  \
+                a->position[j] = here;                                           \
+            }                                                                    \
+        }                                                                        \
     } while (0)
 
-static void extremum(struct accumulator *a, const void *v, int64_t n, int64_t at, bool each)
-{
+static void extremum(struct accumulator *a, const void *v, int64_t n, int64_t at, bool each) {
     switch (a->kind) {
     case KIND_F32: EXTREMUM(float); break;
     case KIND_F64: EXTREMUM(double); break;
@@ -349,8 +347,7 @@ static void extremum(struct accumulator *a, const void *v, int64_t n, int64_t at
     }
 }
 
-static void accumulate(struct reduction *r)
-{
+static void accumulate(struct reduction *r) {
     struct kern *k = r->k;
     const struct vec_table *table = k->c->table;
     int64_t n = k->count;
@@ -375,8 +372,7 @@ static void accumulate(struct reduction *r)
     r->visited += r->over_lanes ? n : 1;
 }
 
-static void walk(struct reduction *r, int level)
-{
+static void walk(struct reduction *r, int level) {
     struct kern *k = r->k;
     kern_level(k, level);
     if (level == r->level)
@@ -408,8 +404,7 @@ static void walk(struct reduction *r, int level)
         end(r);
 }
 
-static void run_map(struct nest_plan *p, const struct nest_run *run)
-{
+static void run_map(struct nest_plan *p, const struct nest_run *run) {
     struct kern *k = p->map;
     const struct ir_op *op = p->c.op;
     bool any = false;
@@ -439,8 +434,7 @@ static void run_map(struct nest_plan *p, const struct nest_run *run)
     }
 }
 
-bool nest_plan_run(struct nest_plan *p, const struct nest_run *run)
-{
+bool nest_plan_run(struct nest_plan *p, const struct nest_run *run) {
     struct nest_context *c = &p->c;
     const struct ir_nest *nest = c->nest;
     int64_t points = 1;

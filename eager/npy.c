@@ -1,5 +1,5 @@
-/* Reading and writing .npy: a magic, a header that is a Python dictionary, the elements. The header's grammar is only as
- * much of Python's as NumPy writes; anything else is an error, never a guess. */
+/* Reading and writing .npy: a magic, a header that is a Python dictionary, the elements. The header's grammar is only
+ * as much of Python's as NumPy writes; anything else is an error, never a guess. */
 #include "eager/npy.h"
 
 #include <errno.h>
@@ -7,9 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct { const char *code; enum dtype dtype; } codes[] = {
-    {"f8", F64}, {"f4", F32}, {"f2", F16}, {"i8", I64}, {"i4", I32}, {"i2", I16}, {"i1", I8},
-    {"u8", U64}, {"u4", U32}, {"u2", U16}, {"u1", U8}, {"b1", BOOL},
+static const struct {
+    const char *code;
+    enum dtype dtype;
+} codes[] = {
+    {"f8", F64}, {"f4", F32}, {"f2", F16}, {"i8", I64}, {"i4", I32}, {"i2", I16},
+    {"i1", I8},  {"u8", U64}, {"u4", U32}, {"u2", U16}, {"u1", U8},  {"b1", BOOL},
 };
 
 struct header {
@@ -20,14 +23,12 @@ struct header {
     int64_t dims[64];
 };
 
-static void skip(struct header *h)
-{
+static void skip(struct header *h) {
     while (h->p < h->end && (*h->p == ' ' || *h->p == '\n' || *h->p == '\t'))
         h->p++;
 }
 
-static bool accept(struct header *h, char c)
-{
+static bool accept(struct header *h, char c) {
     skip(h);
     if (h->p == h->end || *h->p != c)
         return false;
@@ -35,8 +36,7 @@ static bool accept(struct header *h, char c)
     return true;
 }
 
-static bool word(struct header *h, const char *w)
-{
+static bool word(struct header *h, const char *w) {
     size_t n = strlen(w);
     skip(h);
     if ((size_t)(h->end - h->p) < n || memcmp(h->p, w, n) != 0)
@@ -46,8 +46,7 @@ static bool word(struct header *h, const char *w)
 }
 
 /* 'text' without escapes, into a buffer. */
-static bool quoted(struct header *h, char *out, size_t size)
-{
+static bool quoted(struct header *h, char *out, size_t size) {
     size_t n = 0;
     skip(h);
     if (h->p == h->end || (*h->p != '\'' && *h->p != '"'))
@@ -59,8 +58,7 @@ static bool quoted(struct header *h, char *out, size_t size)
     return accept(h, quote);
 }
 
-static const char *parse_descr(struct header *h)
-{
+static const char *parse_descr(struct header *h) {
     char text[16];
     if (!quoted(h, text, sizeof text))
         return "its type is a record, not a number";
@@ -76,8 +74,7 @@ static const char *parse_descr(struct header *h)
     return "its element type has no counterpart here";
 }
 
-static const char *parse_shape(struct header *h)
-{
+static const char *parse_shape(struct header *h) {
     if (!accept(h, '('))
         return "malformed shape";
     while (!accept(h, ')')) {
@@ -102,8 +99,7 @@ static const char *parse_shape(struct header *h)
     return NULL;
 }
 
-static const char *parse_header(struct header *h)
-{
+static const char *parse_header(struct header *h) {
     if (!accept(h, '{'))
         return "malformed header";
     while (!accept(h, '}')) {
@@ -132,8 +128,7 @@ static const char *parse_header(struct header *h)
 }
 
 /* Element k of a column-major file goes to its row-major place. */
-static void copy_fortran(struct tensor *t, const char *data, size_t size)
-{
+static void copy_fortran(struct tensor *t, const char *data, size_t size) {
     int64_t n = tensor_elements(t), at[64] = {0}, stride[64], s = 1;
     for (int d = t->rank - 1; d >= 0; d--) {
         stride[d] = s;
@@ -149,8 +144,8 @@ static void copy_fortran(struct tensor *t, const char *data, size_t size)
     }
 }
 
-struct tensor *npy_parse(const char *bytes, size_t length, const char *name, const enum dtype *expect, struct text *why)
-{
+struct tensor *npy_parse(const char *bytes, size_t length, const char *name, const enum dtype *expect,
+                         struct text *why) {
     const unsigned char *u = (const unsigned char *)bytes;
     struct header h = {0};
     size_t start, n;
@@ -211,8 +206,7 @@ struct tensor *npy_parse(const char *bytes, size_t length, const char *name, con
     return t;
 }
 
-struct tensor *npy_read(const char *path, const enum dtype *expect, struct text *why)
-{
+struct tensor *npy_read(const char *path, const enum dtype *expect, struct text *why) {
     size_t length;
     char *bytes = file_read(path, &length);
     if (!bytes) {
@@ -224,8 +218,7 @@ struct tensor *npy_read(const char *path, const enum dtype *expect, struct text 
     return t;
 }
 
-int npy_write(const char *path, const struct tensor *t, struct text *why)
-{
+int npy_write(const char *path, const struct tensor *t, struct text *why) {
     struct text out = {0}, header = {0};
     enum dtype d = t->dtype == BF16 ? U16 : t->dtype;
     const char *code = "";
@@ -234,15 +227,18 @@ int npy_write(const char *path, const struct tensor *t, struct text *why)
         if (codes[i].dtype == d)
             code = codes[i].code;
     text_printf(&header, "{'descr': '%c%s', 'fortran_order': False, 'shape': (",
-                dtype_size(d) == 1 ? '|' : *(const unsigned char *)&probe ? '<' : '>', code);
+                dtype_size(d) == 1               ? '|'
+                : *(const unsigned char *)&probe ? '<'
+                                                 : '>',
+                code);
     for (int i = 0; i < t->rank; i++)
         text_printf(&header, "%lld%s", (long long)t->dims[i], i + 1 < t->rank ? ", " : t->rank == 1 ? "," : "");
     text_add(&header, "), }");
     while ((10 + header.length + 1) % 64)
         text_add(&header, " ");
     text_add(&header, "\n");
-    unsigned char prefix[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, (unsigned char)(header.length & 255),
-                                (unsigned char)(header.length >> 8)};
+    unsigned char prefix[10] = {
+        0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, (unsigned char)(header.length & 255), (unsigned char)(header.length >> 8)};
     text_addn(&out, (const char *)prefix, sizeof prefix);
     text_addn(&out, header.data, header.length);
     size_t bytes = (size_t)(tensor_elements(t) * dtype_size(t->dtype));

@@ -6,8 +6,7 @@
 #include "eager/eager_internal.h"
 #include "ir/scalar_math.h"
 
-static struct mem *new_result(struct eager *e, const struct ir_op *op, int i)
-{
+static struct mem *new_result(struct eager *e, const struct ir_op *op, int i) {
     struct ir_type t = op->results[i]->type;
     struct mem *m = mem_new(e, (size_t)(eager_dims(e, t, NULL) * dtype_size(t.dtype)));
     if (m) {
@@ -22,8 +21,7 @@ struct lines {
     int64_t outer, length, inner; /* line (o, i): elements (o * length + t) * inner + i */
 };
 
-static struct lines lines_of(const struct eager *e, struct ir_type t, int axis)
-{
+static struct lines lines_of(const struct eager *e, struct ir_type t, int axis) {
     int64_t dims[EAGER_MAX_RANK];
     struct lines l = {1, 1, 1};
     eager_dims(e, t, dims);
@@ -40,12 +38,11 @@ struct sorter {
     bool descending;
 };
 
-static bool before(const struct sorter *s, int64_t a, int64_t b)
-{
-#define BEFORE(T)                                                                                                      \
-    do {                                                                                                               \
-        T x = ((const T *)s->keys)[a], y = ((const T *)s->keys)[b];                                                    \
-        return s->descending ? x > y || (x == x && y != y) : x < y || (x == x && y != y);                              \
+static bool before(const struct sorter *s, int64_t a, int64_t b) {
+#define BEFORE(T)                                                                         \
+    do {                                                                                  \
+        T x = ((const T *)s->keys)[a], y = ((const T *)s->keys)[b];                       \
+        return s->descending ? x > y || (x == x && y != y) : x < y || (x == x && y != y); \
     } while (0)
     switch (s->kind) {
     case KIND_F32: BEFORE(float);
@@ -56,8 +53,7 @@ static bool before(const struct sorter *s, int64_t a, int64_t b)
     }
 }
 
-static void merge_sort(const struct sorter *s, int64_t *p, int64_t *scratch, int64_t n)
-{
+static void merge_sort(const struct sorter *s, int64_t *p, int64_t *scratch, int64_t n) {
     if (n < 16) {
         for (int64_t i = 1; i < n; i++) {
             int64_t x = p[i], j = i;
@@ -77,8 +73,7 @@ static void merge_sort(const struct sorter *s, int64_t *p, int64_t *scratch, int
         p[k++] = scratch[i++];
 }
 
-int eager_sort(struct eager *e, const struct ir_op *op)
-{
+int eager_sort(struct eager *e, const struct ir_op *op) {
     struct ir_type t = op->operands[0]->type;
     struct lines in = lines_of(e, t, op->sort.axis), out = lines_of(e, op->results[0]->type, op->sort.axis);
     int64_t size = dtype_size(t.dtype), n = in.length;
@@ -97,10 +92,11 @@ int eager_sort(struct eager *e, const struct ir_op *op)
             merge_sort(&s, order, order + n, n);
             for (int64_t k = 0; k < out.length; k++) {
                 int64_t at = (o * out.length + k) * in.inner + i;
-                memcpy((char *)values->data + at * size, data + ((o * n + order[k]) * in.inner + i) * size, (size_t)size);
+                memcpy((char *)values->data + at * size, data + ((o * n + order[k]) * in.inner + i) * size,
+                       (size_t)size);
                 if (positions)
-                    vec_store(op->results[1]->type.dtype, (char *)positions->data + at * dtype_size(op->results[1]->type.dtype),
-                              0, &order[k], 1);
+                    vec_store(op->results[1]->type.dtype,
+                              (char *)positions->data + at * dtype_size(op->results[1]->type.dtype), 0, &order[k], 1);
             }
         }
     free(keys);
@@ -108,20 +104,21 @@ int eager_sort(struct eager *e, const struct ir_op *op)
     return 0;
 }
 
-#define SCAN(T, ADD, MUL, MAX, MIN)                                                                                    \
-    do {                                                                                                               \
-        T *x = line, a = first;                                                                                        \
-        for (int64_t k = 0; k < l.length; k++) {                                                                       \
-            T *p = &x[op->scan.reverse ? l.length - 1 - k : k], v = *p, b = a;                                         \
-            a = op->scan.op == RED_SUM ? ADD(a, v) : op->scan.op == RED_PROD ? MUL(a, v)                               \
-                : op->scan.op == RED_MAX ? MAX(a, v) : MIN(a, v);                                                      \
-            *p = op->scan.exclusive ? b : a;                                                                           \
-        }                                                                                                              \
+#define SCAN(T, ADD, MUL, MAX, MIN)                                            \
+    do {                                                                       \
+        T *x = line, a = first;                                                \
+        for (int64_t k = 0; k < l.length; k++) {                               \
+            T *p = &x[op->scan.reverse ? l.length - 1 - k : k], v = *p, b = a; \
+            a = op->scan.op == RED_SUM    ? ADD(a, v)                          \
+                : op->scan.op == RED_PROD ? MUL(a, v)                          \
+                : op->scan.op == RED_MAX  ? MAX(a, v)                          \
+                                          : MIN(a, v);                          \
+            *p = op->scan.exclusive ? b : a;                                   \
+        }                                                                      \
     } while (0)
 
 /* Accumulates in the register type: f16 and bf16 in f32, rounded once for each element. */
-int eager_scan(struct eager *e, const struct ir_op *op)
-{
+int eager_scan(struct eager *e, const struct ir_op *op) {
     struct ir_type t = op->operands[0]->type;
     struct lines l = lines_of(e, t, op->scan.axis);
     int64_t size = dtype_size(t.dtype);
@@ -156,8 +153,7 @@ int eager_scan(struct eager *e, const struct ir_op *op)
     return 0;
 }
 
-int eager_rng(struct eager *e, const struct ir_op *op)
-{
+int eager_rng(struct eager *e, const struct ir_op *op) {
     struct ir_type t = op->results[0]->type;
     int64_t n = eager_dims(e, t, NULL);
     struct mem *out = new_result(e, op, 0);
@@ -187,9 +183,14 @@ int eager_rng(struct eager *e, const struct ir_op *op)
 
 /* ---- print ---- */
 
-static void print_element(struct text *out, enum dtype t, const void *data)
-{
-    union { float f; double d; int64_t i; uint64_t u; int32_t b; } v;
+static void print_element(struct text *out, enum dtype t, const void *data) {
+    union {
+        float f;
+        double d;
+        int64_t i;
+        uint64_t u;
+        int32_t b;
+    } v;
     vec_load(t, &v, data, 0, 1);
     switch (vec_kind_of(t)) {
     case KIND_F32: text_printf(out, "%g", (double)v.f); break;
@@ -200,8 +201,7 @@ static void print_element(struct text *out, enum dtype t, const void *data)
     }
 }
 
-static const char *print_tensor(struct text *out, enum dtype t, int rank, const int64_t *dims, const char *data)
-{
+static const char *print_tensor(struct text *out, enum dtype t, int rank, const int64_t *dims, const char *data) {
     if (rank == 0) {
         print_element(out, t, data);
         return data + dtype_size(t);
@@ -216,8 +216,7 @@ static const char *print_tensor(struct text *out, enum dtype t, int rank, const 
     return data;
 }
 
-int eager_print(struct eager *e, const struct ir_op *op)
-{
+int eager_print(struct eager *e, const struct ir_op *op) {
     struct text line = {0};
     text_add(&line, op->name ? op->name : "");
     for (int i = 0; i < op->operand_count; i++) {

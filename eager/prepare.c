@@ -10,25 +10,25 @@ struct preparation {
     struct ir_value **values;  /* by id */
     const struct ir_op **last; /* by id: the operation of the value's own region that uses it last */
     bool *kept;                /* by id: its region yields it */
-    struct use { const struct ir_op *op; int value; } *uses; /* sorted by op */
+    struct use {
+        const struct ir_op *op;
+        int value;
+    } * uses; /* sorted by op */
     int use_count, value_count;
     bool draws;
 };
 
-static const struct ir_region *region_of(const struct ir_value *v)
-{
+static const struct ir_region *region_of(const struct ir_value *v) {
     return v->op ? v->op->parent : v->region;
 }
 
-static void mark(struct preparation *p, const struct ir_value *v, const struct ir_op *user)
-{
+static void mark(struct preparation *p, const struct ir_value *v, const struct ir_op *user) {
     while (user->parent != region_of(v))
         user = user->parent->op;
     p->last[v->id] = user;
 }
 
-static void scan_region(struct preparation *p, const struct ir_region *r)
-{
+static void scan_region(struct preparation *p, const struct ir_region *r) {
     for (int i = 0; i < r->arg_count; i++)
         p->values[r->args[i]->id] = r->args[i];
     for (const struct ir_op *op = r->first; op; op = op->next) {
@@ -50,16 +50,14 @@ static void scan_region(struct preparation *p, const struct ir_region *r)
             mark(p, r->yields[i], r->op);
 }
 
-static int by_op(const void *a, const void *b)
-{
+static int by_op(const void *a, const void *b) {
     const struct use *x = a, *y = b;
     if (x->op != y->op)
         return (uintptr_t)x->op < (uintptr_t)y->op ? -1 : 1;
     return x->value - y->value;
 }
 
-static int first_use(const struct preparation *p, const struct ir_op *op)
-{
+static int first_use(const struct preparation *p, const struct ir_op *op) {
     int lo = 0, hi = p->use_count;
     while (lo < hi) {
         int mid = (lo + hi) / 2;
@@ -76,14 +74,12 @@ struct slot_search {
     bool found;
 };
 
-static void find_slot(ir_expr e, void *context)
-{
+static void find_slot(ir_expr e, void *context) {
     struct slot_search *s = context;
     s->found = s->found || (e->kind == X_LOAD && e->index == s->slot);
 }
 
-static bool reads_slot(const struct ir_op *op, int slot)
-{
+static bool reads_slot(const struct ir_op *op, int slot) {
     struct slot_search s = {slot, false};
     const struct ir_nest *n = &op->nest;
     for (int i = n->pars; i < n->pars + n->reds; i++) {
@@ -100,8 +96,7 @@ static bool reads_slot(const struct ir_op *op, int slot)
     return s.found;
 }
 
-static bool base_is_free(const struct ir_op *op, int result)
-{
+static bool base_is_free(const struct ir_op *op, int result) {
     int base = op->nest.results[result].base;
     if (base < 0)
         return false;
@@ -111,8 +106,7 @@ static bool base_is_free(const struct ir_op *op, int result)
     return !reads_slot(op, base);
 }
 
-static struct code *build(struct preparation *p, struct ir_region *r)
-{
+static struct code *build(struct preparation *p, struct ir_region *r) {
     struct arena *arena = &p->e->arena;
     struct code *c = ARENA_NEW(arena, struct code);
     c->region = r;
@@ -150,8 +144,7 @@ static struct code *build(struct preparation *p, struct ir_region *r)
     return c;
 }
 
-void eager_prepare(struct eager *e, struct eager_func *f, struct ir_func *func)
-{
+void eager_prepare(struct eager *e, struct eager_func *f, struct ir_func *func) {
     struct arena scratch = {0};
     int n = func->value_count;
     struct preparation p = {.e = e, .value_count = n};
@@ -174,8 +167,7 @@ void eager_prepare(struct eager *e, struct eager_func *f, struct ir_func *func)
     arena_free(&scratch);
 }
 
-void eager_unprepare(struct code *c)
-{
+void eager_unprepare(struct code *c) {
     for (int i = 0; c && i < c->step_count; i++) {
         nest_plan_free(c->steps[i].plan);
         for (int j = 0; j < c->steps[i].op->region_count; j++)

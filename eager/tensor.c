@@ -4,8 +4,7 @@
 
 #include "eager/eager.h"
 
-struct tensor *tensor_new(enum dtype t, int rank, const int64_t *dims)
-{
+struct tensor *tensor_new(enum dtype t, int rank, const int64_t *dims) {
     int64_t n = 1;
     for (int i = 0; i < rank; i++)
         if (dims[i] < 0 || __builtin_mul_overflow(n, dims[i], &n))
@@ -28,16 +27,14 @@ struct tensor *tensor_new(enum dtype t, int rank, const int64_t *dims)
     return x;
 }
 
-int64_t tensor_elements(const struct tensor *t)
-{
+int64_t tensor_elements(const struct tensor *t) {
     int64_t n = 1;
     for (int i = 0; i < t->rank; i++)
         n *= t->dims[i];
     return n;
 }
 
-void tensor_free(struct tensor *t)
-{
+void tensor_free(struct tensor *t) {
     if (!t)
         return;
     free(t->dims);

@@ -1,8 +1,8 @@
 /* Vector operations of the nest interpreter: the rows of ir/scalar.def as loops over registers, loads and stores that
  * convert between memory and registers, reductions, and the inner kernel of the matrix product.
  *
- * A register holds up to VEC_LANES elements of a kind: float for f32, f16 and bf16 (rounded after each operation), double,
- * int64_t and uint64_t for integers (wrapped after each operation), int32_t (0 or 1) for bool. */
+ * A register holds up to VEC_LANES elements of a kind: float for f32, f16 and bf16 (rounded after each operation),
+ * double, int64_t and uint64_t for integers (wrapped after each operation), int32_t (0 or 1) for bool. */
 #ifndef MXCC_EAGER_VECTOR_H
 #define MXCC_EAGER_VECTOR_H
 
@@ -43,7 +43,8 @@ void vec_store(enum dtype t, void *data, int64_t stride, const void *r, int64_t 
 void vec_store_add(enum dtype t, void *data, int64_t stride, const void *r, int64_t n); /* in order */
 /* Elements at data[offset[i]]; where ok[i] is 0, r[i] is left. */
 void vec_gather(enum dtype t, void *r, const void *data, const int64_t *offset, const uint8_t *ok, int64_t n);
-void vec_scatter(enum dtype t, void *data, const int64_t *offset, const uint8_t *ok, const void *r, bool add, int64_t n);
+void vec_scatter(enum dtype t, void *data, const int64_t *offset, const uint8_t *ok, const void *r, bool add,
+                 int64_t n);
 void vec_splat(enum vec_kind k, void *r, const void *element, int64_t n);
 /* Rounds or wraps registers to the dtype, in place. */
 void vec_wrap(enum dtype t, void *r, int64_t n);

@@ -111,6 +111,7 @@ struct cell {
     bool is_const;
     int versions;
     struct span span;
+    struct span written; /* the statement that assigned it last */
     struct cell *alias; /* inout: the caller's cell */
     struct frame *home; /* the region it was made in: only regions inside that see it as something from outside */
 };
@@ -260,6 +261,8 @@ struct elab {
     /* init */
     bool silent; /* errors are not reported: trial evaluation */
 };
+
+enum { LONGEST_LIST = 65536, MOST_WORK = 2000000 };
 
 /* ---- elab_value.c --------------------------------------------------------------------------------------------------- */
 

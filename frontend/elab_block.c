@@ -159,8 +159,16 @@ static void declare_const(struct elab *e, struct scope *s, const struct ast_decl
     scope_bind(e, s, d->name, v, d->name_span);
 }
 
+static void check_params(struct elab *e, const struct ast_param *params, int count) {
+    for (int i = 0; i < count; i++)
+        for (int k = 0; k < i; k++)
+            if (strcmp(params[i].name, params[k].name) == 0)
+                elab_error(e, E_redefined, params[i].span, "the parameter `%s` is defined twice", params[i].name);
+}
+
 static void declare_fn(struct elab *e, struct scope *s, const struct ast_decl *d, const char *header) {
     struct elab_fn *f = ARENA_NEW(e->arena, struct elab_fn);
+    check_params(e, d->fn.params, d->fn.param_count);
     f->name = d->name;
     f->decl = d;
     f->scope = s;
@@ -209,6 +217,7 @@ void elab_decl(struct elab *e, struct scope *s, const struct ast_decl *d) {
         break;
     case DECL_BLOCK: {
         struct elab_class *c = ARENA_NEW(e->arena, struct elab_class);
+        check_params(e, d->block.params, d->block.param_count);
         c->name = d->name;
         c->decl = d;
         c->scope = s;

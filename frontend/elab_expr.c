@@ -240,8 +240,18 @@ static bool scalars_in(struct val v) {
 struct val elab_binary(struct elab *e, enum binary_op op, struct val a, struct val b, struct span at) {
     if (a.kind == VAL_ERROR || b.kind == VAL_ERROR)
         return val_error;
+    if (a.kind == VAL_TUPLE || b.kind == VAL_TUPLE) {
+        elab_error(e, E_result_count, at, "a call with %d results is used as one value", (a.kind == VAL_TUPLE ? a : b).list->count);
+        return val_error;
+    }
     if (op == BIN_IN)
         return contains(e, a, b, at);
+    if (!e->in_function && (val_is_runtime(a) || val_is_runtime(b)) && a.kind != VAL_NONE && b.kind != VAL_NONE) {
+        struct diagnostic *d = elab_error(e, E_const_runtime, at, "nothing is computed at file level");
+        elab_label(e, d, "%s, %s", val_describe(e, a), val_describe(e, b));
+        elab_help(e, d, "compute it in a function");
+        return val_error;
+    }
     if (val_is_number(a) && val_is_number(b) && op != BIN_AND && op != BIN_OR && op != BIN_MATMUL)
         return static_op(e, op, a, b, at);
     bool static_both = !val_is_runtime(a) && !val_is_runtime(b);
@@ -390,6 +400,12 @@ bool elab_items(struct elab *e, struct val v, struct val_list **items, struct sp
     }
     if (v.kind == VAL_ERROR)
         return false;
+    if (v.kind == VAL_RANGE && v.range->lo.kind == VAL_INT && v.range->hi.kind == VAL_INT) {
+        struct diagnostic *d = elab_error(e, E_too_much_work, at, "elaboration makes lists of at most %d entries", LONGEST_LIST);
+        elab_label(e, d, "%lld entries", (long long)(v.range->hi.i - v.range->lo.i));
+        elab_help(e, d, "a loop of the program, `for`, has no such limit");
+        return false;
+    }
     struct diagnostic *d = elab_error(e, v.kind == VAL_RANGE ? E_unroll_runtime : E_iterate, at,
                                       v.kind == VAL_RANGE ? "this range is not known at compile time" : "this cannot be iterated over");
     elab_label(e, d, "%s", val_describe(e, v));
@@ -426,6 +442,10 @@ bool bind_pattern(struct elab *e, struct scope *s, const struct ast_pattern *p, 
         return false;
     }
     bool fine = true;
+    for (int i = 0; i < p->count; i++)
+        for (int k = 0; k < i; k++)
+            if (strcmp(p->names[i].name, p->names[k].name) == 0 && strcmp(p->names[i].name, "_") != 0)
+                elab_error(e, E_redefined, p->names[i].span, "`%s` stands twice in this list of names", p->names[i].name);
     for (int i = 0; i < p->count; i++) {
         struct ast_pattern one = {.names = &p->names[i], .count = 1, .span = p->names[i].span};
         fine = bind_pattern(e, s, &one, v.list->items[i]) && fine;
@@ -514,7 +534,7 @@ static struct val elab_range(struct elab *e, struct scope *s, const struct ast_e
     if (lo.kind == VAL_INT && hi.kind == VAL_INT) {
         int64_t n = hi.i > lo.i ? hi.i - lo.i : 0;
         /* Long ranges are for loops of the program; a list of them is made only where one is asked for. */
-        if (n <= 65536) {
+        if (n >= 0 && n <= LONGEST_LIST) {
             struct val out = val_list_new(e, (int)n);
             for (int64_t i = 0; i < n; i++)
                 out.list->items[i] = val_int(lo.i + i);

@@ -158,6 +158,16 @@ static int find_cell(struct side *side, struct cell *c) {
     return -1;
 }
 
+static bool typed_value(struct val v) {
+    return val_is_runtime(v) && !(v.kind == VAL_SCALAR && v.flex);
+}
+
+static void branch_types(struct elab *e, struct span at, struct cell *cell, struct val then, struct val otherwise) {
+    struct diagnostic *d = elab_error(e, E_branch_types, at, "the sides of this branch give `%s` different types", cell->name);
+    elab_label(e, d, "%s and %s", val_describe(e, then), val_describe(e, otherwise));
+    cell->value = val_error;
+}
+
 /* The element type in which both sides agree; DTYPE_COUNT if both are untyped integers. */
 static enum dtype runtime_dtype(struct elab *e, struct val a, struct val b) {
     struct val both[2] = {a, b};
@@ -227,6 +237,11 @@ void elab_runtime_if(struct elab *e, struct scope *s, const struct ast_stmt *x, 
                 cell->value = val_error;
                 continue;
             }
+            if (!cell->typed && !cell->buffer && typed_value(mine) && typed_value(theirs) &&
+                val_runtime_type(e, mine).dtype != val_runtime_type(e, theirs).dtype) {
+                branch_types(e, x->span, cell, k == 0 ? mine : theirs, k == 0 ? theirs : mine);
+                continue;
+            }
             bool decided = true;
             if (!val_is_runtime(mine) && !val_is_runtime(theirs) && val_equal(e, mine, theirs, &decided) && decided) {
                 cell_write(e, cell, mine);
@@ -240,9 +255,7 @@ void elab_runtime_if(struct elab *e, struct scope *s, const struct ast_stmt *x, 
                 continue;
             }
             if (!ir_type_equal(a->type, b->type)) {
-                struct diagnostic *d = elab_error(e, E_branch_types, x->span, "the sides of this branch give `%s` different types", cell->name);
-                elab_label(e, d, "%s and %s", type_text(e, k == 0 ? a->type : b->type), type_text(e, k == 0 ? b->type : a->type));
-                cell->value = val_error;
+                branch_types(e, x->span, cell, val_tensor(k == 0 ? a : b), val_tensor(k == 0 ? b : a));
                 continue;
             }
             VEC_PUSH(e->arena, yields[k], a);
@@ -301,6 +314,8 @@ static void carry_vars(struct elab *e, struct frame *f, struct names *n, struct 
 static struct ir_value *loop_value(struct elab *e, struct journal_entry *j, struct ir_region *r, struct span at) {
     struct val v = j->cell->value;
     struct ir_type want = j->arg->type;
+    if (j->cell->written.source)
+        at = j->cell->written;
     struct ir_value *x = materialize_in(e, r, v, val_is_runtime(v) && !(v.kind == VAL_SCALAR && v.flex) ? DTYPE_COUNT : want.dtype, at);
     if (!x)
         return NULL;
@@ -356,6 +371,7 @@ static void complete_args(struct elab *e, struct frame *f) {
             continue;
         j->before = elab_from_value(e, before);
         j->arg = ir_region_arg(f->region, before->type, j->cell->name);
+        j->arg->buffer_name = j->cell->buffer ? j->cell->buffer->name : j->cell->name;
     }
 }
 
@@ -366,7 +382,7 @@ static ir_dim loop_limit(struct elab *e, struct scope *s, const struct ast_expr 
     ir_dim d;
     if (v.kind == VAL_ERROR)
         return NULL;
-    if (!val_as_dim(e, v, &d) || ir_dim_lower(d) < 0) {
+    if (!val_as_dim(e, v, &d) || ir_dim_upper(d) <= 0) {
         elab_error(e, E_loop_bound, x->span, "the bound of a loop's trips must be a positive integer known at compile time, found %s",
                    val_describe(e, v));
         return NULL;
@@ -486,6 +502,8 @@ void elab_runtime_while(struct elab *e, struct scope *s, const struct ast_stmt *
         j->cell->value = j->cell->buffer ? val_tensor(arg) : elab_from_value(e, arg);
     }
     int carried = cond->journal.n;
+    for (int i = 0; i < carried; i++)
+        cond->journal.at[i].assigned = false;
     e->frame = cond;
     e->b.region = op->regions[0];
     e->b.before = NULL;
@@ -500,9 +518,11 @@ void elab_runtime_while(struct elab *e, struct scope *s, const struct ast_stmt *
         elab_label(e, d, "%s", val_describe(e, c));
     }
     e->b = saved;
-    for (int i = carried; i < cond->journal.n; i++) /* read only: not carried */
+    for (int i = 0; i < cond->journal.n; i++) { /* what was first read here is not carried */
         if (cond->journal.at[i].assigned)
             elab_error(e, E_not_assignable, x->while_.cond->span, "the condition of a loop changes `%s`", cond->journal.at[i].cell->name);
+        cond->journal.at[i].assigned = i < carried;
+    }
     drop_unassigned(e, cond);
     e->frame = body->outer;
     if (!cv)

@@ -155,6 +155,7 @@ void cell_write(struct elab *e, struct cell *c, struct val v) {
         }
         j->assigned = true;
     }
+    c->written = e->b.span;
     c->value = v;
     if (v.kind == VAL_TENSOR) {
         v.value->buffer_name = c->buffer ? c->buffer->name : c->name;

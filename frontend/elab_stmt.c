@@ -185,6 +185,14 @@ static void elab_assign(struct elab *e, struct scope *s, const struct ast_stmt *
         return;
     }
     struct val v = elab_expr(e, s, x->assign.value);
+    if (!e->in_function && !x->assign.has_op && x->assign.count == 1 && first->kind == EXPR_NAME) {
+        struct binding *b = scope_find_here(s, first->string);
+        if (b && !b->cell) {
+            struct diagnostic *d = elab_error(e, E_redefined, first->span, "`%s` is already defined here", first->string);
+            elab_note(e, d, b->span, "first defined here");
+            return;
+        }
+    }
     if (x->assign.count == 1) {
         if (v.kind == VAL_TUPLE) {
             elab_error(e, E_result_count, x->assign.value->span, "%d results for one target", v.list->count);
@@ -219,7 +227,7 @@ static void unrolled_for(struct elab *e, struct scope *s, const struct ast_stmt 
             elab_error(e, E_return_place, x->span, "`return` cannot stand in a loop");
             return;
         }
-        if (++e->work > 2000000) {
+        if (++e->work > MOST_WORK && !e->gave_up) {
             elab_error(e, E_too_much_work, x->span, "elaboration does not come to an end after 2,000,000 iterations");
             e->gave_up = true;
         }

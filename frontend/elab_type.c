@@ -483,6 +483,10 @@ static bool new_symbol(struct elab *e, struct scope *s, const char *name, const 
 bool elab_export_type(struct elab *e, struct scope *s, const struct ast_expr *x, struct ir_type *t, const char *what, bool *later) {
     *later = false;
     const struct ast_expr *base = x->kind == EXPR_INDEX ? x->index.base : x;
+    if (unbound_name(s, base) && static_type_of(s, base) == STATIC_NO && base->string[1]) { /* not the `T` of a generic function */
+        elab_expr(e, s, base);
+        return false;
+    }
     if (static_type_of(s, base) != STATIC_NO || (base->kind == EXPR_NAME && !scope_find(s, base->string))) {
         struct diagnostic *d = elab_error(e, E_export_parameter, x->span, "%s of an exported function needs a run-time type", what);
         elab_help(e, d, "f32, i64[N <= 64], …: the element types are f64 f32 f16 bf16 i64 i32 i16 i8 u64 u32 u16 u8 bool");
@@ -509,8 +513,10 @@ bool elab_export_type(struct elab *e, struct scope *s, const struct ast_expr *x,
                 *later = true;
                 continue;
             }
-            if (!new_symbol(e, s, d->string, bound, d->span))
+            if (!new_symbol(e, s, d->string, bound, d->span)) {
+                scope_bind(e, s, d->string, val_error, d->span); /* said once */
                 return false;
+            }
         }
     }
     if (*later)

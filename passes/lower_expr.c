@@ -204,7 +204,7 @@ static lx address_of(struct nest_scope *n, struct ir_type t, const lx *at) {
 }
 
 lx nest_address(struct nest_scope *n, struct ir_type t, const ir_expr *at) {
-    lx list[NEST_MAX];
+    lx list[NEST_MAX] = {0};
     for (int d = 0; d < t.rank; d++)
         list[d] = nest_index(n, at[d]);
     return address_of(n, t, list);
@@ -212,7 +212,7 @@ lx nest_address(struct nest_scope *n, struct ir_type t, const ir_expr *at) {
 
 static lx guarded_load(struct nest_scope *n, ir_expr e, const struct loop_mem *mem, struct ir_type t) {
     struct loop_builder *b = n->l->b;
-    lx at[NEST_MAX], inside = NULL;
+    lx at[NEST_MAX] = {0}, inside = NULL;
     for (int d = 0; d < t.rank; d++) {
         ir_expr x = e->args[d];
         at[d] = nest_index(n, x);
@@ -305,7 +305,7 @@ void nest_store(struct nest_scope *n, int result, lx value) {
     const struct ir_nest_result *r = &n->nest->results[result];
     const struct ir_value *v = l->op->results[result];
     struct loop_mem *mem = l->mem(l->context, v);
-    lx at[NEST_MAX], address;
+    lx at[NEST_MAX] = {0}, address;
     if (r->base < 0) {
         for (int d = 0; d < v->type.rank; d++)
             at[d] = n->index[d];

@@ -226,7 +226,8 @@ static mx_status sequence(struct context *c, const struct mxrt_setting *source, 
     for (int i = 0; i < source->count; i++) /* x = chars, y = next */
         if (source->names && source->names[i] && source->args[i]->kind == MXRT_NAME)
             names[strcmp(source->args[i]->s, "next") == 0] = source->names[i];
-    for (int i = 0; !names[0] && !names[1] && i < c->f->arg_count && found < 2; i++)
+    bool by_position = !names[0] && !names[1];
+    for (int i = 0; by_position && i < c->f->arg_count && found < 2; i++)
         if (c->f->args[i].rank > 0 && c->f->args[i].dtype >= MX_I64 && c->f->args[i].dtype != MX_BOOL)
             names[found++] = c->f->args[i].name;
     for (int k = 0; k < 2; k++) {

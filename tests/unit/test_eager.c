@@ -13,8 +13,7 @@
 
 static struct diag diag;
 
-static struct ir_module *parse(const char *text)
-{
+static struct ir_module *parse(const char *text) {
     diag_init(&diag);
     struct ir_module *m = ir_parse(&diag, diag_add_source(&diag, "test.mxir", text, strlen(text)));
     if (!m)
@@ -25,8 +24,7 @@ static struct ir_module *parse(const char *text)
     return m;
 }
 
-static const struct ir_func *function(struct ir_module *m, const char *name)
-{
+static const struct ir_func *function(struct ir_module *m, const char *name) {
     for (int i = 0; i < m->func_count; i++)
         if (strcmp(m->funcs[i]->name, name) == 0)
             return m->funcs[i];
@@ -34,35 +32,32 @@ static const struct ir_func *function(struct ir_module *m, const char *name)
     return NULL;
 }
 
-static struct tensor *floats(int n, const float *v)
-{
+static struct tensor *floats(int n, const float *v) {
     int64_t dims[1] = {n};
     struct tensor *t = tensor_new(F32, 1, dims);
     memcpy(t->data, v, sizeof *v * (size_t)n);
     return t;
 }
-static struct tensor *integer(int64_t v)
-{
+static struct tensor *integer(int64_t v) {
     struct tensor *t = tensor_new(I64, 0, NULL);
     *(int64_t *)t->data = v;
     return t;
 }
 #define FLOATS(...) floats((int)(sizeof((float[]){__VA_ARGS__}) / 4), (float[]){__VA_ARGS__})
 
-static void expect_floats(const struct tensor *t, int n, const float *v)
-{
+static void expect_floats(const struct tensor *t, int n, const float *v) {
     cr_assert_eq(tensor_elements(t), n);
     for (int i = 0; i < n; i++)
-        cr_assert(((float *)t->data)[i] == v[i] || (isnan(v[i]) && isnan(((float *)t->data)[i])), "element %d: %g, not %g", i,
-                  (double)((float *)t->data)[i], (double)v[i]);
+        cr_assert(((float *)t->data)[i] == v[i] || (isnan(v[i]) && isnan(((float *)t->data)[i])),
+                  "element %d: %g, not %g", i, (double)((float *)t->data)[i], (double)v[i]);
 }
 #define EXPECT(t, ...) expect_floats(t, (int)(sizeof((float[]){__VA_ARGS__}) / 4), (float[]){__VA_ARGS__})
 
-/* ---- random nests ------------------------------------------------------------------------------------------------- */
+/* ---- random nests -------------------------------------------------------------------------------------------------
+ */
 
 static uint64_t state;
-static int pick(int n)
-{
+static int pick(int n) {
     state = mx_mix(state);
     return (int)(state % (uint64_t)n);
 }
@@ -80,8 +75,7 @@ struct reference {
     struct scalar accs[4];
 };
 
-static struct scalar wrap(enum dtype t, struct scalar v)
-{
+static struct scalar wrap(enum dtype t, struct scalar v) {
     switch (t) {
     case F32: v.f = (float)v.f; break;
     case F16: v.f = mx_round_f16((float)v.f); break;
@@ -94,8 +88,7 @@ static struct scalar wrap(enum dtype t, struct scalar v)
     return v;
 }
 
-static struct scalar element(const struct tensor *t, int64_t at)
-{
+static struct scalar element(const struct tensor *t, int64_t at) {
     struct scalar v = {0, 0};
     switch (t->dtype) {
     case F64: v.f = ((double *)t->data)[at]; break;
@@ -111,8 +104,7 @@ static struct scalar element(const struct tensor *t, int64_t at)
     return v;
 }
 
-static struct scalar evaluate(struct reference *r, ir_expr e)
-{
+static struct scalar evaluate(struct reference *r, ir_expr e) {
     struct scalar v = {0, 0}, a = {0, 0}, b = {0, 0}, c = {0, 0};
     bool is_float = dtype_is_float(e->dtype);
     switch (e->kind) {
@@ -142,8 +134,10 @@ static struct scalar evaluate(struct reference *r, ir_expr e)
         if (is_float)
             v.f = dtype_is_float(e->args[0]->dtype) ? a.f : (double)a.i;
         else if (dtype_is_float(e->args[0]->dtype))
-            v.i = e->dtype == I32 ? mx_i32_from_f64(a.f) : e->dtype == I64 ? mx_i64_from_f64(a.f) : e->dtype == I8 ? mx_i8_from_f64(a.f)
-                                                                                                : mx_u8_from_f64(a.f);
+            v.i = e->dtype == I32   ? mx_i32_from_f64(a.f)
+                  : e->dtype == I64 ? mx_i64_from_f64(a.f)
+                  : e->dtype == I8  ? mx_i8_from_f64(a.f)
+                                    : mx_u8_from_f64(a.f);
         else
             v.i = a.i;
         return wrap(e->dtype, v);
@@ -155,12 +149,12 @@ static struct scalar evaluate(struct reference *r, ir_expr e)
     c = e->count > 2 ? evaluate(r, e->args[2]) : c;
     bool of_float = dtype_is_float(e->args[0]->dtype), f64 = e->args[0]->dtype == F64;
 #define FLOAT2(fn) v.f = f64 ? mx_##fn##_f64(a.f, b.f) : (double)mx_##fn##_f32((float)a.f, (float)b.f)
-#define ROW2(fn)                                                                                                       \
-    case FN_##fn:                                                                                                      \
-        if (of_float)                                                                                                  \
-            FLOAT2(fn);                                                                                                \
-        else                                                                                                           \
-            v.i = mx_##fn##_i(a.i, b.i);                                                                               \
+#define ROW2(fn)                         \
+    case FN_##fn:                        \
+        if (of_float)                    \
+            FLOAT2(fn);                  \
+        else                             \
+            v.i = mx_##fn##_i(a.i, b.i); \
         break;
     switch (e->fn) {
         ROW2(add)
@@ -188,8 +182,7 @@ struct maker {
 };
 
 /* An index expression: mostly affine, sometimes with quotients, remainders or data; its value may lie outside. */
-static ir_expr random_index(struct maker *k, int depth)
-{
+static ir_expr random_index(struct maker *k, int depth) {
     struct ir_module *m = k->m;
     int what = pick(depth > 0 ? 12 : 6);
     if (k->indices == 0 || what == 0)
@@ -211,8 +204,7 @@ static ir_expr random_index(struct maker *k, int depth)
 
 static const enum dtype dtypes[] = {F32, F32, F32, F64, F16, I64, I32, I8, U8};
 
-static ir_expr random_value(struct maker *k, enum dtype t, int depth)
-{
+static ir_expr random_value(struct maker *k, enum dtype t, int depth) {
     struct ir_module *m = k->m;
     bool is_float = dtype_is_float(t);
     int what = pick(depth > 0 ? 14 : 4);
@@ -246,8 +238,8 @@ static ir_expr random_value(struct maker *k, enum dtype t, int depth)
     }
 }
 
-static void combine(const struct ir_acc *acc, struct scalar *v, struct scalar *best, struct scalar x, int64_t *visited)
-{
+static void combine(const struct ir_acc *acc, struct scalar *v, struct scalar *best, struct scalar x,
+                    int64_t *visited) {
     bool f = dtype_is_float(acc->body->dtype);
     switch (acc->op) {
     case RED_SUM: v->f += x.f, v->i = mx_add_i(v->i, x.i); break;
@@ -264,8 +256,7 @@ static void combine(const struct ir_acc *acc, struct scalar *v, struct scalar *b
     ++*visited;
 }
 
-static void reduce(struct reference *r, int a, int level, struct scalar *v, struct scalar *best, int64_t *visited)
-{
+static void reduce(struct reference *r, int a, int level, struct scalar *v, struct scalar *best, int64_t *visited) {
     const struct ir_nest *n = &r->op->nest;
     if (level == n->pars + n->reds) {
         combine(&n->accs[a], v, best, evaluate(r, n->accs[a].body), visited);
@@ -279,8 +270,7 @@ static void reduce(struct reference *r, int a, int level, struct scalar *v, stru
 }
 
 /* One result at the current point: its value, and how large the sums in it were. */
-static struct scalar point(struct reference *r, int result, double *size)
-{
+static struct scalar point(struct reference *r, int result, double *size) {
     const struct ir_nest *n = &r->op->nest;
     *size = 1;
     for (int a = 0; a < n->acc_count; a++) {
@@ -299,8 +289,7 @@ static struct scalar point(struct reference *r, int result, double *size)
     return evaluate(r, n->results[result].value);
 }
 
-static struct tensor *random_tensor(struct ir_type t)
-{
+static struct tensor *random_tensor(struct ir_type t) {
     int64_t dims[8];
     for (int d = 0; d < t.rank; d++)
         ir_dim_is_const(t.dims[d], &dims[d]);
@@ -320,8 +309,7 @@ static struct tensor *random_tensor(struct ir_type t)
 }
 
 /* Calls the function, whose arguments are the nest's four operands, and compares; frees the module. */
-static void check_nest(uint64_t seed, struct ir_module *m, struct ir_func *f, struct ir_op *op, bool floats_reduced)
-{
+static void check_nest(uint64_t seed, struct ir_module *m, struct ir_func *f, struct ir_op *op, bool floats_reduced) {
     struct ir_nest *n = &op->nest;
     struct ir_value **operands = op->operands;
     int result_count = op->result_count;
@@ -370,7 +358,8 @@ static void check_nest(uint64_t seed, struct ir_module *m, struct ir_func *f, st
         }
         for (int64_t p = 0; p < count; p++) {
             struct scalar g = element(got[i], p), w = want[p];
-            double tolerance = floats_reduced ? size[p] * (t == F16 ? 2e-3 : 2e-6) + fabs(w.f) * (t == F16 ? 2e-3 : 1e-5) : 0;
+            double tolerance =
+                floats_reduced ? size[p] * (t == F16 ? 2e-3 : 2e-6) + fabs(w.f) * (t == F16 ? 2e-3 : 1e-5) : 0;
             bool same = dtype_is_float(t) ? g.f == w.f || (isnan(g.f) && isnan(w.f)) || fabs(g.f - w.f) <= tolerance
                                           : g.i == w.i;
             if (!same) {
@@ -392,9 +381,7 @@ static void check_nest(uint64_t seed, struct ir_module *m, struct ir_func *f, st
     diag_free(&diag);
 }
 
-
-static void random_nest(uint64_t seed)
-{
+static void random_nest(uint64_t seed) {
     state = seed;
     diag_init(&diag);
     struct ir_module *m = ir_module_new(&diag, "random");
@@ -480,7 +467,8 @@ static void random_nest(uint64_t seed)
         } else {
             r->value = random_value(&k, t, 3);
         }
-        struct ir_type type = r->base >= 0 ? operands[r->base]->type : ir_type_make(m, r->value->dtype, n->pars, extents);
+        struct ir_type type =
+            r->base >= 0 ? operands[r->base]->type : ir_type_make(m, r->value->dtype, n->pars, extents);
         ir_op_result(op, type);
     }
     f->result_count = result_count;
@@ -490,8 +478,7 @@ static void random_nest(uint64_t seed)
 }
 
 /* A sum of products whose factors hold random subsets of the indices, in random order, some shifted and guarded. */
-static void random_product(uint64_t seed)
-{
+static void random_product(uint64_t seed) {
     static const int sizes[] = {2, 3, 5, 8, 13, 20};
     state = seed;
     diag_init(&diag);
@@ -504,7 +491,8 @@ static void random_product(uint64_t seed)
     n.indices = ARENA_ARRAY(&m->arena, struct ir_nest_index, indices);
     for (int i = 0; i < indices; i++) {
         int size = pick(12) == 0 && i >= n.pars ? 300 : sizes[pick(6)];
-        n.indices[i] = (struct ir_nest_index){"i", ir_dim_const(m, size), ir_const_int(m, I64, 0), ir_const_int(m, I64, size)};
+        n.indices[i] =
+            (struct ir_nest_index){"i", ir_dim_const(m, size), ir_const_int(m, I64, 0), ir_const_int(m, I64, size)};
     }
     struct ir_value *operands[4];
     ir_expr factor[2];
@@ -544,14 +532,14 @@ static void random_product(uint64_t seed)
     n.accs[0] = (struct ir_acc){RED_SUM, ir_fn2(m, FN_mul, factor[0], factor[1])};
     n.results = ARENA_NEW(&m->arena, struct ir_nest_result);
     ir_expr acc = ir_acc(m, 0, t);
-    n.results[0] = (struct ir_nest_result){pick(2) ? acc : ir_fn2(m, FN_mul, acc, ir_const_float(m, t, 0.5)), -1, COMBINE_SET, NULL};
+    n.results[0] = (struct ir_nest_result){pick(2) ? acc : ir_fn2(m, FN_mul, acc, ir_const_float(m, t, 0.5)), -1,
+                                           COMBINE_SET, NULL};
     op->nest = n;
     ir_op_result(op, ir_type_make(m, t, n.pars, extents));
     check_nest(seed, m, f, op, true);
 }
 
-Test(eager, random_nests, .timeout = 300)
-{
+Test(eager, random_nests, .timeout = 300) {
     const char *seed = getenv("MXCC_TEST_SEED"), *count = getenv("MXCC_TEST_COUNT");
     uint64_t first = seed ? strtoull(seed, NULL, 10) : 1;
     for (int i = 0; i < (count ? atoi(count) : seed ? 1 : 1500); i++)
@@ -560,34 +548,34 @@ Test(eager, random_nests, .timeout = 300)
         random_product(first + (uint64_t)i);
 }
 
-/* ---- matrix products and convolutions ------------------------------------------------------------------------------ */
+/* ---- matrix products and convolutions ------------------------------------------------------------------------------
+ */
 
-static double at4(const struct tensor *t, int64_t a, int64_t b, int64_t c, int64_t d)
-{
+static double at4(const struct tensor *t, int64_t a, int64_t b, int64_t c, int64_t d) {
     if (c < 0 || d < 0 || c >= t->dims[2] || d >= t->dims[3])
         return 0;
     return ((float *)t->data)[((a * t->dims[1] + b) * t->dims[2] + c) * t->dims[3] + d];
 }
 
-Test(eager, convolution_and_weight_gradient)
-{
-    struct ir_module *m = parse(
-        "module \"c\"\n"
-        "export func conv[N in 1 .. 8](x = %0: f32[N, 5, 9, 10], w = %1: f32[17, 5, 3, 3]) -> (_) {\n"
-        "    %2: f32[N, 17, 9, 10] = nest(%0, %1) [n < N, o < 17, i < 9, j < 10] {\n"
-        "        reduce c < 5\n        reduce a < 3\n        reduce b < 3\n"
-        "        acc0 = sum mul(%0[n, c, add(add(i, a), -1), add(add(j, b), -1) else 0:f32], %1[o, c, a, b])\n"
-        "        %2 = acc0\n    }\n    return %2\n}\n"
-        "export func back[N in 1 .. 8](x = %0: f32[N, 5, 9, 10], g = %1: f32[N, 17, 9, 10]) -> (_) {\n"
-        "    %2: f32[17, 5, 3, 3] = nest(%0, %1) [o < 17, c < 5, a < 3, b < 3] {\n"
-        "        reduce n < N\n        reduce i < 9\n        reduce j < 10\n"
-        "        acc0 = sum mul(%0[n, c, add(add(i, a), -1), add(add(j, b), -1) else 0:f32], %1[n, o, i, j])\n"
-        "        %2 = acc0\n    }\n    return %2\n}\n");
+Test(eager, convolution_and_weight_gradient) {
+    struct ir_module *m =
+        parse("module \"c\"\n"
+              "export func conv[N in 1 .. 8](x = %0: f32[N, 5, 9, 10], w = %1: f32[17, 5, 3, 3]) -> (_) {\n"
+              "    %2: f32[N, 17, 9, 10] = nest(%0, %1) [n < N, o < 17, i < 9, j < 10] {\n"
+              "        reduce c < 5\n        reduce a < 3\n        reduce b < 3\n"
+              "        acc0 = sum mul(%0[n, c, add(add(i, a), -1), add(add(j, b), -1) else 0:f32], %1[o, c, a, b])\n"
+              "        %2 = acc0\n    }\n    return %2\n}\n"
+              "export func back[N in 1 .. 8](x = %0: f32[N, 5, 9, 10], g = %1: f32[N, 17, 9, 10]) -> (_) {\n"
+              "    %2: f32[17, 5, 3, 3] = nest(%0, %1) [o < 17, c < 5, a < 3, b < 3] {\n"
+              "        reduce n < N\n        reduce i < 9\n        reduce j < 10\n"
+              "        acc0 = sum mul(%0[n, c, add(add(i, a), -1), add(add(j, b), -1) else 0:f32], %1[n, o, i, j])\n"
+              "        %2 = acc0\n    }\n    return %2\n}\n");
     struct eager *e = eager_new(m, 1);
     state = 5;
     for (int64_t n = 1; n <= 8; n += 3) { /* plans follow the dimension */
         int64_t xd[] = {n, 5, 9, 10}, wd[] = {17, 5, 3, 3}, gd[] = {n, 17, 9, 10};
-        struct tensor *x = tensor_new(F32, 4, xd), *w = tensor_new(F32, 4, wd), *g = tensor_new(F32, 4, gd), *y, *all[] = {x, w, g};
+        struct tensor *x = tensor_new(F32, 4, xd), *w = tensor_new(F32, 4, wd), *g = tensor_new(F32, 4, gd), *y,
+                      *all[] = {x, w, g};
         for (int t = 0; t < 3; t++)
             for (int64_t i = 0; i < tensor_elements(all[t]); i++)
                 ((float *)all[t]->data)[i] = (float)(pick(1001) - 500) / 500;
@@ -618,7 +606,8 @@ Test(eager, convolution_and_weight_gradient)
     ir_module_free(m);
 }
 
-/* ---- operations from text ------------------------------------------------------------------------------------------ */
+/* ---- operations from text ------------------------------------------------------------------------------------------
+ */
 
 static const char control[] =
     "module \"c\"\n"
@@ -633,7 +622,8 @@ static const char control[] =
     "    %3: f32[N] = nest(%0) [i < N] {\n        %3 = 0:f32\n    }\n"
     "    %4: f32[N] = for(%2, %1, %3) limit 5 {\n"
     "        (%5: i64, %6: f32[N])\n"
-    "        %7: f32[N] = nest(%6, %0, %5) [] {\n            %7 = %6 with [%5[]] = mul(%0[%5[]], f32(%5[]))\n        }\n"
+    "        %7: f32[N] = nest(%6, %0, %5) [] {\n            %7 = %6 with [%5[]] = mul(%0[%5[]], f32(%5[]))\n        "
+    "}\n"
     "        yield %7\n    }\n"
     "    %8: i64 = read @calls\n"
     "    %9: i64 = nest(%8) [] {\n        %9 = add(%8[], 1)\n    }\n    write(%9) @calls\n"
@@ -646,7 +636,8 @@ static const char control[] =
     "        %6: bool = nest(%4) [] {\n            %6 = le(1:f32, %4[])\n        }\n        yield %6\n"
     "    } {\n"
     "        (%7: f32, %8: i64)\n"
-    "        %9: f32, %10: i64 = nest(%7, %8) [] {\n            %9 = mul(0.5:f32, %7[])\n            %10 = add(%8[], 1)\n        }\n"
+    "        %9: f32, %10: i64 = nest(%7, %8) [] {\n            %9 = mul(0.5:f32, %7[])\n            %10 = add(%8[], "
+    "1)\n        }\n"
     "        yield %9, %10\n    }\n"
     "    return %3\n}\n"
     "export func choose(x = %0: f32[2], c = %1: bool) -> (_) {\n"
@@ -664,8 +655,7 @@ static const char control[] =
     "export func add_to(inout a = %0: f32[3], inout b = %1: f32[3]) {\n"
     "    return %1, %0\n}\n";
 
-Test(eager, control_flow_and_buffers)
-{
+Test(eager, control_flow_and_buffers) {
     struct ir_module *m = parse(control);
     struct eager *e = eager_new(m, 1);
     cr_assert_not_null(e);
@@ -725,17 +715,16 @@ Test(eager, control_flow_and_buffers)
     ir_module_free(m);
 }
 
-Test(eager, sort_scan_random)
-{
-    struct ir_module *m = parse(
-        "module \"s\"\n"
-        "export func order(x = %0: f32[6]) -> (v, p, s, r) {\n"
-        "    %1: f32[6], %2: i64[6] = sort(%0) axis 0 descending\n"
-        "    %3: f32[6] = scan(%0) axis 0 sum\n"
-        "    %4: f32[6] = scan(%0) axis 0 prod reverse exclusive\n"
-        "    return %1, %2, %3, %4\n}\n"
-        "export random func draw(t = %0: i64) -> (a, b) {\n"
-        "    %1: u32[6] = rng(%0) place 3\n    %2: u64[3] = rng place 4\n    return %1, %2\n}\n");
+Test(eager, sort_scan_random) {
+    struct ir_module *m =
+        parse("module \"s\"\n"
+              "export func order(x = %0: f32[6]) -> (v, p, s, r) {\n"
+              "    %1: f32[6], %2: i64[6] = sort(%0) axis 0 descending\n"
+              "    %3: f32[6] = scan(%0) axis 0 sum\n"
+              "    %4: f32[6] = scan(%0) axis 0 prod reverse exclusive\n"
+              "    return %1, %2, %3, %4\n}\n"
+              "export random func draw(t = %0: i64) -> (a, b) {\n"
+              "    %1: u32[6] = rng(%0) place 3\n    %2: u64[3] = rng place 4\n    return %1, %2\n}\n");
     struct eager *e = eager_new(m, 7);
     struct tensor *x = FLOATS(2, NAN, 3, 2, -1, 3), *r[4];
     cr_assert_eq(eager_call(e, function(m, "order"), &x, r), 0, "%s", eager_error(e));
@@ -771,13 +760,11 @@ Test(eager, sort_scan_random)
     ir_module_free(m);
 }
 
-static void keep_line(void *context, const char *line)
-{
+static void keep_line(void *context, const char *line) {
     snprintf(context, 100, "%s", line);
 }
 
-Test(eager, dim_print_extern)
-{
+Test(eager, dim_print_extern) {
     struct ir_module *m = parse("module \"d\"\n"
                                 "export func first(x = %0: f32[8], n = %1: i64) -> (_) {\n"
                                 "    dim(%1) K in 0 .. 8\n"
@@ -814,10 +801,10 @@ Test(eager, dim_print_extern)
     ir_module_free(m);
 }
 
-/* ---- .npy ------------------------------------------------------------------------------------------------------------ */
+/* ---- .npy
+ * ------------------------------------------------------------------------------------------------------------ */
 
-Test(npy, round_trip_and_errors)
-{
+Test(npy, round_trip_and_errors) {
     struct text why = {0};
     char path[] = "/tmp/mxcc-npy-XXXXXX";
     cr_assert_geq(mkstemp(path), 0);

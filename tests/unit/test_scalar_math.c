@@ -5,8 +5,7 @@
 
 #include "ir/scalar_math.h"
 
-static double ulps(double want, float got)
-{
+static double ulps(double want, float got) {
     int e;
     if (isnan(want) || isnan(got))
         return isnan(want) && isnan(got) ? 0 : INFINITY;
@@ -16,7 +15,9 @@ static double ulps(double want, float got)
     return fabs(got - want) / ldexp(1, (e < -125 ? -125 : e) - 24);
 }
 
-static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
+static double sigmoid(double x) {
+    return 1 / (1 + exp(-x));
+}
 
 struct accuracy {
     const char *name;
@@ -26,17 +27,26 @@ struct accuracy {
     float largest; /* argument but for inf */
 };
 
-#define ROW(name, want, ulp, largest) {#name, mx_##name##_f32, want, ulp, largest}
+#define ROW(name, want, ulp, largest) \
+    { #name, mx_##name##_f32, want, ulp, largest }
 static const struct accuracy rows[] = {
-    ROW(exp, exp, 1.1, INFINITY),         ROW(expm1, expm1, 1.6, INFINITY), ROW(log, log, 0.9, INFINITY),
-    ROW(log1p, log1p, 0.9, INFINITY),     ROW(tanh, tanh, 1.4, INFINITY),   ROW(erf, erf, 1.2, INFINITY),
-    ROW(sigmoid, sigmoid, 2.3, INFINITY), ROW(sin, sin, 0.6, 4e9f),         ROW(cos, cos, 0.6, 4e9f),
-    ROW(tan, tan, 0.9, 4e9f),             ROW(floor, floor, 0, INFINITY),   ROW(ceil, ceil, 0, INFINITY),
-    ROW(trunc, trunc, 0, INFINITY),       ROW(round, nearbyint, 0, INFINITY),
+    ROW(exp, exp, 1.1, INFINITY),
+    ROW(expm1, expm1, 1.6, INFINITY),
+    ROW(log, log, 0.9, INFINITY),
+    ROW(log1p, log1p, 0.9, INFINITY),
+    ROW(tanh, tanh, 1.4, INFINITY),
+    ROW(erf, erf, 1.2, INFINITY),
+    ROW(sigmoid, sigmoid, 2.3, INFINITY),
+    ROW(sin, sin, 0.6, 4e9f),
+    ROW(cos, cos, 0.6, 4e9f),
+    ROW(tan, tan, 0.9, 4e9f),
+    ROW(floor, floor, 0, INFINITY),
+    ROW(ceil, ceil, 0, INFINITY),
+    ROW(trunc, trunc, 0, INFINITY),
+    ROW(round, nearbyint, 0, INFINITY),
 };
 
-Test(scalar_math, accuracy)
-{
+Test(scalar_math, accuracy) {
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
         for (uint64_t bits = 0; bits < (uint64_t)1 << 32; bits += 997) {
             float x = mx_from_bits_f32((uint32_t)bits);
@@ -48,18 +58,20 @@ Test(scalar_math, accuracy)
         }
 }
 
-Test(scalar_math, special_values)
-{
-    static const float at[] = {0.0f, -0.0f, 1.0f, -1.0f, INFINITY, -INFINITY, NAN, 1e-45f, -1e-45f, 1e-38f, 88.72284f, -103.9f};
+Test(scalar_math, special_values) {
+    static const float at[] = {0.0f, -0.0f,  1.0f,    -1.0f,  INFINITY,  -INFINITY,
+                               NAN,  1e-45f, -1e-45f, 1e-38f, 88.72284f, -103.9f};
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
         for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
             float got = rows[r].got(at[i]);
             double want = rows[r].want((double)at[i]);
             cr_assert(ulps(want, got) <= rows[r].ulp, "%s(%g)", rows[r].name, (double)at[i]);
             if (want == 0 && !isnan(got) && got == 0)
-                cr_assert_eq(signbit(got) != 0, signbit(want) != 0, "%s(%g): sign of zero", rows[r].name, (double)at[i]);
+                cr_assert_eq(signbit(got) != 0, signbit(want) != 0, "%s(%g): sign of zero", rows[r].name,
+                             (double)at[i]);
         }
-    cr_assert(isnan(mx_max_f32(NAN, 1)) && isnan(mx_max_f32(1, NAN)) && isnan(mx_min_f64(NAN, 1)) && isnan(mx_min_f64(1, NAN)));
+    cr_assert(isnan(mx_max_f32(NAN, 1)) && isnan(mx_max_f32(1, NAN)) && isnan(mx_min_f64(NAN, 1)) &&
+              isnan(mx_min_f64(1, NAN)));
     cr_assert(signbit(mx_max_f32(0.0f, -0.0f)) && !signbit(mx_min_f32(-0.0f, 0.0f))); /* at equal arguments b */
     cr_assert_eq(mx_mod_f32(-7, 3), 2);
     cr_assert_eq(mx_mod_f64(7, -3), -2);
@@ -68,8 +80,7 @@ Test(scalar_math, special_values)
     cr_assert(isnan(mx_sigmoid_f64(NAN)) && mx_sigmoid_f64(-800) == 0 && mx_sigmoid_f64(0) == 0.5);
 }
 
-Test(scalar_math, integers)
-{
+Test(scalar_math, integers) {
     cr_assert_eq(mx_div_i(-7, 2), -4);
     cr_assert_eq(mx_div_i(7, -2), -4);
     cr_assert_eq(mx_div_i(INT64_MIN, -1), INT64_MIN);
@@ -93,22 +104,23 @@ Test(scalar_math, integers)
     for (int64_t a = -9; a <= 9; a++)
         for (int64_t b = -4; b <= 4; b++)
             if (b)
-                cr_assert(mx_div_i(a, b) * b + mx_mod_i(a, b) == a && mx_div_i(a, b) == (int64_t)floor((double)a / (double)b));
+                cr_assert(mx_div_i(a, b) * b + mx_mod_i(a, b) == a &&
+                          mx_div_i(a, b) == (int64_t)floor((double)a / (double)b));
 }
 
-Test(scalar_math, conversions)
-{
-    static const double at[] = {0, -0.9, 1.9, -1.9, 127.5, 128, -128.9, -129, 255.9, 256, 32767.9, -32769, 65535.5, 65536, 2147483647.5,
-                                2147483648.0, -2147483649.0, 4294967295.5, 4294967296.0, 9.3e18, -9.3e18, 1.9e19, 1e300, NAN,
-                                INFINITY, -INFINITY};
-#define SATURATE(t, lo, hi)                                                                                            \
-    do {                                                                                                               \
-        double v = isnan(x) ? 0 : trunc(x);                                                                            \
-        long double want = v < lo ? lo : v > hi ? hi : v;                                                              \
-        cr_assert(want == (long double)mx_##t##_from_f64(x), #t " from %g", x);                                        \
-        double y = (double)(float)x, w = isnan(y) ? 0 : trunc(y);                                                      \
-        want = w < lo ? lo : w > hi ? hi : w;                                                                          \
-        cr_assert(want == (long double)mx_##t##_from_f32((float)x), #t " from f32 %g", x);                             \
+Test(scalar_math, conversions) {
+    static const double at[] = {
+        0,       -0.9,   1.9,     -1.9,  127.5,        128,          -128.9,        -129,         255.9,        256,
+        32767.9, -32769, 65535.5, 65536, 2147483647.5, 2147483648.0, -2147483649.0, 4294967295.5, 4294967296.0, 9.3e18,
+        -9.3e18, 1.9e19, 1e300,   NAN,   INFINITY,     -INFINITY};
+#define SATURATE(t, lo, hi)                                                                \
+    do {                                                                                   \
+        double v = isnan(x) ? 0 : trunc(x);                                                \
+        long double want = v < lo ? lo : v > hi ? hi : v;                                  \
+        cr_assert(want == (long double)mx_##t##_from_f64(x), #t " from %g", x);            \
+        double y = (double)(float)x, w = isnan(y) ? 0 : trunc(y);                          \
+        want = w < lo ? lo : w > hi ? hi : w;                                              \
+        cr_assert(want == (long double)mx_##t##_from_f32((float)x), #t " from f32 %g", x); \
     } while (0)
     for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
         double x = at[i];
@@ -124,15 +136,13 @@ Test(scalar_math, conversions)
 }
 
 /* The f16 value of bits, from its definition. */
-static double f16_value(uint16_t h)
-{
+static double f16_value(uint16_t h) {
     int e = h >> 10 & 31, m = h & 1023;
     double v = e == 31 ? (m ? NAN : INFINITY) : e ? ldexp(1024 + m, e - 25) : ldexp(m, -24);
     return h & 0x8000 ? -v : v;
 }
 
-Test(scalar_math, half_precision)
-{
+Test(scalar_math, half_precision) {
     for (uint32_t h = 0; h < 65536; h++) {
         double v = f16_value((uint16_t)h);
         float f = mx_f32_from_f16((uint16_t)h);
@@ -173,8 +183,7 @@ Test(scalar_math, half_precision)
     cr_assert(isnan(mx_round_bf16(mx_from_bits_f32(0x7f800001))));
 }
 
-Test(scalar_math, philox)
-{
+Test(scalar_math, philox) {
     uint32_t w[4];
     /* Known answers of Random123 (kat_vectors, philox4x32 10). */
     static const uint32_t zeros[] = {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8};
