@@ -63,6 +63,18 @@ static void verify(struct pipeline *p, const char *when) {
     crash_report(text_string(&message));
 }
 
+/* The plan against a liveness of its own making. */
+static void validate(struct pipeline *p) {
+    struct text why = {0}, message = {0};
+    for (int i = 0; i < p->passes.plan->func_count; i++) {
+        const struct plan_func *f = &p->passes.plan->funcs[i];
+        if (plan_validate(f, &why))
+            continue;
+        text_printf(&message, "the memory plan of %s is wrong: %s", f->func->name, text_string(&why));
+        crash_report(text_string(&message));
+    }
+}
+
 bool pipeline_load(struct pipeline *p, struct options *o, const char *path) {
     *p = (struct pipeline){.options = o};
     diag_init(&p->diag);
@@ -127,6 +139,8 @@ bool pipeline_passes(struct pipeline *p) {
         return false;
     if (!p->options->compile.stop_after)
         verify(p, "after the passes");
+    if (p->options->compile.verify && p->passes.plan)
+        validate(p);
     return true;
 }
 

@@ -248,7 +248,8 @@ struct elab {
     VEC(struct dim_pair) entry_checks;
     struct ir_value **arg_values; /* of the export */
     int instance_serial, rng_places;
-    int64_t work; /* statements and calls elaborated: a bound against endless programs */
+    int64_t work; /* expressions elaborated and list entries made: a bound against endless programs */
+    bool exhausted; /* work is over MOST_WORK, which was reported */
     bool gave_up;
     struct val result; /* of the innermost function body, once `return` was met */
     bool returned;
@@ -262,7 +263,7 @@ struct elab {
     bool silent; /* errors are not reported: trial evaluation */
 };
 
-enum { LONGEST_LIST = 65536, MOST_WORK = 2000000 };
+enum { LONGEST_LIST = 65536, LONGEST_STRING = 1 << 20, MOST_WORK = 10000000 };
 
 /* ---- elab_value.c --------------------------------------------------------------------------------------------------- */
 
@@ -303,6 +304,8 @@ const char *scope_similar(struct elab *e, struct scope *s, const char *name);
 /* ---- elab_expr.c ---------------------------------------------------------------------------------------------------- */
 
 struct val elab_expr(struct elab *e, struct scope *s, const struct ast_expr *x);
+/* Counts work; false when elaboration has had more than enough, which is reported once. */
+bool elab_spend(struct elab *e, int64_t amount, struct span at);
 struct val elab_binary(struct elab *e, enum binary_op op, struct val a, struct val b, struct span at);
 struct val elab_unary(struct elab *e, enum unary_op op, struct val a, struct span at);
 /* Evaluates a condition: 1 or 0 if static, -1 run-time (value in *runtime), -2 after an error. */

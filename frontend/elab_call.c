@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "frontend/elab.h"
+#include "frontend/extern_header.h"
 
 enum { DEEPEST_CALL = 200 };
 
@@ -18,12 +19,8 @@ bool elab_enter(struct elab *e, const char *what, struct span at, struct call_fr
         e->gave_up = true;
         return false;
     }
-    if (++e->work > 2000000) {
-        if (!e->gave_up)
-            elab_error(e, E_too_much_work, at, "elaboration does not come to an end after 2,000,000 calls");
-        e->gave_up = true;
+    if (!elab_spend(e, 1, at))
         return false;
-    }
     *f = (struct call_frame){.outer = e->stack, .what = what, .call = at};
     e->stack = f;
     return true;
@@ -497,6 +494,51 @@ static struct val call_kernel(struct elab *e, struct scope *s, struct elab_fn *f
     return out;
 }
 
+/* The C declaration, where libclang can read it, against what the call passes: pointers to const are read, others written. */
+static bool check_signature(struct elab *e, const struct elab_fn *f, const struct ast_expr *call, const int *params, int count,
+                            struct ir_value **operands, const struct ir_type *results, bool returns) {
+    struct extern_signature s;
+    const char *from = f->decl->span.source ? f->decl->span.source->path : "", *slash = strrchr(from, '/'), *path = f->header;
+    if (path[0] != '/' && slash)
+        path = arena_printf(e->arena, "%.*s/%s", (int)(slash - from), from, path);
+    const char *name = call->call.callee->string;
+    switch (extern_header_read(e->arena, path, name, &s)) {
+    case EXTERN_FOUND: break;
+    case EXTERN_NO_FUNCTION: elab_error(e, E_extern_call, call->span, "`%s` declares no function `%s`", f->header, name); return false;
+    default: return true; /* on the include path of the C compiler, perhaps: it will tell */
+    }
+    if (s.count != count) {
+        elab_error(e, E_extern_call, call->span, "`%s` has %d parameters in `%s`, %d are passed", name, s.count, f->header, count);
+        return false;
+    }
+    for (int i = 0; i < count; i++) {
+        const struct extern_param *p = &s.params[i];
+        struct span at = call->call.args[i].span;
+        struct ir_type t = params[i] >= 0 ? operands[params[i]]->type : results[~params[i]];
+        bool pointer = params[i] < 0 || t.rank > 0, half = t.dtype == F16 || t.dtype == BF16;
+        if (p->is_pointer != pointer) {
+            elab_error(e, E_extern_call, at, "parameter %d of `%s` is `%s`, but a %s is passed", i + 1, name, p->type, pointer ? "tensor" : "scalar");
+            return false;
+        }
+        if (pointer && p->known && p->dtype != t.dtype && !(half && p->dtype == U16)) {
+            elab_error(e, E_extern_call, at, "parameter %d of `%s` is `%s`, but %s is passed", i + 1, name, p->type, type_text(e, t));
+            return false;
+        }
+        if (pointer && p->is_const == (params[i] < 0)) {
+            struct diagnostic *d = elab_error(e, E_extern_call, at, params[i] < 0 ? "`%s` only reads parameter %d (`%s`), but the result is passed"
+                                                                                   : "`%s` may write parameter %d (`%s`), which is an argument here",
+                                              name, i + 1, p->type);
+            elab_help(e, d, "pointers to const are read, the others written: what is written is `result` or a named result");
+            return false;
+        }
+    }
+    if (returns && (s.returns_void || s.result.is_pointer || (s.result.known && s.result.dtype != results[0].dtype))) {
+        elab_error(e, E_extern_call, call->span, "`%s` returns `%s`, not %s", name, s.result.type, type_text(e, results[0]));
+        return false;
+    }
+    return true;
+}
+
 /* `fn sobel(x: f32[H, W]) -> f32[H, W] = sobel_f32(x, H, W, result)` */
 static struct val call_extern(struct elab *e, struct scope *s, struct elab_fn *f, struct span at) {
     const struct ast_fn *fn = &f->decl->fn;
@@ -532,6 +574,8 @@ static struct val call_extern(struct elab *e, struct scope *s, struct elab_fn *f
             return val_error;
         params[i] = n++;
     }
+    if (!check_signature(e, f, call, params, call->call.count, operands, results, fn->result_count > 0 && !used_result[0]))
+        return val_error;
     struct ir_op *op = ir_op_new(&e->b, OP_extern, operands, n, 0);
     op->name = arena_strdup(&e->module->arena, f->name);
     op->external.header = arena_strdup(&e->module->arena, f->header);

@@ -246,7 +246,7 @@ struct val elab_binary(struct elab *e, enum binary_op op, struct val a, struct v
     }
     if (op == BIN_IN)
         return contains(e, a, b, at);
-    if (!e->in_function && (val_is_runtime(a) || val_is_runtime(b)) && a.kind != VAL_NONE && b.kind != VAL_NONE) {
+    if (!e->in_function && !is_compare(op) && (a.kind == VAL_BUFFER || b.kind == VAL_BUFFER)) {
         struct diagnostic *d = elab_error(e, E_const_runtime, at, "nothing is computed at file level");
         elab_label(e, d, "%s, %s", val_describe(e, a), val_describe(e, b));
         elab_help(e, d, "compute it in a function");
@@ -276,8 +276,14 @@ struct val elab_binary(struct elab *e, enum binary_op op, struct val a, struct v
         if (other)
             return list_op(e, op, a, b, at);
     }
-    if (a.kind == VAL_STRING && b.kind == VAL_STRING && op == BIN_ADD)
+    if (a.kind == VAL_STRING && b.kind == VAL_STRING && op == BIN_ADD) {
+        size_t length = strlen(a.s) + strlen(b.s);
+        if (length > LONGEST_STRING || !elab_spend(e, (int64_t)length / 16, at)) {
+            elab_error(e, E_too_much_work, at, "a string of more than %d characters", LONGEST_STRING);
+            return val_error;
+        }
         return val_string(arena_printf(e->arena, "%s%s", a.s, b.s));
+    }
     if (a.kind == VAL_STRING && b.kind == VAL_STRING && is_compare(op)) {
         int c = strcmp(a.s, b.s);
         return static_op(e, op, val_int(c), val_int(0), at);
@@ -469,6 +475,13 @@ static struct val elab_name(struct elab *e, struct scope *s, const struct ast_ex
     return val_error;
 }
 
+static struct val list_of(struct elab *e, const struct val *items, int count) {
+    struct val out = val_list_new(e, count);
+    if (count)
+        memcpy(out.list->items, items, sizeof *items * (size_t)count);
+    return out;
+}
+
 static struct val elab_list(struct elab *e, struct scope *s, const struct ast_expr *x) {
     VEC(struct val) items = {0};
     for (int i = 0; i < x->list.count; i++) {
@@ -478,6 +491,10 @@ static struct val elab_list(struct elab *e, struct scope *s, const struct ast_ex
             struct val_list *list;
             if (!elab_items(e, v, &list, item->span))
                 return val_error;
+            if (items.n + list->count > LONGEST_LIST) {
+                elab_error(e, E_too_much_work, item->span, "a list of more than %d entries", LONGEST_LIST);
+                return val_error;
+            }
             for (int k = 0; k < list->count; k++)
                 VEC_PUSH(e->arena, items, list->items[k]);
             continue;
@@ -487,10 +504,7 @@ static struct val elab_list(struct elab *e, struct scope *s, const struct ast_ex
             return v;
         VEC_PUSH(e->arena, items, v);
     }
-    struct val out = val_list_new(e, items.n);
-    if (items.n)
-        memcpy(out.list->items, items.at, sizeof(struct val) * (size_t)items.n);
-    return out;
+    return list_of(e, items.at, items.n);
 }
 
 static struct val elab_listcomp(struct elab *e, struct scope *s, const struct ast_expr *x) {
@@ -517,10 +531,7 @@ static struct val elab_listcomp(struct elab *e, struct scope *s, const struct as
             return v;
         VEC_PUSH(e->arena, items, v);
     }
-    struct val out = val_list_new(e, items.n);
-    if (items.n)
-        memcpy(out.list->items, items.at, sizeof(struct val) * (size_t)items.n);
-    return out;
+    return list_of(e, items.at, items.n);
 }
 
 static struct val elab_range(struct elab *e, struct scope *s, const struct ast_expr *x) {
@@ -730,9 +741,21 @@ static struct val elab_expr_inner(struct elab *e, struct scope *s, const struct 
     return val_error;
 }
 
+bool elab_spend(struct elab *e, int64_t amount, struct span at) {
+    e->work += amount;
+    if (e->work <= MOST_WORK)
+        return true;
+    if (!e->exhausted && !e->gave_up)
+        elab_error(e, E_too_much_work, at, "elaboration does not come to an end after %d steps", MOST_WORK);
+    e->exhausted = e->gave_up = true;
+    return false;
+}
+
 struct val elab_expr(struct elab *e, struct scope *s, const struct ast_expr *x) {
     enum { DEEPEST = 4000 };
     if (e->gave_up)
+        return val_error;
+    if (!elab_spend(e, 1, x->span))
         return val_error;
     if (++e->depth > DEEPEST) {
         if (!e->gave_up)

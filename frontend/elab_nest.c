@@ -542,15 +542,30 @@ static bool reduce_op_of(const char *what, enum reduce_op *op, bool *mean) {
     return false;
 }
 
+static bool in_parentheses(struct span s) {
+    if (!s.source)
+        return false;
+    const char *text = s.source->text;
+    uint32_t at = s.begin;
+    while (at > 0 && (text[at - 1] == ' ' || text[at - 1] == '\n' || text[at - 1] == '\t'))
+        at--;
+    return at > 0 && text[at - 1] == '(';
+}
+
 /* A sum whose outer terms do not use the index: probably parentheses are missing. */
 static void warn_stray_terms(struct elab *e, const struct ast_expr *x, ir_expr body, int first, int last) {
-    if (body->kind != X_FN || (body->fn != FN_add && body->fn != FN_sub) || e->silent)
+    if (e->silent || first == last || body->kind == X_CONST)
         return;
-    for (int a = 0; a < 2; a++) {
+    /* one sum in parentheses of its own is meant as it stands */
+    const struct ast_expr *written = x->comp.body;
+    bool sum = body->kind == X_FN && (body->fn == FN_add || body->fn == FN_sub);
+    if (sum && written && in_parentheses(written->span))
+        return;
+    for (int a = 0; a < (sum ? 2 : 1); a++) {
         struct arena scratch = {0};
         bool *used = used_indices(e, &scratch);
         struct used u = {.e = e, .index = used};
-        ir_expr_walk(body->args[a], note_index, &u);
+        ir_expr_walk(sum ? body->args[a] : body, note_index, &u);
         bool uses = false;
         for (int i = first; i < last; i++)
             uses = uses || used[i];

@@ -227,10 +227,7 @@ static void unrolled_for(struct elab *e, struct scope *s, const struct ast_stmt 
             elab_error(e, E_return_place, x->span, "`return` cannot stand in a loop");
             return;
         }
-        if (++e->work > MOST_WORK && !e->gave_up) {
-            elab_error(e, E_too_much_work, x->span, "elaboration does not come to an end after 2,000,000 iterations");
-            e->gave_up = true;
-        }
+        elab_spend(e, 1, x->span);
     }
 }
 
@@ -353,6 +350,7 @@ runtime:
 static void elab_stmt(struct elab *e, struct scope *s, const struct ast_stmt *x) {
     struct span saved = e->b.span;
     e->b.span = x->span;
+    e->depth++; /* elab_expr watches it */
     switch (x->kind) {
     case STMT_LET: elab_let(e, s, x); break;
     case STMT_VAR: elab_var(e, s, x); break;
@@ -372,6 +370,7 @@ static void elab_stmt(struct elab *e, struct scope *s, const struct ast_stmt *x)
     case STMT_DECL: elab_decl(e, s, x->decl); break;
     case STMT_ERROR: break;
     }
+    e->depth--;
     e->b.span = saved;
 }
 

@@ -114,7 +114,11 @@ struct val elab_type_expr(struct elab *e, enum dtype t, struct scope *s, const s
     return val_type(e, ir_type_make(e->module, t, rank, dims));
 }
 
+static bool no_static_type(struct elab *e, struct scope *s, const struct ast_expr *x);
+
 bool elab_type(struct elab *e, struct scope *s, const struct ast_expr *x, struct ir_type *t) {
+    if (!no_static_type(e, s, x))
+        return false;
     struct val v = elab_expr(e, s, x);
     if (v.kind == VAL_DTYPE) {
         *t = ir_type_make(e->module, v.dtype, 0, NULL);
@@ -230,6 +234,15 @@ static enum match match_static(struct elab *e, struct scope *s, const struct ast
         if (!static_fits(want, v->list->items[i]))
             return static_mismatch(e, arena_printf(e->arena, "a list, each %s", names[want]), *v, at, what);
     return MATCH_YES;
+}
+
+/* A type where a buffer or variable is declared, or an element type: `int` and its like are no types there. */
+static bool no_static_type(struct elab *e, struct scope *s, const struct ast_expr *x) {
+    if (static_type_of(s, x->kind == EXPR_INDEX ? x->index.base : x) == STATIC_NO)
+        return true;
+    struct diagnostic *d = elab_error(e, E_bad_type, x->span, "values of this type exist at compile time only");
+    elab_help(e, d, "the program computes with f64 f32 f16 bf16 i64 i32 i16 i8 u64 u32 u16 u8 bool");
+    return false;
 }
 
 static bool is_unbound_splice(struct elab *e, struct scope *s, const struct ast_subscript *sub) {
@@ -508,7 +521,7 @@ bool elab_export_type(struct elab *e, struct scope *s, const struct ast_expr *x,
             d = d->binary.left;
         }
         if (unbound_name(s, d)) {
-            if (!bound && !bound_from_options(e, d->string, &(int64_t){0}) && !*later) {
+            if (!bound && !bound_from_options(e, d->string, &(int64_t){0})) {
                 /* another parameter may give the bound: `x: f32[N], y: i32[N <= 64]` */
                 *later = true;
                 continue;

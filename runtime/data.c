@@ -154,8 +154,10 @@ static mx_status arrays(struct context *c, const struct mxrt_setting *source) {
         struct mxrt_field *field = &c->d->fields[c->d->field_count++];
         field->name = source->names[i];
         const struct mxrt_setting *leaf = unwrap(c, field, source->args[i]);
+        if (leaf && leaf->kind == MXRT_CALL && strcmp(leaf->s, "file") == 0 && leaf->count == 1)
+            leaf = leaf->args[0];
         if (!leaf || leaf->kind != MXRT_STRING)
-            return bad(c, field->name, "a file in quotes");
+            return bad(c, field->name, "file(\"NAME\")");
         if (strcmp(source->s, "npz") == 0) {
             s = mxrt_read_npz(&field->array, c->d->path, leaf->s, c->p->gunzip, c->why);
         } else {

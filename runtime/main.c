@@ -143,6 +143,9 @@ int mxrt_main(const struct mxrt_program *p, int argc, char **argv) {
         }
     }
     int status;
+    const struct mxrt_setting *seed = session_setting(&s, "seed");
+    if (!s.has_seed && seed && seed->kind == MXRT_INT)
+        s.seed = (uint64_t)seed->i;
     if (!s.command)
         s.command = s.call ? "call" : p->setting_count ? "train" : NULL;
     if (!s.command) {

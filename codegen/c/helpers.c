@@ -95,10 +95,7 @@ const char *cgen_fma_macro(struct cgen *g, enum dtype t, int lanes) {
     const char *bits = bytes == 16 ? "" : bytes == 32 ? "256" : "512";
     struct text *h = &g->helpers;
     text_printf(h, bytes == 64 ? "#if defined(__AVX512F__)\n" : "#if defined(__FMA__)\n");
-    if (first_need(g, "#immintrin"))
-        text_add(h, "#include <immintrin.h>\n");
-    else
-        text_add(h, "#include <immintrin.h> /* guarded */\n");
+    text_add(h, "#include <immintrin.h>\n");
     const char *m = bytes == 16 ? "__m128" : bytes == 32 ? "__m256" : "__m512";
     text_printf(h, "#define %s(a, b, c) ((%s)_mm%s_fmadd_%s((%s%s)(a), (%s%s)(b), (%s%s)(c)))\n", name, type, bits, suffix, m,
                 reg, m, reg, m, reg);

@@ -130,7 +130,7 @@ void op_sort(struct function *f, struct ir_op *op) {
     function_begin(f);
     struct loop_mem *from = function_mem(f, x);
     struct loop_mem *order = function_workspace(f, &k, "order", I64, a.upper), *merged = function_workspace(f, &k, "merged", I64, a.upper);
-    lx zero = lx_int(b, 0), one = lx_int(b, 1), o, in, i;
+    lx one = lx_int(b, 1), o, in, i;
     struct loop_stmt *outer = loop_over(f, &k, "outer", a.outer, &o);
     struct loop_stmt *inner = loop_over(f, &outer->body, "inner", a.inner, &in);
     struct loop_block *body = &inner->body;
@@ -181,7 +181,6 @@ void op_sort(struct function *f, struct ir_op *op) {
     s = loop_over(f, body, "i", kept, &i);
     lx target = lx_add(b, lx_mul(b, lx_add(b, lx_mul(b, o, kept), i), a.inner), in);
     lx source = lx_add(b, lx_mul(b, lx_add(b, base, lx_load(b, order, i, 1)), a.inner), in);
-    (void)zero;
     for (int result = 0; result < op->result_count; result++)
         if (function_storage(f, op->results[result]))
             loop_store(b, &s->body, function_mem(f, op->results[result]), target,

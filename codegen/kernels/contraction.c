@@ -602,13 +602,12 @@ static void product(struct contraction *c) {
         return;
     }
     int64_t count = (c->cols.group->upper + c->width - 1) / c->width, chunk = (count + c->tasks - 1) / c->tasks * c->width;
-    lx task, packed = c->packed_base;
+    lx task;
     struct loop_stmt *s = open_loop(c, "part_of", lx_int(b, 0), lx_int(b, (c->cols.group->upper + chunk - 1) / chunk), 1, LOOP_PARALLEL, &task);
     lx lo = named(c, "column_lo", lx_mul(b, task, lx_int(b, chunk)));
     lx hi = named(c, "column_hi", lx_min(b, lx_add(b, lo, lx_int(b, chunk)), c->cols.group->size));
     c->panel_base = named(c, "panel_base", lx_mul(b, task, lx_int(b, c->width * c->k_block)));
     c->strip_base = c->strip ? named(c, "strip_base", lx_mul(b, task, lx_int(b, c->width * c->rows.group->upper))) : c->strip_base;
-    c->packed_base = packed;
     panels(c, lo, hi);
     close_loop(c, s);
 }

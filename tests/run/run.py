@@ -205,7 +205,6 @@ class Signature:
         self.name = name
         self.params = [self.entry(p) for p in split_top(params, ',')]
         self.results = [self.entry(r) for r in split_top(results or '', ',')]
-        self.symbols = re.findall(r'(\w+) <= ', ' '.join(re.findall(r'-?\d+ <= \w+ <= ', bounds)))
         self.symbols = re.findall(r'\d+ <= (\w+) <= \d+', bounds)
 
     @staticmethod
@@ -213,7 +212,7 @@ class Signature:
         m = re.match(r'(inout )?(\w+): (\w+)(?:\[(.*)\])?$', text)
         if not m:
             raise Failure('cannot read `%s` in the header' % text)
-        return m.group(2), m.group(3), split_top(m.group(4) or '', ','), bool(m.group(1))
+        return m.group(2).rstrip('_'), m.group(3), split_top(m.group(4) or '', ','), bool(m.group(1))
 
 
 def header_signatures(path, prefix):
@@ -340,7 +339,7 @@ def eager(mxcc, path, function, inputs, folder, signature):
         return p.returncode, p.stdout + p.stderr
     results = []
     for name, dtype, _, _ in signature.results:
-        results.append(read_npy(os.path.join(out, name.rstrip('_') + '.npy'), dtype))
+        results.append(read_npy(os.path.join(out, name + '.npy'), dtype))
     return 0, results
 
 

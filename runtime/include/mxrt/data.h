@@ -1,9 +1,10 @@
 /* Data sets: what a train block's `data` and `test` name, and batches of them.
  *
  *   csv("digits.csv", x = columns(0, 64) / 16.0, y = column(64))      column("label") by the header line's name
- *   idx(x = "train-images.gz" / 255.0, y = "train-labels.gz")         MNIST's format, plain or gzip
- *   npy(x = "x.npy" / 255.0, y = "y.npy")                             first axis: samples
- *   npz("data.npz", x = "images" / 255.0, y = "labels")
+ *   idx(x = file("train-images.gz") / 255.0, y = file("train-labels.gz"))   MNIST's format, plain or gzip
+ *   npy(x = file("x.npy") / 255.0, y = file("y.npy"))                 first axis: samples
+ *   npz("data.npz", x = file("images") / 255.0, y = file("labels"))   arrays of one archive
+ *                                                                     (a name alone may be written without file())
  *   text("tale.txt")                  characters: the function's first integer argument gets chunks of them, the
  *                                     second each one's successor (or x = chars, y = next); vocabulary = "abc…" fixes it
  *   tokens("tokens.npy")              the same from integers (npy, or raw little-endian u16)
