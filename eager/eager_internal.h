@@ -18,6 +18,7 @@ struct mem {
 struct step {
     struct ir_op *op;
     int *release; /* values whose last use this is */
+    bool *inside; /* [release_count]: the step's regions read it from outside, whenever they run */
     int release_count;
     struct code **regions;
     struct nest_plan *plan; /* of the last dimensions seen */

@@ -38,7 +38,8 @@ static int64_t integer_of(const struct eager *e, const struct ir_value *v) {
     return r[0];
 }
 
-/* The operand's only reference is this one and this operation its last use: its storage may be taken. */
+/* The operand's only reference is this one and this operation its last use, and not from inside a loop's body, which
+ * would read it again: its storage may be taken. */
 static bool may_take(const struct eager *e, const struct step *s, int operand) {
     const struct ir_value *v = s->op->operands[operand];
     const struct mem *m = value_of(e, v);
@@ -49,7 +50,7 @@ static bool may_take(const struct eager *e, const struct step *s, int operand) {
             return false;
     for (int i = 0; i < s->release_count; i++)
         if (s->release[i] == v->id)
-            return true;
+            return !s->inside[i];
     return false;
 }
 

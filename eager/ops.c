@@ -206,8 +206,13 @@ static const char *print_tensor(struct text *out, enum dtype t, int rank, const 
         print_element(out, t, data);
         return data + dtype_size(t);
     }
+    int64_t inner = 1;
+    for (int d = 1; d < rank; d++)
+        inner *= dims[d];
     text_add(out, "[");
     for (int64_t i = 0; i < dims[0]; i++) {
+        if (out->length >= IR_PRINT_MAX) /* the rest would be cut */
+            return data + (dims[0] - i) * inner * dtype_size(t);
         if (i)
             text_add(out, ", ");
         data = print_tensor(out, t, rank - 1, dims + 1, data);
@@ -218,19 +223,28 @@ static const char *print_tensor(struct text *out, enum dtype t, int rank, const 
 
 int eager_print(struct eager *e, const struct ir_op *op) {
     struct text line = {0};
-    text_add(&line, op->name ? op->name : "");
-    for (int i = 0; i < op->operand_count; i++) {
-        int64_t dims[EAGER_MAX_RANK];
-        struct ir_type t = op->operands[i]->type;
-        eager_dims(e, t, dims);
-        if (line.length)
-            text_add(&line, " ");
-        print_tensor(&line, t.dtype, t.rank, dims, e->values[op->operands[i]->id]->data);
+    const char *rest = op->name ? op->name : "", *piece = NULL;
+    for (int n, i = 0; (n = ir_print_piece(&rest, &piece)) != 0;) {
+        if (n > 0) {
+            text_printf(&line, "%.*s", n, piece);
+        } else if (i < op->operand_count) {
+            int64_t dims[EAGER_MAX_RANK];
+            struct ir_type t = op->operands[i]->type;
+            eager_dims(e, t, dims);
+            print_tensor(&line, t.dtype, t.rank, dims, e->values[op->operands[i]->id]->data);
+            i++;
+        }
     }
-    if (e->log)
-        e->log(e->log_context, text_string(&line));
-    else
-        printf("%s\n", text_string(&line));
+    int length = (int)(line.length < IR_PRINT_MAX ? line.length : IR_PRINT_MAX - 1);
+    const char *text = text_string(&line);
+    if (e->log) {
+        struct text cut = {0};
+        text_printf(&cut, "%.*s", length, text);
+        e->log(e->log_context, text_string(&cut));
+        text_free(&cut);
+    } else {
+        printf("%.*s\n", length, text);
+    }
     text_free(&line);
     return 0;
 }

@@ -9,6 +9,7 @@ struct preparation {
     struct eager *e;
     struct ir_value **values;  /* by id */
     const struct ir_op **last; /* by id: the operation of the value's own region that uses it last */
+    bool *inside;              /* by id: that use stands in a region of the operation */
     bool *kept;                /* by id: its region yields it */
     struct use {
         const struct ir_op *op;
@@ -22,9 +23,10 @@ static const struct ir_region *region_of(const struct ir_value *v) {
     return v->op ? v->op->parent : v->region;
 }
 
-static void mark(struct preparation *p, const struct ir_value *v, const struct ir_op *user) {
-    while (user->parent != region_of(v))
-        user = user->parent->op;
+static void mark(struct preparation *p, const struct ir_value *v, const struct ir_op *user, bool inside) {
+    for (; user->parent != region_of(v); user = user->parent->op)
+        inside = true;
+    p->inside[v->id] = inside;
     p->last[v->id] = user;
 }
 
@@ -36,7 +38,7 @@ static void scan_region(struct preparation *p, const struct ir_region *r) {
         for (int i = 0; i < op->result_count; i++)
             p->values[op->results[i]->id] = op->results[i];
         for (int i = 0; i < op->operand_count; i++)
-            mark(p, op->operands[i], op);
+            mark(p, op->operands[i], op, false);
         for (int i = 0; i < op->region_count; i++) {
             if (op->code == OP_kernel && i > 0)
                 continue; /* the gradient's definition does not run */
@@ -47,7 +49,7 @@ static void scan_region(struct preparation *p, const struct ir_region *r) {
         if (region_of(r->yields[i]) == r)
             p->kept[r->yields[i]->id] = true;
         else
-            mark(p, r->yields[i], r->op);
+            mark(p, r->yields[i], r->op, true);
 }
 
 static int by_op(const void *a, const void *b) {
@@ -129,8 +131,11 @@ static struct code *build(struct preparation *p, struct ir_region *r) {
         while (to < p->use_count && p->uses[to].op == op)
             to++;
         s->release = ARENA_ARRAY(arena, int, to - from);
-        for (int i = from; i < to; i++)
+        s->inside = ARENA_ARRAY(arena, bool, to - from);
+        for (int i = from; i < to; i++) {
+            s->inside[s->release_count] = p->inside[p->uses[i].value];
             s->release[s->release_count++] = p->uses[i].value;
+        }
         if (op->code == OP_nest) {
             s->base_free = ARENA_ARRAY(arena, bool, op->result_count);
             for (int i = 0; i < op->result_count; i++)
@@ -150,6 +155,7 @@ void eager_prepare(struct eager *e, struct eager_func *f, struct ir_func *func) 
     struct preparation p = {.e = e, .value_count = n};
     p.values = ARENA_ARRAY(&scratch, struct ir_value *, n);
     p.last = ARENA_ARRAY(&scratch, const struct ir_op *, n);
+    p.inside = ARENA_ARRAY(&scratch, bool, n);
     p.kept = ARENA_ARRAY(&scratch, bool, n);
     p.uses = ARENA_ARRAY(&scratch, struct use, n);
     scan_region(&p, func->body);

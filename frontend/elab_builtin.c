@@ -657,6 +657,12 @@ static struct val run_bits(struct elab *e, const struct elab_builtin *b, struct 
     return elab_from_value(e, ir_op_result(op, t));
 }
 
+/* In a print's text `{}` is an operand's place and `{{` a brace. */
+static void add_literal(struct text *t, const char *s) {
+    for (; *s; s++)
+        text_printf(t, *s == '{' ? "{{" : "%c", *s);
+}
+
 static struct val run_print(struct elab *e, const struct elab_builtin *b, struct arg *args, int count, struct span at) {
     (void)b;
     if (!e->in_function || in_notation(e)) {
@@ -670,7 +676,7 @@ static struct val run_print(struct elab *e, const struct elab_builtin *b, struct
         if (i)
             text_add(&t, " ");
         if (v.kind == VAL_STRING) {
-            text_add(&t, v.s);
+            add_literal(&t, v.s);
         } else if (val_is_runtime(v) || val_is_number(v) || v.kind == VAL_BOOL) {
             struct ir_value *x = elab_materialize(e, v, DTYPE_COUNT, args[i].span);
             if (!x)
@@ -678,7 +684,7 @@ static struct val run_print(struct elab *e, const struct elab_builtin *b, struct
             VEC_PUSH(e->arena, values, x);
             text_add(&t, "{}");
         } else {
-            text_add(&t, val_describe(e, v));
+            add_literal(&t, val_describe(e, v));
         }
     }
     struct ir_op *op = ir_op_new(&e->b, OP_print, values.at, values.n, 0);

@@ -209,7 +209,8 @@ bool elab_bind_params(struct elab *e, struct scope *s, const struct ast_param *p
         if (given[i] && !given[i]->cell && !val_is_runtime(given[i]->value))
             scope_bind(e, s, params[i].name, given[i]->value, given[i]->span);
     int left = count;
-    for (bool last = false;;) {
+    /* A round that binds nothing is followed by a bolder one: defaults of later parameters, then errors. */
+    for (bool last = false, bold = false;;) {
         int before = left;
         for (int i = 0; i < count; i++) {
             if (done[i])
@@ -237,7 +238,7 @@ bool elab_bind_params(struct elab *e, struct scope *s, const struct ast_param *p
                 bool ready = true;
                 for (int k = 0; k < i && ready; k++)
                     ready = done[k];
-                if (!last && (!ready || type_has_unbound(e, s, p->initial)))
+                if (!last && ((!ready && !bold) || type_has_unbound(e, s, p->initial)))
                     continue;
                 struct scope *outer = scope_new(e, s->parent);
                 for (struct binding *b = s->first; b; b = b->next)
@@ -280,9 +281,10 @@ bool elab_bind_params(struct elab *e, struct scope *s, const struct ast_param *p
         if (left == before) {
             if (last)
                 return false;
-            last = true;
+            last = bold;
+            bold = true;
         } else {
-            last = false;
+            last = bold = false;
         }
     }
 }

@@ -161,7 +161,9 @@ static void finish_function(struct elab *e) {
 }
 
 static bool reserved_export(const char *name) {
-    static const char *const words[] = {"init", "size", "free", "save", "load", "reset_all", "param", "error", "options"};
+    static const char *const words[] = {"init", "size", "free", "save", "load", "reset_all", "param", "error", "options", "fail"};
+    if (strncmp(name, "run_", 4) == 0) /* static functions of the generated unit */
+        return true;
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (strcmp(words[i], name) == 0)
             return true;
@@ -566,7 +568,7 @@ static bool is_step_parameter(const struct elab *e, const struct ast_decl *d, co
 }
 
 static void elab_train(struct elab *e, struct scope *s, const struct ast_decl *d) {
-    static const char *const keys[] = {"data", "test", "split", "batch", "epochs", "step", "evaluate", "lr", "seed", "shuffle", "checkpoint", "log", "steps"};
+    static const char *const keys[] = {"data", "test", "split", "batch", "epochs", "step", "evaluate", "seed", "shuffle", "test"};
     struct ir_module *m = e->module;
     if (m->settings) {
         elab_error(e, E_setting, d->span, "there is a second `train` block");

@@ -546,10 +546,13 @@ static bool in_parentheses(struct span s) {
     if (!s.source)
         return false;
     const char *text = s.source->text;
-    uint32_t at = s.begin;
-    while (at > 0 && (text[at - 1] == ' ' || text[at - 1] == '\n' || text[at - 1] == '\t'))
-        at--;
-    return at > 0 && text[at - 1] == '(';
+    int open = 0;
+    for (uint32_t at = s.begin; at + 1 < s.end; at++) {
+        open += (text[at] == '(') - (text[at] == ')');
+        if (open == 0)
+            return false;
+    }
+    return s.end > s.begin && text[s.end - 1] == ')';
 }
 
 /* A sum whose outer terms do not use the index: probably parentheses are missing. */
@@ -572,8 +575,10 @@ static void warn_stray_terms(struct elab *e, const struct ast_expr *x, ir_expr b
         arena_free(&scratch);
         if (!uses) {
             struct diagnostic *d = diag_warning(e->diag, E_unused_index, x->span,
-                                                "a term in the body of `%s` uses none of its indices", x->comp.what);
-            elab_help(e, d, "a reduction reaches as far right as it can: put it in parentheses if the term stands outside");
+                                                "%s of `%s` uses none of its indices", sum ? "a term in the body" : "the body",
+                                                x->comp.what);
+            if (sum)
+                elab_help(e, d, "a reduction reaches as far right as it can: put it in parentheses if the term stands outside");
             return;
         }
     }

@@ -418,6 +418,10 @@ struct ir_value *ir_build_map(struct ir_builder *b, enum dtype t, int rank, cons
                               struct ir_value **operands, int operand_count);
 struct ir_value *ir_build_read(struct ir_builder *b, struct ir_buffer *buffer);
 void ir_build_write(struct ir_builder *b, struct ir_buffer *buffer, struct ir_value *v);
+/* The text of a print, piece by piece: a number of characters at *piece; IR_PRINT_OPERAND, the place of the next
+ * operand, written `{}`; 0 at the end. Two braces `{{` stand for one. *text moves on. */
+enum { IR_PRINT_OPERAND = -1, IR_PRINT_MAX = 4096 }; /* MAX: bytes of a line; longer ones are cut */
+int ir_print_piece(const char **text, const char **piece);
 /* A check; its result (rank 0 bool) orders what relies on it. */
 struct ir_value *ir_build_check(struct ir_builder *b, struct ir_value *condition, const char *message);
 

@@ -111,3 +111,21 @@ int ir_op_add_operand(struct ir_op *op, struct ir_value *v) {
     op->operands = operands;
     return op->operand_count++;
 }
+
+int ir_print_piece(const char **text, const char **piece) {
+    const char *s = *text;
+    if (!*s)
+        return 0;
+    if (s[0] == '{' && s[1] == '}') {
+        *text = s + 2;
+        return IR_PRINT_OPERAND;
+    }
+    *piece = s;
+    if (s[0] == '{') {
+        *text = s + 1 + (s[1] == '{');
+        return 1;
+    }
+    int n = (int)strcspn(s, "{");
+    *text = s + n;
+    return n;
+}

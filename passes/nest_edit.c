@@ -153,14 +153,16 @@ static ir_expr inline_load(struct ir_rewrite *r, ir_expr original, ir_expr e) {
     struct ir_module *m = r->module;
     if (e->kind != X_LOAD || e->index != x->slot)
         return NULL;
+    ir_expr inside = ir_const_int(m, BOOL, 1), zero = ir_const_int(m, I64, 0), at[NEST_MAX_RANK];
+    for (int d = 0; d < x->type.rank; d++) /* a load takes any integer type, an index variable is an i64 */
+        at[d] = ir_cast(m, I64, e->args[d]);
     if (!e->guarded)
-        return nest_subst(m, x->body, e->args, NULL, 0, false);
-    ir_expr inside = ir_const_int(m, BOOL, 1), zero = ir_const_int(m, I64, 0);
+        return nest_subst(m, x->body, at, NULL, 0, false);
     for (int d = 0; d < x->type.rank; d++) {
-        inside = ir_fn2(m, FN_and, inside, ir_fn2(m, FN_le, zero, ir_cast(m, I64, e->args[d])));
-        inside = ir_fn2(m, FN_and, inside, ir_fn2(m, FN_lt, ir_cast(m, I64, e->args[d]), ir_dim_expr(m, x->type.dims[d])));
+        inside = ir_fn2(m, FN_and, inside, ir_fn2(m, FN_le, zero, at[d]));
+        inside = ir_fn2(m, FN_and, inside, ir_fn2(m, FN_lt, at[d], ir_dim_expr(m, x->type.dims[d])));
     }
-    return ir_fn3(m, FN_where, inside, nest_subst(m, x->body, e->args, NULL, 0, true), e->args[x->type.rank]);
+    return ir_fn3(m, FN_where, inside, nest_subst(m, x->body, at, NULL, 0, true), e->args[x->type.rank]);
 }
 
 static ir_expr inline_expr(ir_expr e, void *context) {

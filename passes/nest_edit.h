@@ -4,6 +4,8 @@
 
 #include "ir/ir.h"
 
+enum { NEST_MAX_RANK = 64 }; /* of an operand */
+
 /* Calls ir_expr_walk on every expression of a nest operation: bounds, accumulators, values, targets. */
 void nest_walk(const struct ir_op *op, void (*fn)(ir_expr, void *), void *context);
 /* Replaces every expression by fn's result; arrays are renewed, never changed in place. */

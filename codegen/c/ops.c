@@ -294,6 +294,19 @@ static void print_elements(struct function *f, const struct ir_value *v, int d, 
     append(f, "]", "");
 }
 
+/* The longest line there can be, or what it is cut to. */
+static int64_t line_bytes(const struct ir_op *op) {
+    double n = 2 + (op->name ? (double)strlen(op->name) : 0);
+    for (int i = 0; i < op->operand_count; i++) { /* an element has 20 digits at most, then brackets and a comma */
+        struct ir_type t = op->operands[i]->type;
+        double elements = 1;
+        for (int d = 0; d < t.rank; d++)
+            elements *= (double)ir_dim_upper(t.dims[d]);
+        n += elements * (24 + 4 * t.rank) + 2 * t.rank + 2;
+    }
+    return n < IR_PRINT_MAX ? (int64_t)n : IR_PRINT_MAX;
+}
+
 void op_print(struct function *f, struct ir_op *op) {
     struct cprint *p = &f->print;
     struct cgen *g = f->g;
@@ -306,18 +319,15 @@ void op_print(struct function *f, struct ir_op *op) {
                     "    *used += n > 0 ? (size_t)n : 0;\n}\n\n", helper);
     cprint_line(p, "{");
     p->indent++;
-    cprint_line(p, "char line[1024] = \"\";");
+    cprint_line(p, "char line[%lld] = \"\";", (long long)line_bytes(op));
     cprint_line(p, "size_t used = 0;");
-    bool some = op->name && op->name[0];
-    if (some)
-        append(f, quoted(f, op->name), "");
-    for (int i = 0; i < op->operand_count; i++) {
-        const struct ir_value *v = op->operands[i];
-        if (v->op && v->op->code == OP_check)
+    const char *rest = op->name ? op->name : "", *piece = NULL;
+    for (int n, i = 0; (n = ir_print_piece(&rest, &piece)) != 0;) {
+        if (n > 0)
+            append(f, quoted(f, arena_printf(&g->arena, "%.*s", n, piece)), "");
+        if (n > 0 || i == op->operand_count)
             continue;
-        if (some)
-            append(f, " ", "");
-        some = true;
+        const struct ir_value *v = op->operands[i++];
         function_begin(f);
         if (v->type.rank || !(v->op && v->op->code == OP_const))
             function_mem(f, v);
