@@ -591,14 +591,16 @@ static struct val dtype_member(struct elab *e, enum dtype t, const char *name, s
     }
     if (dtype_is_float(t)) {
         double largest = ldexp(2 - ldexp(1, 1 - mantissa[t]), exponent[t] - 1);
-        return val_scalar(ir_const_float(e->module, t, max ? largest : -largest));
+        return val_float(max ? largest : -largest);
     }
     if (t == BOOL)
         return val_bool(max);
     int bits = 8 * dtype_size(t);
+    if (!dtype_is_signed(t) && bits == 64 && max) /* larger than static integers */
+        return val_scalar(ir_const_int(e->module, t, -1));
     if (!dtype_is_signed(t))
-        return val_scalar(ir_const_int(e->module, t, min ? 0 : bits == 64 ? -1 : (int64_t)(((uint64_t)1 << bits) - 1)));
-    return val_scalar(ir_const_int(e->module, t, max ? (int64_t)(((uint64_t)1 << (bits - 1)) - 1) : INT64_MIN >> (64 - bits)));
+        return val_int(min ? 0 : (int64_t)(((uint64_t)1 << bits) - 1));
+    return val_int(max ? (int64_t)(((uint64_t)1 << (bits - 1)) - 1) : INT64_MIN >> (64 - bits));
 }
 
 static struct val buffer_member(struct elab *e, struct cell *c, const char *name) {

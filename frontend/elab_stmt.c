@@ -104,6 +104,12 @@ static void assign_cell(struct elab *e, struct cell *c, struct val v, struct spa
         elab_error(e, E_not_assignable, at, "`%s` is written only by functions of the program", name);
         return;
     }
+    if (c->typed && !c->buffer && c->type.rank == 0 && in_notation(e)) {
+        v = elab_fit(e, v, c->type.dtype, at);
+        if (v.kind != VAL_ERROR)
+            cell_write(e, c, v);
+        return;
+    }
     if (c->buffer || c->typed) {
         struct ir_value *x = elab_broadcast(e, v, c->type, at, arena_printf(e->arena, "`%s`", name));
         if (!x)

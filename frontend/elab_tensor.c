@@ -70,7 +70,7 @@ static ir_expr fit_scalar(struct elab *e, struct val v, enum dtype t, struct spa
         }
         return ir_const_int(m, t, v.i);
     case VAL_DIM:
-        if (dtype_is_float(t) && t != DTYPE_COUNT && v.quotient) {
+        if (t != DTYPE_COUNT && dtype_is_float(t) && v.quotient) {
             quotient_error(e, t, at);
             return NULL;
         }
