@@ -26,6 +26,9 @@ struct cgen {
     struct text functions;
     /* Private to function.c: what was already emitted. */
     struct cgen_kernels *kernels;
+    /* codegen/c/share.c: operations by their canonical text; `counting` is set in the run that only counts them. */
+    struct cgen_block *blocks;
+    struct arena *counting;
     struct cgen_names *names; /* private to names.c */
     int64_t stack_bytes;     /* largest local arrays of a function, for the resource contract */
     int64_t *flops;          /* [func_count] at upper bounds */

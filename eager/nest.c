@@ -27,7 +27,8 @@ struct reduction {
     struct accumulator *accs;
     int count;
     int lo[NEST_MAX_INDICES], hi[NEST_MAX_INDICES]; /* nodes of ragged bounds */
-    int64_t visited; /* reduction points since the accumulators began: the position of the next */
+    int64_t visited; /* reduction points since the accumulators began */
+    bool ragged_within; /* some bounds depend on reduction indices: then the position is not `visited` */
     void *scratch;
 };
 
@@ -126,6 +127,7 @@ static struct reduction *new_reduction(struct nest_plan *p, uint64_t lanes) {
         if (c->ragged[i]) {
             r->lo[i] = kern_add(r->k, c->nest->indices[i].lo);
             r->hi[i] = kern_add(r->k, c->nest->indices[i].hi);
+            r->ragged_within = r->ragged_within || ir_nest_ragged_within(c->nest, i);
         }
     r->accs = ARENA_ARRAY(&p->arena, struct accumulator, c->nest->acc_count);
     for (int a = 0; a < c->nest->acc_count; a++)
@@ -330,14 +332,15 @@ static void end(struct reduction *r) {
         for (int64_t i = 0; i < n; i++) {                                        \
             int64_t j = each ? i : 0, here = each ? at : at + i;                 \
             bool better = a->op == RED_ARGMAX ? p[i] > best[j] : p[i] < best[j]; \
-            if (here == 0 || better || (p[i] != p[i] && best[j] == best[j])) {   \
+            if (first || better || (p[i] != p[i] && best[j] == best[j])) {           \
                 best[j] = p[i];                                                  \
                 a->position[j] = here;                                           \
+                first = each && first;                                           \
             }                                                                    \
         }                                                                        \
     } while (0)
 
-static void extremum(struct accumulator *a, const void *v, int64_t n, int64_t at, bool each) {
+static void extremum(struct accumulator *a, const void *v, int64_t n, int64_t at, bool each, bool first) {
     switch (a->kind) {
     case KIND_F32: EXTREMUM(float); break;
     case KIND_F64: EXTREMUM(double); break;
@@ -345,6 +348,20 @@ static void extremum(struct accumulator *a, const void *v, int64_t n, int64_t at
     case KIND_UINT: EXTREMUM(uint64_t); break;
     default: EXTREMUM(int32_t); break;
     }
+}
+
+/* ir_nest_position of the block's first lane. Lanes that are reduction indices are one ragged index or consecutive. */
+static int64_t position(const struct reduction *r) {
+    const struct kern *k = r->k;
+    const struct nest_context *c = k->c;
+    int64_t at = 0;
+    for (int i = c->nest->pars; i < c->indices; i++) {
+        int64_t lo = c->ragged[i] ? kern_integer(k, r->lo[i]) : c->lo[i], width = c->extent[i];
+        if (c->ragged[i] && !ir_nest_ragged_within(c->nest, i))
+            width = kern_integer(k, r->hi[i]) - lo;
+        at = at * width + (r->over_lanes && k->lanes[0] == i ? k->begin : k->index[i] - lo);
+    }
+    return at;
 }
 
 static void accumulate(struct reduction *r) {
@@ -364,7 +381,7 @@ static void accumulate(struct reduction *r) {
                 table->fold[RED_SUM][a->kind](a->lanes, r->scratch, NULL, n);
             }
         } else if (a->position) {
-            extremum(a, kern_lanes(k, a->node), n, r->visited, !r->over_lanes);
+            extremum(a, kern_lanes(k, a->node), n, r->ragged_within ? position(r) : r->visited, !r->over_lanes, !r->visited);
         } else {
             a->step(a->lanes, kern_lanes(k, a->node), NULL, n);
         }

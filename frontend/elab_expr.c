@@ -733,7 +733,7 @@ static struct val elab_expr_inner(struct elab *e, struct scope *s, const struct 
         return val_error;
     case EXPR_GUARD:
         if (x->guard.base->kind != EXPR_INDEX) {
-            elab_error(e, E_guard, x->span, "`else` needs an index expression before it: x[i] else 0");
+            elab_error(e, E_guard_without_index, x->span, "`else` needs an index expression before it: x[i] else 0");
             return val_error;
         }
         return elab_index_expr(e, s, x->guard.base, x->guard.otherwise);

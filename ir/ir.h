@@ -232,7 +232,7 @@ struct ir_nest_index {
 enum combine { COMBINE_SET, COMBINE_ADD };
 
 /* One accumulator of a reducing nest. Empty: the identity (argmax: 0). argmax/argmin: dtype i32, the row-major position
- * of the first extremum within the reduction's box. f16 and bf16 sums accumulate in f32 and round once: their body is
+ * of the first extremum within the reduction's window: ir_nest_position. f16 and bf16 sums accumulate in f32 and round once: their body is
  * an f32 expression and the result expression casts. */
 struct ir_acc {
     enum reduce_op op;
@@ -450,6 +450,12 @@ enum inside { INSIDE, OUTSIDE, UNKNOWN };
 enum inside ir_index_inside(struct ir_module *m, const struct ir_nest *nest, ir_expr e, ir_dim extent);
 /* Index algebra with ranges: (i * 4 + j) / 4 -> i, x % n -> x, guards that always or never hold. */
 ir_expr ir_expr_simplify(struct ir_module *m, const struct ir_nest *nest, struct ir_value **operands, ir_expr e);
+
+/* The place of an iteration among those of one reduction, row-major, each index counted from its lo: over hi - lo, the
+ * window's own extents; an index whose bounds depend on reduction indices counts over its largest extent. */
+ir_expr ir_nest_position(struct ir_module *m, const struct ir_nest *nest);
+/* Whether a bound of reduction index i depends on other reduction indices. */
+bool ir_nest_ragged_within(const struct ir_nest *nest, int i);
 
 /* e as c0 + sum coefficient[k] * index k, with coefficients free of indices; false if not affine. */
 bool ir_expr_affine(struct ir_module *m, ir_expr e, int indices, ir_dim *coefficients, ir_dim *constant);

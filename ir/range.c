@@ -323,3 +323,27 @@ bool ir_expr_affine(struct ir_module *m, ir_expr e, int indices, ir_dim *coeffic
     *constant = form.constant;
     return true;
 }
+
+static void note_reduction_index(ir_expr e, void *context) {
+    int *limit = context; /* the first reduction index; -1 once one was seen */
+    if (e->kind == X_INDEX && *limit >= 0 && e->index >= *limit)
+        *limit = -1;
+}
+
+bool ir_nest_ragged_within(const struct ir_nest *nest, int i) {
+    int limit = nest->pars;
+    ir_expr_walk(nest->indices[i].lo, note_reduction_index, &limit);
+    if (limit >= 0)
+        ir_expr_walk(nest->indices[i].hi, note_reduction_index, &limit);
+    return limit < 0;
+}
+
+ir_expr ir_nest_position(struct ir_module *m, const struct ir_nest *nest) {
+    ir_expr p = ir_const_int(m, I64, 0);
+    for (int i = nest->pars; i < nest->pars + nest->reds; i++) {
+        const struct ir_nest_index *x = &nest->indices[i];
+        ir_expr width = ir_nest_ragged_within(nest, i) ? ir_dim_expr(m, x->extent) : ir_fn2(m, FN_sub, x->hi, x->lo);
+        p = ir_fn2(m, FN_add, ir_fn2(m, FN_mul, p, width), ir_fn2(m, FN_sub, ir_index(m, i), x->lo));
+    }
+    return p;
+}

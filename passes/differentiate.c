@@ -168,7 +168,7 @@ static bool expand_kernels(struct grad *g) {
 
 struct versions {
     struct grad *g;
-    const char *buffer;
+    const struct ir_op *op; /* the grad: the versions of all its buffers are ends of the search */
     bool *seen;
     VEC(struct ir_value *) found;
 };
@@ -206,6 +206,11 @@ static void reach(struct versions *s, struct ir_value *v, const struct ir_buffer
             VEC_PUSH(&s->g->scratch, s->found, v);
             continue;
         }
+        bool end = false;
+        for (int i = 0; i + 1 < s->op->operand_count && !end; i++)
+            end = s->op->grad.wrt_buffers[i] && is_version(v, s->op->grad.wrt_buffers[i]);
+        if (end) /* how an optimizer made that version is not part of the way */
+            continue;
         if (!v->op)
             continue;
         for (int i = 0; i < v->op->operand_count; i++)
@@ -225,7 +230,7 @@ struct ir_value **grad_resolve_buffers(struct grad *g, struct ir_op *op) {
             wrt[i] = op->operands[i + 1];
             continue;
         }
-        struct versions s = {.g = g, .seen = ARENA_ARRAY(&g->scratch, bool, g->func->value_count)};
+        struct versions s = {.g = g, .op = op, .seen = ARENA_ARRAY(&g->scratch, bool, g->func->value_count)};
         reach(&s, op->operands[0], buffer);
         if (s.found.n > 1) {
             g->failed = true;

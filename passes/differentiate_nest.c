@@ -225,18 +225,6 @@ static struct ir_value *companion_result(struct nest_grad *n, struct ir_op *op, 
     return ir_op_result(op, ir_type_make(n->m, t, n->nest->pars, dims));
 }
 
-/* The row-major position of the reduction indices in their box. */
-static ir_expr position(struct nest_grad *n) {
-    struct ir_module *m = n->m;
-    ir_expr p = ir_const_int(m, I64, 0);
-    for (int i = n->nest->pars; i < n->nest->pars + n->nest->reds; i++) {
-        const struct ir_nest_index *x = &n->nest->indices[i];
-        p = ir_fn2(m, FN_add, ir_fn2(m, FN_mul, p, ir_fn2(m, FN_sub, x->hi, x->lo)),
-                   ir_fn2(m, FN_sub, ir_index(m, i), x->lo));
-    }
-    return p;
-}
-
 /* The adjoint of an accumulator's body, over all indices; NULL: none. */
 static ir_expr acc_seed(struct nest_grad *n, const struct ir_acc *acc, ir_expr adjoint) {
     struct ir_module *m = n->m;
@@ -249,7 +237,7 @@ static ir_expr acc_seed(struct nest_grad *n, const struct ir_acc *acc, ir_expr a
         ir_expr g = per_term(n, adjoint);
         struct ir_op *op = companion(n, 1);
         struct ir_value *at = companion_result(n, op, 0, acc->op == RED_MAX ? RED_ARGMAX : RED_ARGMIN, body);
-        ir_expr first = ir_fn2(m, FN_eq, ir_cast(m, I64, load_at_pars(n, at)), position(n));
+        ir_expr first = ir_fn2(m, FN_eq, ir_cast(m, I64, load_at_pars(n, at)), ir_nest_position(m, n->nest));
         return ir_fn3(m, FN_where, first, g, zero);
     }
     case RED_PROD: {

@@ -24,6 +24,7 @@
 
 #include "passes/mutation/inplace.h"
 #include "passes/nest_edit.h"
+#include "passes/simplify_internal.h"
 
 enum {
     MAX_SIZE = 600,    /* expression nodes of a fused nest */
@@ -34,6 +35,7 @@ enum {
     TRIVIAL = 2,       /* cost that may be paid again for each element */
     WINDOW = 16,       /* siblings looked back at */
     MAX_RANK = 24,
+    ROUNDS = 3,
 };
 
 struct users {
@@ -336,6 +338,7 @@ struct load_scan {
     int count;         /* distinct loads */
     bool guarded, in_acc, plain; /* plain: every load is at the parallel indices */
     int rank;
+    const ir_dim *dims;
 };
 
 static void see_load(ir_expr e, void *context) {
@@ -345,12 +348,13 @@ static void see_load(ir_expr e, void *context) {
     s->count++;
     s->guarded |= e->guarded;
     for (int d = 0; d < s->rank; d++)
-        if (e->args[d]->kind != X_INDEX || e->args[d]->index != d)
+        if (!expr_is_own_index(e->args[d], d, s->dims[d]))
             s->plain = false;
 }
 
 static struct load_scan scan_loads(const struct ir_op *op, int slot) {
     struct load_scan s = {.slot = slot, .plain = true, .rank = op->operands[slot]->type.rank};
+    s.dims = op->operands[slot]->type.dims;
     const struct ir_nest *n = &op->nest;
     for (int i = 0; i < n->acc_count; i++)
         ir_expr_walk(n->accs[i].body, see_load, &s);
@@ -608,7 +612,7 @@ static bool identity_target(const struct ir_nest_result *r, const struct ir_nest
     if (r->combine != COMBINE_SET || rank != n->pars)
         return false;
     for (int d = 0; d < rank; d++)
-        if (r->target[d]->kind != X_INDEX || r->target[d]->index != d)
+        if (!expr_is_own_index(r->target[d], d, n->indices[d].extent))
             return false;
     return true;
 }
@@ -840,11 +844,24 @@ static bool fuse_func(struct ir_module *m, struct ir_func *func) {
     return f.changed;
 }
 
+/* What fusion brings together is simplified, and what that makes smaller fused again. */
+static bool fuse_and_simplify(struct ir_module *m, struct ir_func *func) {
+    bool changed = false;
+    for (int round = 0; round < ROUNDS; round++) {
+        bool fused = fuse_func(m, func);
+        bool simplified = simplify_fused(func);
+        changed |= fused || simplified;
+        if (!simplified || !fused)
+            break;
+    }
+    return changed;
+}
+
 bool pass_fuse(struct pass_context *c) {
     bool changed = false;
     for (int i = 0; i < c->module->func_count; i++)
-        changed |= fuse_func(c->module, c->module->funcs[i]);
+        changed |= fuse_and_simplify(c->module, c->module->funcs[i]);
     if (c->module->init)
-        changed |= fuse_func(c->module, c->module->init);
+        changed |= fuse_and_simplify(c->module, c->module->init);
     return changed;
 }

@@ -174,19 +174,6 @@ static bool surely_runs(struct nest_lower *w, int i) {
     return ir_expr_is_const(x->lo, &lo) && x->hi->kind == X_DIM && ir_dim_lower(x->hi->dim) > (int64_t)lo;
 }
 
-/* The row-major position in the reduction's box, for argmax and argmin. */
-static lx position_of(struct nest_lower *w) {
-    struct loop_builder *b = w->l->b;
-    lx at = lx_int(b, 0);
-    for (int i = w->nest->pars; i < w->nest->pars + w->nest->reds; i++) {
-        lx k = w->n.index[i];
-        if (w->nest->indices[i].lo->kind != X_CONST || w->nest->indices[i].lo->value.i != 0)
-            k = lx_sub(b, k, nest_index(&w->n, w->nest->indices[i].lo));
-        at = lx_add(b, lx_mul(b, at, nest_dim(&w->n, w->nest->indices[i].extent)), k);
-    }
-    return at;
-}
-
 /* One step of every accumulator. `at`: subscript into the partial sums, or NULL for registers. */
 static void accumulate(struct nest_lower *w, lx at) {
     struct loop_builder *b = w->l->b;
@@ -210,7 +197,7 @@ static void accumulate(struct nest_lower *w, lx at) {
             better = lx_op(b, I_OR, lx_op(b, I_LT, at_best, lx_int(b, 0)), better);
             struct loop_stmt *s = loop_if(b, k, better);
             loop_set(b, &s->body, w->acc[i], NULL, x);
-            loop_set(b, &s->body, w->position[i], NULL, position_of(w));
+            loop_set(b, &s->body, w->position[i], NULL, nest_index(n, ir_nest_position(w->l->module, w->nest)));
         } else {
             loop_set(b, k, w->acc[i], NULL, combine(b, a->op, lx_var(b, w->acc[i]), value));
         }

@@ -178,6 +178,59 @@ void nest_inline(struct ir_op *op, int slot, struct ir_type type, ir_expr body) 
     nest_map(op, inline_expr, &x);
 }
 
+struct acc_map {
+    const int *to; /* by accumulator */
+    bool *used;
+};
+
+static void see_acc(ir_expr e, void *context) {
+    struct acc_map *s = context;
+    if (e->kind == X_ACC)
+        s->used[e->index] = true;
+}
+
+static ir_expr move_acc(struct ir_rewrite *r, ir_expr original, ir_expr e) {
+    struct acc_map *s = r->context;
+    return e->kind == X_ACC && s->to[e->index] != e->index ? ir_acc(r->module, s->to[e->index], e->dtype) : NULL;
+}
+
+void nest_keep_results(struct ir_op *op, const bool *keep) {
+    struct ir_module *m = op->parent->func->module;
+    struct arena *a = &m->arena;
+    struct ir_nest *n = &op->nest;
+    struct ir_nest_result *results = ARENA_ARRAY(a, struct ir_nest_result, op->result_count + 1);
+    struct ir_value **values = ARENA_ARRAY(a, struct ir_value *, op->result_count + 1);
+    struct ir_acc *accs = ARENA_ARRAY(a, struct ir_acc, n->acc_count + 1);
+    int *to = ARENA_ARRAY(a, int, n->acc_count + 1), count = 0, kept = 0;
+    struct acc_map map = {to, ARENA_ARRAY(a, bool, n->acc_count + 1)};
+    for (int i = 0; i < op->result_count; i++) {
+        if (!keep[i])
+            continue;
+        results[count] = n->results[i];
+        values[count] = op->results[i];
+        values[count]->index = count;
+        ir_expr_walk(results[count++].value, see_acc, &map);
+    }
+    for (int i = 0; i < n->acc_count; i++)
+        if (map.used[i]) {
+            to[i] = kept;
+            accs[kept++] = n->accs[i];
+        }
+    if (n->acc_count && !kept) { /* a nest that reduces keeps one */
+        accs[kept++] = n->accs[0];
+    } else if (kept < n->acc_count) {
+        struct ir_rewrite r = {.module = m, .fn = move_acc, .context = &map};
+        for (int i = 0; i < count; i++)
+            results[i].value = ir_rewrite_expr(&r, results[i].value);
+        ir_rewrite_free(&r);
+    }
+    n->results = results;
+    n->accs = accs;
+    n->acc_count = kept;
+    op->results = values;
+    op->result_count = count;
+}
+
 /* ---- looking ------------------------------------------------------------------------------------------------------ */
 
 static void add_cost(ir_expr e, void *context) {
@@ -224,6 +277,13 @@ ir_expr expr_strip_casts(ir_expr e) {
     while (e->kind == X_CAST)
         e = e->args[0];
     return e;
+}
+
+bool expr_is_own_index(ir_expr e, int d, ir_dim extent) {
+    int64_t n;
+    if (e->kind == X_INDEX)
+        return e->index == d;
+    return e->kind == X_CONST && e->dtype == I64 && e->value.i == 0 && ir_dim_is_const(extent, &n) && n == 1;
 }
 
 static void see_index(ir_expr e, void *context) {

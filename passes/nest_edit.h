@@ -23,6 +23,11 @@ void nest_drop_slot(struct ir_op *op, int slot);
  * index d; a guarded load becomes where(inside, body, else). */
 void nest_inline(struct ir_op *op, int slot, struct ir_type type, ir_expr body);
 
+/* Whether e is parallel index d, which is 0 where the extent is one. */
+bool expr_is_own_index(ir_expr e, int d, ir_dim extent);
+/* Removes the results that `keep` does not name, and the accumulators that only they used. The values must be unused. */
+void nest_keep_results(struct ir_op *op, const bool *keep);
+
 /* Arithmetic of one evaluation: additions and the like count 1, divisions and roots 4, exponentials 12; index arithmetic of
  * loads counts only its quotients. */
 int expr_cost(ir_expr e);

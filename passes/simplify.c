@@ -19,6 +19,18 @@ bool simplify_func(struct ir_func *f) {
     return any;
 }
 
+bool simplify_fused(struct ir_func *f) {
+    bool any = false;
+    for (int round = 0; round < MAX_ROUNDS; round++) {
+        bool changed = simplify_nests(f);
+        changed |= simplify_dead(f);
+        if (!changed)
+            break;
+        any = true;
+    }
+    return any;
+}
+
 bool pass_simplify(struct pass_context *c) {
     struct ir_module *m = c->module;
     bool changed = false;

@@ -2,6 +2,7 @@
  * value of a loop lives only if its result or its argument does, so that values that only feed themselves die. */
 #include <string.h>
 
+#include "passes/nest_edit.h"
 #include "passes/simplify_internal.h"
 
 struct marks {
@@ -145,6 +146,15 @@ static bool sweep(struct marks *s, struct ir_region *r) {
             ir_op_remove(op);
             changed = true;
             continue;
+        }
+        if (op->code == OP_nest && op->result_count > 1) {
+            bool *keep = ARENA_ARRAY(&s->scratch, bool, op->result_count), all = true;
+            for (int k = 0; k < op->result_count; k++)
+                all &= keep[k] = s->live[op->results[k]->id];
+            if (!all) {
+                nest_keep_results(op, keep);
+                changed = true;
+            }
         }
         if (op->code == OP_if || op->code == OP_checkpoint || is_loop(op))
             for (int k = op->result_count - 1; k >= 0; k--)

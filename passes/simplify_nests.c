@@ -12,6 +12,7 @@ struct nests {
     struct ir_func *f;
     struct arena scratch;
     struct ir_value **map; /* by value id: copies of other values */
+    const int *used;
     bool *overwritten;     /* by value id: may give its storage to a next version, so no read of it moves down */
     bool replaced, changed;
 };
@@ -65,6 +66,66 @@ static bool dimension_element(const struct ir_value *v, ir_expr *e) {
     return (*e)->kind == X_DIM;
 }
 
+/* ---- reductions over one element ----------------------------------------------------------------------------------- */
+
+struct unit_reduction {
+    const struct ir_acc *accs;
+};
+
+static ir_expr only_element(struct ir_rewrite *r, ir_expr original, ir_expr e) {
+    struct unit_reduction *u = r->context;
+    if (e->kind != X_ACC)
+        return NULL;
+    const struct ir_acc *a = &u->accs[e->index];
+    return a->op == RED_ARGMAX || a->op == RED_ARGMIN ? ir_const_int(r->module, I32, 0) : a->body;
+}
+
+struct index_map {
+    struct ir_module *m;
+    const ir_expr *index;
+};
+
+static ir_expr map_index(ir_expr e, void *context) {
+    struct index_map *x = context;
+    return nest_subst(x->m, e, x->index, NULL, 0, false);
+}
+
+/* Reduction indices with one value become that value; a nest left without any reduces no more. */
+static bool drop_unit_reductions(struct ir_module *m, struct ir_op *op) {
+    struct ir_nest *n = &op->nest;
+    int total = n->pars + n->reds, kept = n->pars;
+    if (!n->reds)
+        return false;
+    ir_expr *index = ARENA_ARRAY(&m->arena, ir_expr, total + 1);
+    struct ir_nest_index *indices = ARENA_ARRAY(&m->arena, struct ir_nest_index, total + 1);
+    for (int i = 0; i < total; i++) {
+        const struct ir_nest_index *x = &n->indices[i];
+        if (i >= n->pars && x->lo->kind == X_CONST && x->hi->kind == X_CONST && x->hi->value.i == x->lo->value.i + 1) {
+            index[i] = x->lo;
+            continue;
+        }
+        int to = i < n->pars ? i : kept++;
+        index[i] = ir_index(m, to);
+        indices[to] = *x;
+    }
+    if (kept == total)
+        return false;
+    n->indices = indices;
+    n->reds = kept - n->pars;
+    struct index_map map = {m, index};
+    nest_map(op, map_index, &map);
+    if (n->reds)
+        return true;
+    struct unit_reduction u = {n->accs};
+    struct ir_rewrite r = {.module = m, .fn = only_element, .context = &u};
+    for (int i = 0; i < op->result_count; i++) /* nest_map made the array anew */
+        n->results[i].value = ir_rewrite_expr(&r, n->results[i].value);
+    ir_rewrite_free(&r);
+    n->acc_count = 0;
+    n->accs = NULL;
+    return true;
+}
+
 /* ---- views -------------------------------------------------------------------------------------------------------- */
 
 static bool is_view(const struct ir_value *v) {
@@ -83,7 +144,7 @@ static bool is_copy(const struct ir_value *v) {
     if (e->guarded || !ir_type_equal(v->op->operands[0]->type, v->type))
         return false;
     for (int i = 0; i < e->count; i++)
-        if (e->args[i]->kind != X_INDEX || e->args[i]->index != i)
+        if (!expr_is_own_index(e->args[i], i, v->type.dims[i]))
             return false;
     return true;
 }
@@ -212,6 +273,17 @@ static void visit(struct ir_op *op, void *context) {
     struct ir_nest before = op->nest;
     nest_map(op, simplify_one, op);
     s->changed |= !nest_same(&before, &op->nest, op);
+    s->changed |= drop_unit_reductions(s->m, op);
+    for (int i = 1; i < op->result_count; i++) /* equal results: one of them, the other dies */
+        for (int k = 0; k < i; k++) {
+            const struct ir_nest_result *a = &op->nest.results[k], *b = &op->nest.results[i];
+            if (a->base < 0 && b->base < 0 && a->value == b->value && !s->map[op->results[i]->id] &&
+                s->used[op->results[i]->id] && ir_type_equal(op->results[i]->type, op->results[k]->type)) {
+                s->map[op->results[i]->id] = op->results[k];
+                s->replaced = s->changed = true;
+                break;
+            }
+        }
     for (int slot = op->operand_count - 1; slot >= 0; slot--)
         if (!is_order(op->operands[slot]) && !nest_is_base(op, slot) && !nest_loads_slot(op, slot)) {
             nest_drop_slot(op, slot);
@@ -243,6 +315,7 @@ bool simplify_nests(struct ir_func *f) {
     s.map = ARENA_ARRAY(&s.scratch, struct ir_value *, f->value_count + 1);
     s.overwritten = ARENA_ARRAY(&s.scratch, bool, f->value_count + 1);
     simplify_overwritten(f, s.overwritten);
+    s.used = ir_count_uses(f, &s.scratch);
     ir_walk_ops(f->body, visit, &s);
     if (s.replaced)
         ir_replace_values(f, s.map);

@@ -19,6 +19,7 @@ struct cgen_kernels {
     VEC(struct cgen_shared) shared;
     VEC(const char *) consts; /* by op: see function.c */
     int outlined;             /* parallel loops so far */
+    int functions;            /* shared operations so far */
     int64_t stack;            /* local arrays of the function being printed, now and at most */
     int64_t stack_max;
 };
@@ -63,5 +64,27 @@ void cprint_func(struct cgen *g, const struct loop_func *f);
 bool cprint_vector_fn(const struct cgen *g, enum scalar_fn fn, enum dtype t);
 const char *cprint_number(struct cgen *g, enum dtype t, double f, int64_t i);
 const char *cprint_register_type(enum dtype t); /* f16 and bf16 are computed with as float */
+
+/* What a body uses but does not define: it travels to an outlined function. */
+struct cgen_captures {
+    struct arena *arena;
+    VEC(const struct loop_var *) vars;
+    VEC(const struct loop_mem *) mems;
+    VEC(const void *) defined;
+};
+void cgen_capture(struct cgen_captures *c, const struct loop_block *k);
+/* The names in scope, put aside while a function of its own is printed. */
+struct cgen_names {
+    const char **at;
+    int n, cap;
+};
+struct cgen_names cgen_scope_replace(struct cgen *g);
+void cgen_scope_restore(struct cgen *g, struct cgen_names names);
+
+/* ---- share.c --------------------------------------------------------------------------------------------------- */
+
+/* Prints an operation as a call where it occurs more than once in the unit; false: the caller prints it in place. */
+bool cgen_share_block(struct cprint *p, const struct loop_block *k, const char *hint);
+void cgen_blocks_free(struct cgen *g);
 
 #endif

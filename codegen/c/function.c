@@ -205,6 +205,7 @@ void function_begin(struct function *f) {
     f->mems.n = 0;
     f->pointers.n = 0;
     f->workspace = 0;
+    f->hint = NULL;
     f->scope = cgen_scope_mark(f->g);
 }
 
@@ -215,6 +216,10 @@ void function_finish(struct function *f, struct loop_block *k) {
         bug(f, text_string(&why));
     }
     text_free(&why);
+    if (cgen_share_block(&f->print, k, f->hint ? f->hint : "nest")) {
+        cgen_scope_leave(f->g, f->scope);
+        return;
+    }
     bool scoped = f->pointers.n > 0;
     for (const struct loop_stmt *s = k->first; s; s = s->next)
         scoped |= s->kind == LS_DEF || s->kind == LS_LOCAL;
@@ -239,6 +244,7 @@ static void nest(struct function *f, struct ir_op *op) {
     struct loop_block k;
     loop_block_init(&k);
     function_begin(f);
+    f->hint = op->result_count ? op->results[0]->name : NULL;
     struct lower l = {.module = f->g->module, .b = f->b, .options = f->g->options, .op = op, .out = &k,
                       .mem = function_mem, .symbol = function_symbol, .workspace = function_workspace,
                       .shared = shared_kernel, .share = share_kernel, .context = f};
@@ -336,7 +342,7 @@ static void fail(struct function *f, const char *status, const char *message) {
         else
             text_addn(&quoted, s, 1);
     }
-    cprint_line(&f->print, "return %s_fail(m, %s, \"%%s\", \"%s\");", f->g->prefix, status, text_string(&quoted));
+    cprint_line(&f->print, "return %s_mx_fail(m, %s, \"%%s\", \"%s\");", f->g->prefix, status, text_string(&quoted));
     text_free(&quoted);
 }
 
@@ -345,7 +351,7 @@ static void limit_check(struct function *f, const struct ir_op *op, const char *
         return;
     const char *limit = function_expr(f, function_dim(f, op->loop.limit));
     cprint_line(&f->print, "if (%s > %s)", trips, limit);
-    cprint_line(&f->print, "    return %s_fail(m, MX_ERROR_CHECK, \"loop exceeds its limit of %%lld trips\", (long long)%s);",
+    cprint_line(&f->print, "    return %s_mx_fail(m, MX_ERROR_CHECK, \"loop exceeds its limit of %%lld trips\", (long long)%s);",
                 f->g->prefix, limit);
 }
 
@@ -412,7 +418,7 @@ static void op_dim(struct function *f, struct ir_op *op) {
     const char *name = function_expr(f, function_symbol(f, s));
     cprint_line(&f->print, "%s = (int64_t)%s;", name, scalar_text_of(f, op->operands[0]));
     cprint_line(&f->print, "if (%s < %lld || %s > %lld)", name, (long long)s->lo, name, (long long)s->hi);
-    cprint_line(&f->print, "    return %s_fail(m, MX_ERROR_CHECK, \"%s is %%lld, its limits are %lld to %lld\", (long long)%s);",
+    cprint_line(&f->print, "    return %s_mx_fail(m, MX_ERROR_CHECK, \"%s is %%lld, its limits are %lld to %lld\", (long long)%s);",
                 f->g->prefix, s->name, (long long)s->lo, (long long)s->hi, name);
 }
 
@@ -561,7 +567,7 @@ void cgen_c_function(struct cgen *g, struct plan_func *p) {
     const char *names[256];
     int count = 0;
     const char *name = func == g->module->init ? "init" : func->name;
-    text_printf(&head, "static mx_status %s_run_%s(struct %s *m", g->prefix, name, g->prefix);
+    text_printf(&head, "static mx_status %s_mx_run_%s(struct %s *m", g->prefix, name, g->prefix);
     for (int i = 0; i < func->symbol_count; i++) {
         const char *n = cgen_symbol_name(g, func->symbols[i]);
         text_printf(&head, ", int64_t %s", n);

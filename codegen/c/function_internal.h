@@ -23,6 +23,7 @@ struct function {
     struct loop_var **symbol_var;  /* [module->symbol_count] */
     VEC(struct op_mem) mems;
     VEC(struct loop_mem *) pointers; /* to be declared in the operation's block, in order of first use */
+    const char *hint; /* a name for the operation, if it becomes a function */
     int scope; /* names in use where the operation began */
     int64_t workspace, workspace_max; /* bytes above the plan's arena */
 };

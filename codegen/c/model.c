@@ -6,6 +6,7 @@
 #include <ctype.h>
 #include <string.h>
 
+#include "codegen/c/c_internal.h"
 #include "codegen/c/model_internal.h"
 
 bool unit_is_public(const struct unit *u, const struct ir_func *f) {
@@ -60,6 +61,29 @@ static void includes(struct unit *u, struct text *out) {
     text_add(out, "\n");
 }
 
+static void print_functions(struct unit *u, struct cgen *g) {
+    const struct ir_module *m = g->module;
+    for (int i = 0; i < m->func_count; i++)
+        if (m->funcs[i] != u->reset || g->options->weights != WEIGHTS_SOURCE) /* which resets by copies */
+            cgen_c_function(g, plan_of(g->plan, m->funcs[i]));
+    if (m->init && g->options->weights == WEIGHTS_INIT)
+        cgen_c_function(g, plan_of(g->plan, m->init));
+}
+
+/* A run that prints nothing anybody reads: it finds which operations occur more than once (codegen/c/share.c). */
+static void count_blocks(struct unit *u, struct arena *counting) {
+    struct cgen g = {.module = u->g.module, .plan = u->g.plan, .options = u->g.options, .diag = u->g.diag, .prefix = u->g.prefix,
+                     .counting = counting};
+    int64_t arena_bytes = g.plan->arena_bytes;
+    print_functions(u, &g);
+    g.plan->arena_bytes = arena_bytes;
+    u->g.blocks = g.blocks;
+    text_free(&g.helpers);
+    text_free(&g.outlined);
+    text_free(&g.functions);
+    arena_free(&g.arena);
+}
+
 bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options *o, struct diag *d, struct text *c, struct text *h) {
     struct unit u = {.module = m, .options = o, .prefix = o->name};
     u.g = (struct cgen){.module = m, .plan = p, .options = o, .diag = d, .prefix = o->name};
@@ -82,11 +106,9 @@ bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options
         u.shared[i] = !u.written[i] && m->buffers[i]->kind == BUFFER_PARAM &&
                       (o->weights == WEIGHTS_SOURCE || o->weights == WEIGHTS_CALLER);
 
-    for (int i = 0; i < m->func_count; i++)
-        if (m->funcs[i] != u.reset || o->weights != WEIGHTS_SOURCE) /* which resets by copies */
-            cgen_c_function(&u.g, plan_of(p, m->funcs[i]));
-    if (m->init && o->weights == WEIGHTS_INIT)
-        cgen_c_function(&u.g, plan_of(p, m->init));
+    struct arena counting = {0};
+    count_blocks(&u, &counting);
+    print_functions(&u, &u.g);
 
     unit_header(&u);
     unit_instance(&u);
@@ -114,6 +136,8 @@ bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options
     text_free(&u.c);
     *c = whole;
     *h = u.h;
+    cgen_blocks_free(&u.g);
+    arena_free(&counting);
     text_free(&u.g.helpers);
     text_free(&u.g.outlined);
     text_free(&u.g.functions);

@@ -22,7 +22,7 @@ static void check_pointer(struct unit *u, const struct ir_func *f, const char *n
                 text_add(c, ") > 0");
             }
     }
-    text_printf(c, ")\n        return %s_fail(m, MX_ERROR_ARGUMENT, \"%s: %s is a null pointer\");\n", u->prefix, f->name, name);
+    text_printf(c, ")\n        return %s_mx_fail(m, MX_ERROR_ARGUMENT, \"%s: %s is a null pointer\");\n", u->prefix, f->name, name);
 }
 
 static void function(struct unit *u, const struct ir_func *f) {
@@ -36,7 +36,7 @@ static void function(struct unit *u, const struct ir_func *f) {
         const struct ir_symbol *s = f->symbols[i];
         const char *name = cgen_symbol_name(&u->g, s);
         text_printf(c,
-                    "    if (%s < %lld || %s > %lld)\n        return %s_fail(m, MX_ERROR_SHAPE, \"%s: %s is %%lld, its limits are "
+                    "    if (%s < %lld || %s > %lld)\n        return %s_mx_fail(m, MX_ERROR_SHAPE, \"%s: %s is %%lld, its limits are "
                     "%lld to %lld\", (long long)%s);\n",
                     name, (long long)s->lo, name, (long long)s->hi, u->prefix, f->name, name, (long long)s->lo, (long long)s->hi, name);
     }
@@ -52,7 +52,7 @@ static void function(struct unit *u, const struct ir_func *f) {
             t.rank = 0;
         check_pointer(u, f, cgen_result_name(&u->g, f, i), t);
     }
-    text_printf(c, "    %s%s_run_%s(m", f->uses_random ? "status = " : "return ", u->prefix, f->name);
+    text_printf(c, "    %s%s_mx_run_%s(m", f->uses_random ? "status = " : "return ", u->prefix, f->name);
     for (int i = 0; i < f->symbol_count; i++)
         text_printf(c, ", %s", cgen_symbol_name(&u->g, f->symbols[i]));
     for (int i = 0; i < f->body->arg_count; i++)

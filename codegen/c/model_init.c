@@ -24,13 +24,13 @@ void unit_instance(struct unit *u) {
     text_printf(c, "typedef char %s_struct_fits[sizeof(struct %s) <= %lld ? 1 : -1];\n", p, p,
                 (long long)unit_offset(u, u->module->buffer_count ? u->module->buffers[0] : NULL));
     text_printf(c, "typedef char %s_memory_is_as_stated[%s_MEMORY_BYTES == %lld ? 1 : -1];\n\n", p, u->upper, (long long)unit_memory(u));
-    text_printf(c, "static mx_status %s_fail(struct %s *m, mx_status status, const char *format, ...) {\n"
+    text_printf(c, "static mx_status %s_mx_fail(struct %s *m, mx_status status, const char *format, ...) {\n"
                    "    va_list args;\n    va_start(args, format);\n"
                    "    (void)vsnprintf(m->mx_error, sizeof m->mx_error, format, args);\n"
                    "    va_end(args);\n    return status;\n}\n\n", p, p);
     /* print() of the model ends here; only where it is used, or a unit without it would warn. */
     if (strstr(text_string(&u->g.functions), "_print(m") || strstr(text_string(&u->g.outlined), "_print(m"))
-        text_printf(c, "static void %s_print(const struct %s *m, const char *text) {\n    if (m->log)\n        m->log(m->log_context, text);\n"
+        text_printf(c, "static void %s_mx_print(const struct %s *m, const char *text) {\n    if (m->log)\n        m->log(m->log_context, text);\n"
                        "    else\n        (void)puts(text);\n}\n\n", p, p);
 }
 
@@ -41,13 +41,13 @@ static void first_values(struct unit *u) {
     switch (u->options->weights) {
     case WEIGHTS_INIT:
         if (u->module->init)
-            text_printf(c, "    status = %s_run_init(m);\n", p);
+            text_printf(c, "    status = %s_mx_run_init(m);\n", p);
         break;
     case WEIGHTS_SOURCE:
         for (int i = 0; i < u->module->buffer_count; i++)
             if (!u->shared[i] && ir_type_bytes_upper(u->module->buffers[i]->type) > 0) {
                 const char *field = cgen_buffer_field(&u->g, u->module->buffers[i]);
-                text_printf(c, "    memcpy(m->%s, %s_data_%s, sizeof %s_data_%s);\n", field, p, field, p, field);
+                text_printf(c, "    memcpy(m->%s, %s_mx_data_%s, sizeof %s_mx_data_%s);\n", field, p, field, p, field);
             }
         break;
     case WEIGHTS_FILE:
@@ -55,7 +55,7 @@ static void first_values(struct unit *u) {
                        "    if (options)\n        m->seed = options->seed;\n", p, p);
         break;
     case WEIGHTS_CALLER:
-        text_printf(c, "    status = %s_attach(m, options ? options->weights : NULL, options ? options->weights_bytes : 0);\n"
+        text_printf(c, "    status = %s_mx_attach(m, options ? options->weights : NULL, options ? options->weights_bytes : 0);\n"
                        "    if (options)\n        m->seed = options->seed;\n", p);
         break;
     }
@@ -69,13 +69,13 @@ static void reset(struct unit *u) {
     if (u->reset && u->options->weights != WEIGHTS_SOURCE) {
         /* Random initial values are drawn as in init: in call 0. */
         text_printf(c, "    {\n        uint64_t calls = m->calls;\n        mx_status status;\n        m->calls = 0;\n"
-                       "        status = %s_run_reset_all(m);\n        m->calls = calls;\n        return status;\n    }\n}\n\n", p);
+                       "        status = %s_mx_run_reset_all(m);\n        m->calls = calls;\n        return status;\n    }\n}\n\n", p);
         return;
     }
     for (int i = 0; i < u->module->buffer_count; i++)
         if (u->module->buffers[i]->kind == BUFFER_STATE && ir_type_bytes_upper(u->module->buffers[i]->type) > 0) {
             const char *field = cgen_buffer_field(&u->g, u->module->buffers[i]);
-            text_printf(c, "    memcpy(m->%s, %s_data_%s, sizeof %s_data_%s);\n", field, p, field, p, field);
+            text_printf(c, "    memcpy(m->%s, %s_mx_data_%s, sizeof %s_mx_data_%s);\n", field, p, field, p, field);
         }
     text_add(c, "    return MX_OK;\n}\n\n");
 }
@@ -101,7 +101,7 @@ void unit_init(struct unit *u) {
         const struct ir_buffer *b = u->module->buffers[i];
         const char *type = cgen_c_type(b->type.dtype), *field = cgen_buffer_field(&u->g, b);
         if (u->shared[i] && u->options->weights == WEIGHTS_SOURCE)
-            text_printf(c, "    m->%s = (%s *)%s_data_%s; /* never written */\n", field, type, p, field);
+            text_printf(c, "    m->%s = (%s *)%s_mx_data_%s; /* never written */\n", field, type, p, field);
         else if (!u->shared[i])
             text_printf(c, "    m->%s = (%s *)(void *)(base + %lld);\n", field, type, (long long)unit_offset(u, b));
     }

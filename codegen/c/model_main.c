@@ -207,7 +207,7 @@ static void model_interface(struct unit *u) {
                    "    options.seed = seed;\n    options.threads = threads;\n    status = %s_init(&m, NULL, 0, &options);\n    *model = m;\n    return status;\n}\n\n", p, p, p);
     text_printf(c, "static void program_destroy(void *model) {\n    %s_free((%s *)model);\n}\n\n", p, p);
     text_printf(c, "static const char *program_error(const void *model) {\n    return %s_error((const %s *)model);\n}\n\n", p, p);
-    text_printf(c, "static mx_status program_buffer(void *model, int index, mx_tensor *view) {\n    %s_view((%s *)model, index, view);\n    return MX_OK;\n}\n\n", p, p);
+    text_printf(c, "static mx_status program_buffer(void *model, int index, mx_tensor *view) {\n    %s_mx_view((%s *)model, index, view);\n    return MX_OK;\n}\n\n", p, p);
     text_printf(c, "static uint64_t program_calls(const void *model) {\n    return ((const %s *)model)->calls;\n}\n\n", p);
     text_printf(c, "static void program_set_calls(void *model, uint64_t calls) {\n    ((%s *)model)->calls = calls;\n}\n\n", p);
 }

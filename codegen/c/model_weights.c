@@ -43,7 +43,7 @@ void unit_weights_data(struct unit *u) {
         int64_t size = dtype_size(b->type.dtype), n = ir_type_bytes_upper(b->type) / size;
         if (n == 0 && !u->shared[i])
             continue;
-        text_printf(c, "static const %s %s_data_%s[%lld] = {", cgen_c_type(b->type.dtype), u->prefix, cgen_buffer_field(&u->g, b),
+        text_printf(c, "static const %s %s_mx_data_%s[%lld] = {", cgen_c_type(b->type.dtype), u->prefix, cgen_buffer_field(&u->g, b),
                     (long long)(n ? n : 1));
         for (int64_t k = 0; k < n; k++) {
             text_add(c, k % 8 ? " " : "\n    ");

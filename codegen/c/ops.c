@@ -13,7 +13,7 @@ const char *cgen_const_data(struct cgen *g, const struct ir_op *op) {
         if (k->consts.at[i] == (const char *)op)
             return k->consts.at[i + 1];
     const struct ir_value *v = op->results[0];
-    const char *name = arena_printf(&g->arena, "%s_const_%d", g->prefix, k->consts.n / 2);
+    const char *name = arena_printf(&g->arena, "%s_mx_const_%d", g->prefix, k->consts.n / 2);
     VEC_PUSH(&g->arena, k->consts, (const char *)op);
     VEC_PUSH(&g->arena, k->consts, name);
     int64_t n = 0;
@@ -259,7 +259,7 @@ static const char *quoted(struct function *f, const char *s) {
 
 /* Appends to the line of a print; what does not fit is cut. */
 static void append(struct function *f, const char *format, const char *args) {
-    cprint_line(&f->print, "%s_append(line, sizeof line, &used, \"%s\"%s%s);", f->g->prefix, format, args[0] ? ", " : "", args);
+    cprint_line(&f->print, "%s_mx_append(line, sizeof line, &used, \"%s\"%s%s);", f->g->prefix, format, args[0] ? ", " : "", args);
 }
 
 static void print_elements(struct function *f, const struct ir_value *v, int d, lx at) {
@@ -310,7 +310,7 @@ static int64_t line_bytes(const struct ir_op *op) {
 void op_print(struct function *f, struct ir_op *op) {
     struct cprint *p = &f->print;
     struct cgen *g = f->g;
-    char *helper = arena_printf(&g->arena, "static void %s_append(", g->prefix);
+    char *helper = arena_printf(&g->arena, "static void %s_mx_append(", g->prefix);
     if (!strstr(text_string(&g->helpers), helper))
         text_printf(&g->helpers,
                     "%schar *line, size_t size, size_t *used, const char *format, ...)\n{\n    va_list args;\n    int n;\n"
@@ -344,7 +344,7 @@ void op_print(struct function *f, struct ir_op *op) {
         }
         cgen_scope_leave(g, f->scope);
     }
-    cprint_line(p, "%s_print(m, line);", g->prefix);
+    cprint_line(p, "%s_mx_print(m, line);", g->prefix);
     p->indent--;
     cprint_line(p, "}");
 }

@@ -776,30 +776,22 @@ void cprint_func(struct cgen *g, const struct loop_func *f) {
 
 /* ---- parallel loops ----------------------------------------------------------------------------------------------- */
 
-/* What a body uses but does not define: it travels to the outlined function in a struct. */
-struct captures {
-    struct arena *arena;
-    VEC(const struct loop_var *) vars;
-    VEC(const struct loop_mem *) mems;
-    VEC(const void *) defined;
-};
-
 static void note_defined(const struct loop_stmt *s, void *context) {
-    struct captures *c = context;
+    struct cgen_captures *c = context;
     if (s->kind == LS_FOR || s->kind == LS_DEF)
         VEC_PUSH(c->arena, c->defined, s->var);
     if (s->kind == LS_LOCAL)
         VEC_PUSH(c->arena, c->defined, s->mem);
 }
 
-static bool is_defined(const struct captures *c, const void *what) {
+static bool is_defined(const struct cgen_captures *c, const void *what) {
     for (int i = 0; i < c->defined.n; i++)
         if (c->defined.at[i] == what)
             return true;
     return false;
 }
 
-static void capture_mem(struct captures *c, const struct loop_mem *m) {
+static void capture_mem(struct cgen_captures *c, const struct loop_mem *m) {
     for (int i = 0; i < c->mems.n; i++)
         if (c->mems.at[i] == m)
             return;
@@ -808,7 +800,7 @@ static void capture_mem(struct captures *c, const struct loop_mem *m) {
 }
 
 static void capture_expr(lx e, void *context) {
-    struct captures *c = context;
+    struct cgen_captures *c = context;
     if (e->kind == LX_LOAD)
         capture_mem(c, e->mem);
     if (e->kind != LX_VAR || is_defined(c, e->var))
@@ -820,7 +812,7 @@ static void capture_expr(lx e, void *context) {
 }
 
 static void capture_stmt(const struct loop_stmt *s, void *context) {
-    struct captures *c = context;
+    struct cgen_captures *c = context;
     if (s->kind == LS_STORE)
         capture_mem(c, s->mem);
     if (s->kind == LS_CALL)
@@ -828,14 +820,33 @@ static void capture_stmt(const struct loop_stmt *s, void *context) {
             capture_mem(c, s->call_mems[i].mem);
 }
 
+void cgen_capture(struct cgen_captures *c, const struct loop_block *k) {
+    loop_walk(k, NULL, note_defined, c);
+    loop_walk(k, capture_expr, capture_stmt, c);
+}
+
+struct cgen_names cgen_scope_replace(struct cgen *g) {
+    struct cgen_kernels *k = cgen_private(g);
+    struct cgen_names old = {k->scope.at, k->scope.n, k->scope.cap};
+    k->scope.at = NULL;
+    k->scope.n = k->scope.cap = 0;
+    return old;
+}
+
+void cgen_scope_restore(struct cgen *g, struct cgen_names names) {
+    struct cgen_kernels *k = cgen_private(g);
+    k->scope.at = names.at;
+    k->scope.n = names.n;
+    k->scope.cap = names.cap;
+}
+
 static void print_parallel(struct cprint *p, const struct loop_stmt *s) {
     struct cgen *g = p->g;
     struct cgen_kernels *k = cgen_private(g);
-    struct captures c = {.arena = &g->arena};
+    struct cgen_captures c = {.arena = &g->arena};
     VEC_PUSH(c.arena, c.defined, s->var);
-    loop_walk(&s->body, NULL, note_defined, &c);
-    loop_walk(&s->body, capture_expr, capture_stmt, &c);
-    const char *name = arena_printf(&g->arena, "%s_task_%d", g->prefix, k->outlined++);
+    cgen_capture(&c, &s->body);
+    const char *name = arena_printf(&g->arena, "%s_mx_task_%d", g->prefix, k->outlined++);
     struct text body = {0};
     int mark = k->scope.n;
     int64_t stack = k->stack;

@@ -1,5 +1,6 @@
 /* The proof that a nest may write over an operand: every load of the old content must be of the element written in the
  * same iteration, or of elements that no iteration writes. Iterations may then run in any order, in vectors or at once.
+ * A nest that reduces may write over what it loads after its reduction only: accumulators are memory of their own.
  */
 #include "passes/mutation/inplace.h"
 
@@ -18,9 +19,9 @@ struct scan {
 };
 
 static bool same_index(const struct scan *s, ir_expr e, int d) {
-    if (s->target)
-        return e == s->target[d];
-    return e->kind == X_INDEX && e->index == d;
+    if (s->target && e == s->target[d])
+        return true;
+    return (!s->target || expr_is_own_index(s->target[d], d, s->type.dims[d])) && expr_is_own_index(e, d, s->type.dims[d]);
 }
 
 static bool same_dims(struct ir_type a, struct ir_type b) {
@@ -51,6 +52,14 @@ static void see_load(ir_expr e, void *context) {
     for (int d = 0; same && d < s->rank; d++)
         same = same_index(s, e->args[d], d);
     s->allowed = same;
+}
+
+/* A load within the reduction: the iteration's own element is not enough, since a schedule may take several elements' sums
+ * at a time. */
+static void see_reduced_load(ir_expr e, void *context) {
+    struct scan *s = context;
+    if (e->kind == X_LOAD && s->content[s->op->operands[e->index]->id] == s->of)
+        s->allowed = false;
 }
 
 /* Whether different iterations write different elements: each parallel index of extent over one stands alone, with a
@@ -96,8 +105,15 @@ bool inplace_allowed(const struct ir_op *op, int result, const struct ir_value *
             return false;
         s.target = r->target;
         s.injective = injective(m, n, r->target, s.rank);
-    } else if (n->reds > 0 || !same_dims(old->type, s.type) || s.rank != n->pars) {
+    } else if (!same_dims(old->type, s.type) || s.rank != n->pars) {
         return false;
+    } else if (n->reds > 0) {
+        for (int i = 0; i < n->acc_count; i++)
+            ir_expr_walk(n->accs[i].body, see_reduced_load, &s);
+        for (int i = n->pars; i < n->pars + n->reds; i++) {
+            ir_expr_walk(n->indices[i].lo, see_reduced_load, &s);
+            ir_expr_walk(n->indices[i].hi, see_reduced_load, &s);
+        }
     }
     nest_walk(op, see_load, &s);
     for (int i = 0; i < op->result_count; i++) {

@@ -418,6 +418,17 @@ static int compare_copies(const void *a, const void *b) {
     return x->order - y->order;
 }
 
+/* Filling the memory again instead of copying: no dearer where the source is computed from constants and indices. */
+static bool repeat_fill(struct mutation *t, struct copy *c) {
+    const struct ir_op *op = c->from->op;
+    if (!op || op->code != OP_nest || op->nest.reds || op->operand_count || op->nest.results[c->from->index].base >= 0 ||
+        expr_cost(op->nest.results[c->from->index].value) > 1)
+        return false;
+    c->op->nest.results = arena_copy(t->keep, &op->nest.results[c->from->index], sizeof *op->nest.results);
+    c->op->operand_count = 0;
+    return true;
+}
+
 static void merge_copies(struct mutation *t) {
     struct ir_func *f = t->func;
     struct copy **order = ARENA_ARRAY(&t->arena, struct copy *, t->copies.n + 1);
@@ -436,6 +447,8 @@ static void merge_copies(struct mutation *t) {
             merged[c->order] = true;
             continue;
         }
+        if (repeat_fill(t, c))
+            continue;
         struct plan_copy p = {.write = c->write ? c->write : c->op, .reader = reader};
         p.bytes = ir_type_bytes_upper(c->from->type);
         p.why = arena_printf(t->keep, "%s; %s", c->why_needed, why);

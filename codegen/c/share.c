@@ -1,0 +1,203 @@
+/* Equal operations are printed once. The layers of a deep model lower to blocks of loop IR that differ only in the memory
+ * they work on; such a block becomes a static function over its pointers, scalars and dimensions, and each layer a call.
+ *
+ * Two blocks are equal if they print to the same text once registers and memories are numbered in order of appearance.
+ * A first run of the generator over the whole unit counts the texts (cgen_count_blocks); the second one prints, and makes
+ * functions of those that occur more than once. Blocks without a loop stay where they are: a call would not be shorter.
+ */
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <uthash.h>
+
+#include "codegen/c/c_internal.h"
+
+struct cgen_block {
+    const char *key;
+    int count;
+    const char *function; /* once it was printed */
+    UT_hash_handle hh;
+};
+
+/* ---- the canonical text ------------------------------------------------------------------------------------------------ */
+
+/* name.17 becomes v0, v1, … ; numbers and operators stay. */
+static void renumber(struct text *out, const char *text) {
+    struct {
+        int *at, n, cap;
+    } seen = {0};
+    for (const char *s = text; *s;) {
+        if (isdigit((unsigned char)*s)) { /* a number, hexadecimal floats too */
+            const char *begin = s;
+            while (isalnum((unsigned char)*s) || *s == '.')
+                s++;
+            text_addn(out, begin, (size_t)(s - begin));
+            continue;
+        }
+        if (!isalpha((unsigned char)*s) && *s != '_') {
+            text_addn(out, s++, 1);
+            continue;
+        }
+        const char *begin = s;
+        while (isalnum((unsigned char)*s) || *s == '_')
+            s++;
+        if (*s != '.' || !isdigit((unsigned char)s[1])) {
+            text_addn(out, begin, (size_t)(s - begin));
+            continue;
+        }
+        int id = (int)strtol(s + 1, (char **)&s, 10), k = 0;
+        while (k < seen.n && seen.at[k] != id)
+            k++;
+        if (k == seen.n) {
+            if (seen.n == seen.cap) {
+                seen.cap = seen.cap ? seen.cap * 2 : 32;
+                int *grown = realloc(seen.at, sizeof *grown * (size_t)seen.cap);
+                if (!grown)
+                    abort();
+                seen.at = grown;
+            }
+            seen.at[seen.n++] = id;
+        }
+        text_printf(out, "v%d", k);
+    }
+    free(seen.at);
+}
+
+static void count_loops(const struct loop_stmt *s, void *context) {
+    if (s->kind == LS_FOR)
+        ++*(int *)context;
+}
+
+/* NULL where a function would not do: no loop, or it writes a variable of the function around it. */
+static const char *block_key(struct cgen *g, const struct loop_block *k, const struct cgen_captures *c) {
+    int loops = 0;
+    loop_walk(k, NULL, count_loops, &loops);
+    if (loops == 0 || c->mems.n + c->vars.n > 40)
+        return NULL;
+    struct text raw = {0}, key = {0};
+    for (int i = 0; i < c->mems.n; i++) {
+        const struct loop_mem *m = c->mems.at[i];
+        if (m->kind == MEM_SCALAR && m->written) {
+            text_free(&raw);
+            return NULL;
+        }
+        text_printf(&raw, "mem%d%d%d x.%d %s\n", m->kind == MEM_SCALAR, m->written, m->no_alias, m->id, dtype_name(m->dtype));
+    }
+    for (int i = 0; i < c->vars.n; i++)
+        text_printf(&raw, "var x.%d %s\n", c->vars.at[i]->id, dtype_name(c->vars.at[i]->dtype));
+    loop_print(&raw, k, 0);
+    renumber(&key, text_string(&raw));
+    const char *s = arena_strdup(&g->arena, text_string(&key));
+    text_free(&raw);
+    text_free(&key);
+    return s;
+}
+
+/* ---- the function and its calls ------------------------------------------------------------------------------------------ */
+
+/* "net_body_0_qkv_weight" -> "weight": what the memory is to every caller. */
+static const char *parameter_name(const char *name) {
+    const char *last = strrchr(name, '_');
+    return last && isalpha((unsigned char)last[1]) ? last + 1 : name;
+}
+
+static void print_function(struct cgen *g, struct cgen_block *b, const struct loop_block *k, const struct cgen_captures *c,
+                           const char *hint) {
+    struct cgen_kernels *p = cgen_private(g);
+    struct text body = {0}, head = {0};
+    const char *outer[48];
+    int n = 0;
+    int64_t stack = p->stack;
+    /* a scope of its own: names of the function around it mean nothing there */
+    struct cgen_names saved = cgen_scope_replace(g);
+    b->function = arena_printf(&g->arena, "%s_%s_%d", g->prefix, parameter_name(hint), p->functions++);
+    p->stack = 0;
+    for (int i = 0; i < c->mems.n; i++) {
+        const struct loop_mem *m = c->mems.at[i];
+        outer[n++] = cgen_name_of(g, m->id);
+        const char *name = cgen_enter_name(g, parameter_name(m->name ? m->name : "t"));
+        cgen_set_name(g, m->id, name);
+        if (m->kind == MEM_SCALAR)
+            text_printf(&head, ", %s %s", cgen_c_type(m->dtype), name);
+        else
+            text_printf(&head, ", %s%s *%s%s", m->written ? "" : "const ", cgen_c_type(m->dtype), m->no_alias ? "restrict " : "", name);
+    }
+    for (int i = 0; i < c->vars.n; i++) {
+        outer[n++] = cgen_name_of(g, c->vars.at[i]->id);
+        const char *name = cgen_enter_name(g, c->vars.at[i]->name);
+        cgen_set_name(g, c->vars.at[i]->id, name);
+        text_printf(&head, ", %s %s", cprint_register_type(c->vars.at[i]->dtype), name);
+    }
+    struct cprint q = {.g = g, .out = &body, .indent = 1};
+    cprint_block(&q, k);
+    bool instance = cgen_mentions(text_string(&body), "m");
+    const char *parameters = text_string(&head);
+    text_printf(&g->outlined, "/* %d operations */\nstatic void %s(", b->count, b->function);
+    if (instance)
+        text_printf(&g->outlined, "struct %s *m%s", g->prefix, parameters);
+    else
+        text_add(&g->outlined, parameters[0] ? parameters + 2 : "void");
+    text_printf(&g->outlined, ")\n{\n%s}\n\n", text_string(&body));
+    if (instance)
+        b->function = arena_printf(&g->arena, "%s(m", b->function);
+    else
+        b->function = arena_printf(&g->arena, "%s(", b->function);
+    for (int i = n = 0; i < c->mems.n; i++)
+        cgen_set_name(g, c->mems.at[i]->id, outer[n++]);
+    for (int i = 0; i < c->vars.n; i++)
+        cgen_set_name(g, c->vars.at[i]->id, outer[n++]);
+    cgen_scope_restore(g, saved);
+    p->stack = stack;
+    text_free(&body);
+    text_free(&head);
+}
+
+static void print_call(struct cprint *p, const struct cgen_block *b, const struct cgen_captures *c) {
+    struct text line = {0};
+    size_t length = strlen(b->function);
+    bool first = b->function[length - 1] == '(';
+    text_add(&line, b->function);
+    for (int i = 0; i < c->mems.n; i++, first = false) {
+        const struct loop_mem *m = c->mems.at[i];
+        text_add(&line, first ? "" : ", ");
+        if (m->kind == MEM_POINTER && m->base)
+            text_printf(&line, "(%s%s *)%s", m->written ? "" : "const ", cgen_c_type(m->dtype), m->base);
+        else
+            text_add(&line, cgen_name_of(p->g, m->id));
+    }
+    for (int i = 0; i < c->vars.n; i++, first = false)
+        text_printf(&line, "%s%s", first ? "" : ", ", cgen_name_of(p->g, c->vars.at[i]->id));
+    cprint_line(p, "%s);", text_string(&line));
+    text_free(&line);
+}
+
+bool cgen_share_block(struct cprint *p, const struct loop_block *k, const char *hint) {
+    struct cgen *g = p->g;
+    struct cgen_captures c = {.arena = &g->arena};
+    cgen_capture(&c, k);
+    const char *key = block_key(g, k, &c);
+    if (!key)
+        return false;
+    struct cgen_block *b;
+    HASH_FIND_STR(g->blocks, key, b);
+    if (g->counting) {
+        if (!b) {
+            b = ARENA_NEW(g->counting, struct cgen_block);
+            b->key = arena_strdup(g->counting, key);
+            HASH_ADD_KEYPTR(hh, g->blocks, b->key, strlen(b->key), b);
+        }
+        b->count++;
+        return false;
+    }
+    if (!b || b->count < 2)
+        return false;
+    if (!b->function)
+        print_function(g, b, k, &c, hint);
+    print_call(p, b, &c);
+    return true;
+}
+
+void cgen_blocks_free(struct cgen *g) {
+    HASH_CLEAR(hh, g->blocks);
+}
