@@ -100,8 +100,10 @@ int compile_command(int argc, char **argv) {
                 emit_deps(&t, &p.passes.plan->funcs[i]);
             ok = write_output(&o, o.output, &t);
         } else if (ok && !o.compile.stop_after) {
-            ok = pipeline_codegen(&p, &t, &h);
             const char *header = arena_printf(&o.arena, "%.*sh", (int)strlen(o.output) - 1, o.output);
+            const char *slash = strrchr(header, '/');
+            o.compile.header = slash ? slash + 1 : header;
+            ok = pipeline_codegen(&p, &t, &h);
             ok = ok && write_output(&o, o.output, &t) && write_output(&o, header, &h);
             if (ok && o.depfile)
                 ok = depfile(&p, o.output);

@@ -161,8 +161,8 @@ static void finish_function(struct elab *e) {
 }
 
 static bool reserved_export(const char *name) {
-    static const char *const words[] = {"init", "size", "free", "save", "load", "reset_all", "param", "error", "options", "fail"};
-    if (strncmp(name, "run_", 4) == 0) /* static functions of the generated unit */
+    static const char *const words[] = {"init", "size", "free", "save", "load", "reset_all", "param", "error", "options"};
+    if (strncmp(name, "mx_", 3) == 0) /* static functions of the generated unit */
         return true;
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (strcmp(words[i], name) == 0)

@@ -439,8 +439,13 @@ static struct val index_list(struct elab *e, struct scope *s, struct val list, c
             bounds[0] = n - 1;
         if (bounds[2] < 0 && !sub->hi)
             bounds[1] = -1;
-        bool outside = bounds[2] > 0 ? bounds[0] < 0 || bounds[1] > n : bounds[0] >= n || bounds[1] < -1;
-        if (bounds[2] == 0 || outside) {
+        bool outside = bounds[2] > 0 ? bounds[0] < 0 || bounds[0] > n || bounds[1] < 0 || bounds[1] > n
+                                     : bounds[0] < -1 || bounds[0] >= n || bounds[1] < -1 || bounds[1] > n;
+        if (bounds[2] == 0 || bounds[2] == INT64_MIN) {
+            elab_error(e, E_slice, sub->step->span, "the step of a slice must be a known integer other than 0");
+            return val_error;
+        }
+        if (outside) {
             elab_error(e, E_index_outside, sub->span, "the slice %lld:%lld leaves a list of %d", (long long)bounds[0],
                        (long long)bounds[1], n);
             return val_error;
@@ -480,7 +485,7 @@ static struct val index_list(struct elab *e, struct scope *s, struct val list, c
         elab_error(e, E_not_static, sub->index->span, "the index of a list must be known at compile time, found %s", val_describe(e, v));
         return val_error;
     }
-    int64_t i = v.i < 0 ? v.i + n : v.i;
+    int64_t i = v.i < 0 && sub->index->kind == EXPR_UNARY ? v.i + n : v.i; /* only a written minus counts from the end */
     if (i < 0 || i >= n) {
         elab_error(e, E_index_outside, sub->index->span, "index %lld leaves a list of %d", (long long)v.i, n);
         return val_error;
@@ -488,12 +493,26 @@ static struct val index_list(struct elab *e, struct scope *s, struct val list, c
     return list.list->items[i];
 }
 
+/* `list[i] else e`: which of both it is, elaboration knows. */
+static struct val guarded_item(struct elab *e, struct scope *s, struct val list, const struct ast_expr *x, const struct ast_expr *otherwise) {
+    struct val i = x->index.count == 1 && x->index.subs[0].kind == SUB_INDEX ? elab_expr(e, s, x->index.subs[0].index) : val_none;
+    if (i.kind == VAL_ERROR)
+        return i;
+    if (i.kind != VAL_INT) {
+        elab_error(e, E_index_type, x->span, "`else` behind a list's index needs an integer known at compile time");
+        return val_error;
+    }
+    bool from_end = i.i < 0 && x->index.subs[0].index->kind == EXPR_UNARY;
+    int64_t at = from_end ? i.i + list.list->count : i.i;
+    return at >= 0 && at < list.list->count ? list.list->items[at] : elab_expr(e, s, otherwise);
+}
+
 struct val elab_index_expr(struct elab *e, struct scope *s, const struct ast_expr *x, const struct ast_expr *otherwise) {
     struct val base = elab_expr(e, s, x->index.base);
     switch (base.kind) {
     case VAL_ERROR: return base;
     case VAL_DTYPE: return elab_type_expr(e, base.dtype, s, x);
-    case VAL_LIST: return index_list(e, s, base, x);
+    case VAL_LIST: return otherwise ? guarded_item(e, s, base, x, otherwise) : index_list(e, s, base, x);
     case VAL_STRING: {
         struct val list = val_list_new(e, (int)strlen(base.s));
         for (int i = 0; i < list.list->count; i++)

@@ -9,7 +9,7 @@ static struct val snapshot(struct elab *e, struct val v) {
 
 /* A named float is a value of its own: grad can be asked for it, and it is computed once. */
 static struct val named(struct elab *e, struct val v, struct span at) {
-    if (v.kind == VAL_SCALAR && v.expr->kind == X_FN && dtype_is_float(v.expr->dtype) && e->in_function && !in_notation(e))
+    if (v.kind == VAL_SCALAR && v.expr->kind != X_CONST && !(v.expr->kind == X_LOAD && v.expr->count == 0) && dtype_is_float(v.expr->dtype) && e->in_function && !in_notation(e))
         return elab_from_value(e, elab_materialize(e, v, DTYPE_COUNT, at));
     return v;
 }

@@ -12,6 +12,7 @@ enum weights_mode { WEIGHTS_INIT, WEIGHTS_SOURCE, WEIGHTS_FILE, WEIGHTS_CALLER }
 struct compile_options {
     enum target_kind target;
     const char *name;      /* prefix of every symbol */
+    const char *header;    /* the header's file name, where it is not NAME.h */
     const char *cpu;       /* "portable" (default, NULL), "x86-64-v3", "x86-64-v4", "native", "neon" */
     int vector_bytes;      /* width of the target's vectors: from cpu; portable code is written for 32 */
     bool vector_extensions; /* GCC vector types may be used (not in portable mode) */

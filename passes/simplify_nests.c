@@ -96,6 +96,10 @@ static bool drop_unit_reductions(struct ir_module *m, struct ir_op *op) {
     int total = n->pars + n->reds, kept = n->pars;
     if (!n->reds)
         return false;
+    for (int i = 0; i < n->acc_count; i++) /* a position counts an index over its extent where its bounds vary within */
+        for (int k = n->pars; k < total; k++)
+            if ((n->accs[i].op == RED_ARGMAX || n->accs[i].op == RED_ARGMIN) && ir_nest_ragged_within(n, k))
+                return false;
     ir_expr *index = ARENA_ARRAY(&m->arena, ir_expr, total + 1);
     struct ir_nest_index *indices = ARENA_ARRAY(&m->arena, struct ir_nest_index, total + 1);
     for (int i = 0; i < total; i++) {
@@ -198,6 +202,146 @@ static bool load_through(struct nests *s, struct ir_op *op, int slot) {
     return true;
 }
 
+/* ---- dimensions of one element ---------------------------------------------------------------------------------------- */
+
+static bool is_one(ir_dim d) {
+    int64_t n;
+    return ir_dim_is_const(d, &n) && n == 1;
+}
+
+struct unit_view {
+    struct ir_module *m;
+    int slot, to_slot;
+    struct ir_type from, to; /* the source's, the view's */
+    bool fits;
+};
+
+static ir_expr load_source(struct unit_view *u, ir_expr e) {
+    ir_expr at[NEST_MAX_RANK];
+    int d = 0;
+    for (int i = 0; i < u->from.rank; i++) {
+        while (d < u->to.rank && is_one(u->to.dims[d]) && !is_one(u->from.dims[i]))
+            d++;
+        at[i] = is_one(u->from.dims[i]) ? ir_const_int(u->m, I64, 0) : e->args[d++];
+    }
+    return ir_load(u->m, u->to_slot, e->dtype, u->from.rank, at, e->guarded ? e->args[u->to.rank] : NULL);
+}
+
+static ir_expr through_unit_view(struct ir_rewrite *r, ir_expr original, ir_expr e) {
+    struct unit_view *u = r->context;
+    return e->kind == X_LOAD && e->index == u->slot ? load_source(u, e) : NULL;
+}
+
+static ir_expr map_unit_view(ir_expr e, void *context) {
+    struct unit_view *u = context;
+    struct ir_rewrite r = {.module = u->m, .fn = through_unit_view, .context = u};
+    ir_expr result = ir_rewrite_expr(&r, e);
+    ir_rewrite_free(&r);
+    return result;
+}
+
+/* A guard must not stand on a dimension that goes. */
+static void see_unit_guard(ir_expr e, void *context) {
+    struct unit_view *u = context;
+    if (e->kind != X_LOAD || e->index != u->slot || !e->guarded)
+        return;
+    for (int d = 0; d < u->to.rank; d++)
+        if (is_one(u->to.dims[d]) && !(e->args[d]->kind == X_CONST && e->args[d]->value.i == 0))
+            u->fits = false;
+}
+
+/* Loads of a reshape that only adds or drops dimensions of one element load its source. */
+static bool load_through_units(struct nests *s, struct ir_op *op, int slot) {
+    struct ir_value *v = op->operands[slot], *source;
+    if (!v->op || v->op->code != OP_reshape || v->type.rank > NEST_MAX_RANK)
+        return false;
+    source = v->op->operands[0];
+    struct unit_view u = {s->m, slot, 0, source->type, v->type, true};
+    if (u.from.rank > NEST_MAX_RANK || s->overwritten[source->id])
+        return false;
+    int i = 0, d = 0;
+    for (;;) {
+        while (i < u.from.rank && is_one(u.from.dims[i]))
+            i++;
+        while (d < u.to.rank && is_one(u.to.dims[d]))
+            d++;
+        if (i == u.from.rank || d == u.to.rank)
+            break;
+        if (u.from.dims[i++] != u.to.dims[d++])
+            return false;
+    }
+    if (i < u.from.rank || d < u.to.rank)
+        return false;
+    nest_walk(op, see_unit_guard, &u);
+    if (!u.fits)
+        return false;
+    u.to_slot = ir_op_add_operand(op, source);
+    nest_map(op, map_unit_view, &u);
+    return true;
+}
+
+/* Where a nest only carries dimensions of one element along (keepdims), its results are made without them and seen through
+ * a reshape, so that it meets the nests over the same elements. Not where an operand has the result's shape: an update
+ * stays what it updates. Products stay as their kernels know them. */
+static bool drop_unit_dimensions(struct nests *s, struct ir_op *op) {
+    struct ir_module *m = s->m;
+    struct ir_nest *n = &op->nest;
+    int kept = 0;
+    for (int p = 0; p < n->pars; p++)
+        kept += !is_one(n->indices[p].extent);
+    if (kept == n->pars || kept == 0 || n->pars > NEST_MAX_RANK || nest_is_contraction(op))
+        return false;
+    for (int i = 0; i < op->result_count; i++) {
+        const struct ir_value *v = op->results[i];
+        if (n->results[i].base >= 0 || s->map[v->id] || s->overwritten[v->id])
+            return false;
+        for (int k = 0; k < op->operand_count; k++) {
+            struct ir_type t = op->operands[k]->type, u = v->type;
+            bool same = t.rank == u.rank;
+            for (int d = 0; d < u.rank && same; d++)
+                same = t.dims[d] == u.dims[d];
+            if (same)
+                return false;
+        }
+    }
+    int total = n->pars + n->reds, to = 0;
+    ir_expr *index = ARENA_ARRAY(&m->arena, ir_expr, total + 1);
+    ir_dim dims[NEST_MAX_RANK];
+    struct ir_nest_index *indices = ARENA_ARRAY(&m->arena, struct ir_nest_index, total + 1);
+    for (int i = 0; i < total; i++) {
+        if (i < n->pars && is_one(n->indices[i].extent)) {
+            index[i] = ir_const_int(m, I64, 0);
+            continue;
+        }
+        if (i < n->pars)
+            dims[to] = n->indices[i].extent;
+        index[i] = ir_index(m, to);
+        indices[to++] = n->indices[i];
+    }
+    n->indices = indices;
+    n->pars = kept;
+    struct index_map map = {m, index};
+    nest_map(op, map_index, &map);
+    struct ir_builder b = {m, s->f, op->parent, op->next, op->span};
+    struct ir_value **old = op->results;
+    int count = op->result_count;
+    op->results = NULL;
+    op->result_count = 0;
+    for (int i = 0; i < count; i++) {
+        struct ir_value *v = ir_op_result(op, ir_type_make(m, old[i]->type.dtype, kept, dims));
+        v->name = old[i]->name;
+        v->span = old[i]->span;
+    }
+    for (int i = 0; i < count; i++) { /* the old value is the view's now */
+        struct ir_op *view = ir_op_new(&b, OP_reshape, &op->results[i], 1, 0);
+        view->results = arena_copy(&m->arena, &old[i], sizeof *old);
+        view->result_count = 1;
+        old[i]->op = view;
+        old[i]->index = 0;
+    }
+    return true;
+}
+
 /* ------------------------------------------------------------------------------------------------------------------- */
 
 static bool nest_same(const struct ir_nest *a, const struct ir_nest *b, const struct ir_op *op) {
@@ -266,7 +410,7 @@ static void visit(struct ir_op *op, void *context) {
         if (constant_element(s->m, v, &e) || dimension_element(v, &e)) {
             nest_inline(op, slot, v->type, e);
             s->changed = true;
-        } else if (is_view(v) && !is_copy(v) && load_through(s, op, slot)) {
+        } else if ((is_view(v) && !is_copy(v) && load_through(s, op, slot)) || load_through_units(s, op, slot)) {
             s->changed = true;
         }
     }
@@ -289,6 +433,8 @@ static void visit(struct ir_op *op, void *context) {
             nest_drop_slot(op, slot);
             s->changed = true;
         }
+    if (!(op->result_count == 1 && is_copy(op->results[0])))
+        s->changed |= drop_unit_dimensions(s, op);
     if (op->result_count == 1 && is_copy(op->results[0])) {
         s->map[op->results[0]->id] = op->operands[0];
         s->replaced = true;
@@ -312,8 +458,9 @@ void simplify_overwritten(struct ir_func *f, bool *overwritten) {
 
 bool simplify_nests(struct ir_func *f) {
     struct nests s = {.m = f->module, .f = f};
-    s.map = ARENA_ARRAY(&s.scratch, struct ir_value *, f->value_count + 1);
-    s.overwritten = ARENA_ARRAY(&s.scratch, bool, f->value_count + 1);
+    int room = 2 * f->value_count + 1; /* dimensions that go leave a new value beside the old one */
+    s.map = ARENA_ARRAY(&s.scratch, struct ir_value *, room);
+    s.overwritten = ARENA_ARRAY(&s.scratch, bool, room);
     simplify_overwritten(f, s.overwritten);
     s.used = ir_count_uses(f, &s.scratch);
     ir_walk_ops(f->body, visit, &s);

@@ -8,11 +8,11 @@
 #include "mxrt/data.h"
 
 void mxrt_shuffle(int64_t *order, int64_t n, uint64_t seed, uint64_t epoch) {
-    uint64_t stream = mx_random_stream(epoch, 0x73687566666c65u); /* "shuffle" */
+    uint64_t stream = mxrt_random_stream(epoch, 0x73687566666c65u); /* "shuffle" */
     for (int64_t i = 0; i < n; i++)
         order[i] = i;
     for (int64_t i = n - 1; i > 0; i--) { /* Fisher and Yates; the bias of a 128-bit product's upper half is below 2^-40 */
-        uint64_t r = mx_random_u64(seed, stream, (uint64_t)i);
+        uint64_t r = mxrt_random_u64(seed, stream, (uint64_t)i);
         int64_t k = (int64_t)((unsigned __int128)r * (uint64_t)(i + 1) >> 64), t = order[i];
         order[i] = order[k];
         order[k] = t;

@@ -418,7 +418,7 @@ static void op_dim(struct function *f, struct ir_op *op) {
     const char *name = function_expr(f, function_symbol(f, s));
     cprint_line(&f->print, "%s = (int64_t)%s;", name, scalar_text_of(f, op->operands[0]));
     cprint_line(&f->print, "if (%s < %lld || %s > %lld)", name, (long long)s->lo, name, (long long)s->hi);
-    cprint_line(&f->print, "    return %s_mx_fail(m, MX_ERROR_CHECK, \"%s is %%lld, its limits are %lld to %lld\", (long long)%s);",
+    cprint_line(&f->print, "    return %s_mx_fail(m, MX_ERROR_CHECK, \"dimension %s is %%lld, which is not in %lld .. %lld\", (long long)%s);",
                 f->g->prefix, s->name, (long long)s->lo, (long long)s->hi, name);
 }
 

@@ -51,7 +51,10 @@ static void note_write(struct ir_op *op, void *context) {
 
 static void includes(struct unit *u, struct text *out) {
     const struct compile_options *o = u->options;
-    text_printf(out, "#include \"%s.h\"\n\n", u->prefix);
+    if (u->options->header)
+        text_printf(out, "#include \"%s\"\n\n", u->options->header);
+    else
+        text_printf(out, "#include \"%s.h\"\n\n", u->prefix);
     text_add(out, "#include <errno.h>\n#include <math.h>\n#include <stdarg.h>\n#include <stdio.h>\n");
     text_add(out, "#include <stdlib.h>\n#include <string.h>\n");
     if (o->threads)

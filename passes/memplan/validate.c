@@ -90,7 +90,15 @@ struct loads {
     struct validator *v;
     const struct ir_op *op;
     int result;
+    bool reduced; /* within the reduction: another element's sums may still need it */
 };
+
+static bool own_index(ir_expr e, int d, ir_dim extent) {
+    int64_t n;
+    if (e->kind == X_CONST)
+        return e->value.i == 0 && ir_dim_is_const(extent, &n) && n == 1;
+    return e->kind == X_INDEX && e->index == d;
+}
 
 static void check_load(ir_expr e, void *context) {
     struct loads *c = context;
@@ -107,29 +115,36 @@ static void check_load(ir_expr e, void *context) {
         if (x->type.dims[d] != y->type.dims[d])
             same = false;
         if (r->base < 0) {
-            same = same && e->args[d]->kind == X_INDEX && e->args[d]->index == d;
+            same = same && own_index(e->args[d], d, y->type.dims[d]);
             continue;
         }
-        same = same && e->args[d] == r->target[d];
+        same = same && (e->args[d] == r->target[d] || (own_index(e->args[d], d, y->type.dims[d]) && own_index(r->target[d], d, y->type.dims[d])));
         struct ir_range a = ir_expr_range(m, &op->nest, e->args[d]), b = ir_expr_range(m, &op->nest, r->target[d]);
         apart |= a.known && b.known && (ir_dim_lt(m, a.hi, b.lo) || ir_dim_lt(m, b.hi, a.lo));
     }
     if (!same && !apart)
         fail(c->v, op, "value %%%d is written over while other elements of it are still to be read", x->id);
-    if (r->base < 0 && op->nest.reds > 0)
+    if (r->base < 0 && op->nest.reds > 0 && c->reduced)
         fail(c->v, op, "a reduction is written over its operand %%%d", x->id);
 }
 
 static void check_nest(struct validator *v, const struct ir_op *op) {
     const struct ir_nest *n = &op->nest;
     for (int k = 0; k < op->result_count; k++) {
-        struct loads c = {v, op, k};
+        struct loads c = {v, op, k, false};
         const struct storage *s = v->p->of_value[op->results[k]->id];
         if (!s)
             continue;
         if (n->results[k].base >= 0 && v->p->of_value[op->operands[n->results[k].base]->id] != s)
             fail(v, op, "an update's result %%%d is not in its base's storage", op->results[k]->id);
         nest_walk(op, check_load, &c);
+        c.reduced = true;
+        for (int i = 0; i < n->acc_count; i++)
+            ir_expr_walk(n->accs[i].body, check_load, &c);
+        for (int i = n->pars; i < n->pars + n->reds; i++) {
+            ir_expr_walk(n->indices[i].lo, check_load, &c);
+            ir_expr_walk(n->indices[i].hi, check_load, &c);
+        }
     }
 }
 

@@ -73,6 +73,8 @@ class Array:
 
 
 def write_npy(path, a):
+    if a.dtype == 'bf16':
+        a = Array('f32', a.shape, a.data)
     head = "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }" % (TYPES[a.dtype][0], ''.join('%d,' % n for n in a.shape))
     head += ' ' * (-(10 + len(head) + 1) % 64) + '\n'
     with open(path, 'wb') as f:
@@ -339,7 +341,10 @@ def eager(mxcc, path, function, inputs, folder, signature):
         return p.returncode, p.stdout + p.stderr
     results = []
     for name, dtype, _, _ in signature.results:
-        results.append(read_npy(os.path.join(out, name + '.npy'), dtype))
+        file = os.path.join(out, name + '.npy')
+        if not os.path.exists(file):  # a result named like a parameter has another name in C
+            file = os.path.join(out, re.sub(r'_\d+$', '', name) + '.npy')
+        results.append(read_npy(file, dtype))
     return 0, results
 
 

@@ -239,7 +239,7 @@ static ir_expr random_value(struct maker *k, enum dtype t, int depth) {
 }
 
 static void combine(const struct ir_acc *acc, struct scalar *v, struct scalar *best, struct scalar x,
-                    int64_t *visited) {
+                    int64_t *visited, int64_t position) {
     bool f = dtype_is_float(acc->body->dtype);
     switch (acc->op) {
     case RED_SUM: v->f += x.f, v->i = mx_add_i(v->i, x.i); break;
@@ -248,7 +248,7 @@ static void combine(const struct ir_acc *acc, struct scalar *v, struct scalar *b
     case RED_ARGMAX:
         if (*visited == 0 || (f ? x.f > best->f : x.i > best->i)) {
             *best = x;
-            v->i = *visited;
+            v->i = position;
         }
         break;
     default: cr_assert_fail("reduction");
@@ -259,7 +259,8 @@ static void combine(const struct ir_acc *acc, struct scalar *v, struct scalar *b
 static void reduce(struct reference *r, int a, int level, struct scalar *v, struct scalar *best, int64_t *visited) {
     const struct ir_nest *n = &r->op->nest;
     if (level == n->pars + n->reds) {
-        combine(&n->accs[a], v, best, evaluate(r, n->accs[a].body), visited);
+        int64_t position = evaluate(r, ir_nest_position(r->op->parent->func->module, n)).i;
+        combine(&n->accs[a], v, best, evaluate(r, n->accs[a].body), visited, position);
         return;
     }
     int64_t lo = evaluate(r, n->indices[level].lo).i, hi = evaluate(r, n->indices[level].hi).i;
@@ -769,7 +770,7 @@ Test(eager, dim_print_extern) {
                                 "export func first(x = %0: f32[8], n = %1: i64) -> (_) {\n"
                                 "    dim(%1) K in 0 .. 8\n"
                                 "    %2: f32[K] = nest(%0) [i < K] {\n        %2 = %0[i]\n    }\n"
-                                "    print(%2) \"values\"\n"
+                                "    print(%2) \"values {}, {{}\"\n"
                                 "    return %2\n}\n"
                                 "export func cube(x = %0: f64) -> (_) {\n"
                                 "    %1: f64 = extern(%0) header \"math.h\" symbol \"cbrt\" params [0] returns\n"
@@ -780,7 +781,7 @@ Test(eager, dim_print_extern) {
     struct tensor *x = FLOATS(1, 2, 3, 4, 5, 6, 7, 8.5f), *n = integer(3), *y;
     cr_assert_eq(eager_call(e, function(m, "first"), (struct tensor *[]){x, n}, &y), 0, "%s", eager_error(e));
     EXPECT(y, 1, 2, 3);
-    cr_assert_str_eq(line, "values [1, 2, 3]");
+    cr_assert_str_eq(line, "values [1, 2, 3], {}");
     tensor_free(y);
     *(int64_t *)n->data = 9;
     cr_assert_eq(eager_call(e, function(m, "first"), (struct tensor *[]){x, n}, &y), 1);
