@@ -249,6 +249,7 @@ struct elab {
     struct ir_value **arg_values; /* of the export */
     int instance_serial, rng_places;
     int64_t work; /* expressions elaborated and list entries made: a bound against endless programs */
+    int defaults;   /* default arguments being evaluated, one inside the other */
     bool exhausted; /* work is over MOST_WORK, which was reported */
     bool gave_up;
     struct val result; /* of the innermost function body, once `return` was met */
@@ -315,7 +316,7 @@ struct val elab_member(struct elab *e, struct val base, const char *name, struct
 bool elab_items(struct elab *e, struct val v, struct val_list **items, struct span at);
 bool bind_pattern(struct elab *e, struct scope *s, const struct ast_pattern *p, struct val v);
 
-/* ---- elab_tensor.c: values that exist at run time -------------------------------------------------------------------- */
+/* ---- elab_fit.c, elab_map.c, elab_reduce.c, elab_arrange.c: values that exist at run time -------------------------- */
 
 struct ir_type val_runtime_type(struct elab *e, struct val v); /* SCALAR, TENSOR, LAZY, BUFFER */
 int elab_slot(struct elab *e, struct ir_value *v);
@@ -330,6 +331,11 @@ struct val elab_cast(struct elab *e, enum dtype t, struct val v, struct span at)
 struct val elab_bitcast(struct elab *e, enum dtype t, struct val v, struct span at);
 /* Elementwise call with broadcasting. */
 struct val elab_map(struct elab *e, enum scalar_fn fn, struct val *args, int n, struct span at, struct span *arg_spans);
+/* Pieces of these that the four files share. */
+bool dim_is_one(ir_dim d);
+ir_expr elab_broadcast_load(struct elab *e, struct ir_value *v, int rank, const int *pars);
+ir_expr elab_hoisted(struct elab *e, ir_expr x, struct span at); /* heavy index-free scalar parts, computed before the nest */
+bool elab_lazy_elements(struct elab *e, struct lazy *l, struct span at);
 struct val elab_matmul(struct elab *e, struct val a, struct val b, struct span at);
 /* Broadcast to a type (assignment to typed vars, buffers, slices). NULL after an error. */
 struct ir_value *elab_broadcast(struct elab *e, struct val v, struct ir_type t, struct span at, const char *what);

@@ -163,7 +163,12 @@ static struct val static_scalar(struct elab *e, enum scalar_fn fn, struct val *v
     if (!floats) {
         int64_t a = v[0].i, b = n > 1 ? v[1].i : 0;
         switch (fn) {
-        case FN_abs: return val_int(a < 0 ? -a : a);
+        case FN_abs:
+            if (a == INT64_MIN) {
+                elab_error(e, E_number_fit, at, "the result of this static arithmetic does not fit 64 bits");
+                return val_error;
+            }
+            return val_int(a < 0 ? -a : a);
         case FN_sign: return val_int((a > 0) - (a < 0));
         case FN_max: return a > b ? v[0] : v[1];
         case FN_min: return a < b ? v[0] : v[1];

@@ -1,11 +1,12 @@
 /* Calls: evaluating arguments, binding parameters (static ones before dimensions, by repeating until nothing is left to
  * bind), functions, custom gradients, block instances, extern functions. */
 #include <string.h>
+#include <unistd.h>
 
 #include "frontend/elab.h"
 #include "frontend/extern_header.h"
 
-enum { DEEPEST_CALL = 200 };
+enum { DEEPEST_CALL = 200, DEEPEST_DEFAULT = 50 };
 
 bool elab_enter(struct elab *e, const char *what, struct span at, struct call_frame *f) {
     int depth = 0;
@@ -246,7 +247,14 @@ bool elab_bind_params(struct elab *e, struct scope *s, const struct ast_param *p
                         struct binding *copy = scope_bind(e, outer, b->name, b->value, b->span);
                         copy->cell = b->cell;
                     }
+                if (e->defaults == DEEPEST_DEFAULT) {
+                    elab_error(e, E_recursion, p->initial->span, "the default of %s needs itself", label);
+                    e->gave_up = true;
+                    return false;
+                }
+                e->defaults++;
                 v = elab_expr(e, outer, p->initial);
+                e->defaults--;
                 if (v.kind == VAL_ERROR)
                     return false;
             }
@@ -504,6 +512,8 @@ static bool check_signature(struct elab *e, const struct elab_fn *f, const struc
     if (path[0] != '/' && slash)
         path = arena_printf(e->arena, "%.*s/%s", (int)(slash - from), from, path);
     const char *name = call->call.callee->string;
+    if (access(path, R_OK) == 0)
+        diag_note_file(e->diag, path);
     switch (extern_header_read(e->arena, path, name, &s)) {
     case EXTERN_FOUND: break;
     case EXTERN_NO_FUNCTION: elab_error(e, E_extern_call, call->span, "`%s` declares no function `%s`", f->header, name); return false;

@@ -408,7 +408,6 @@ bool elab_items(struct elab *e, struct val v, struct val_list **items, struct sp
         return false;
     if (v.kind == VAL_RANGE && v.range->lo.kind == VAL_INT && v.range->hi.kind == VAL_INT) {
         struct diagnostic *d = elab_error(e, E_too_much_work, at, "elaboration makes lists of at most %d entries", LONGEST_LIST);
-        elab_label(e, d, "%lld entries", (long long)(v.range->hi.i - v.range->lo.i));
         elab_help(e, d, "a loop of the program, `for`, has no such limit");
         return false;
     }
@@ -543,7 +542,9 @@ static struct val elab_range(struct elab *e, struct scope *s, const struct ast_e
     if (hi.kind == VAL_BUFFER)
         hi = cell_read(e, hi.cell);
     if (lo.kind == VAL_INT && hi.kind == VAL_INT) {
-        int64_t n = hi.i > lo.i ? hi.i - lo.i : 0;
+        int64_t n = 0;
+        if (hi.i > lo.i && __builtin_sub_overflow(hi.i, lo.i, &n))
+            n = INT64_MAX;
         /* Long ranges are for loops of the program; a list of them is made only where one is asked for. */
         if (n >= 0 && n <= LONGEST_LIST) {
             struct val out = val_list_new(e, (int)n);

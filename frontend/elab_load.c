@@ -14,6 +14,7 @@ struct val elab_load_file(struct elab *e, const char *path, const char *name, st
     size_t size;
     errno = 0;
     char *file = file_read(full, &size);
+    diag_note_file(e->diag, full);
     if (!file) {
         elab_error(e, E_load, at, "cannot read `%s`: %s", full, strerror(errno));
         return val_error;

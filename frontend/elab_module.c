@@ -53,8 +53,12 @@ static bool load_library(struct elab *e, struct scope *s, const char *name) {
             continue;
         char *text = NULL;
         size_t bytes = strlen(stdlib_text[i].text);
-        for (int d = 0; e->options->stdlib_dirs && e->options->stdlib_dirs[d] && !text; d++)
-            text = file_read(arena_printf(e->arena, "%s/%s", e->options->stdlib_dirs[d], p), &bytes);
+        for (int d = 0; e->options->stdlib_dirs && e->options->stdlib_dirs[d] && !text; d++) {
+            const char *own = arena_printf(e->arena, "%s/%s", e->options->stdlib_dirs[d], p);
+            text = file_read(own, &bytes);
+            if (text)
+                diag_note_file(e->diag, own);
+        }
         files[n] = parse_text(e, arena_printf(e->arena, "<%s>", p), text ? text : stdlib_text[i].text, bytes);
         free(text);
         fine = files[n++] && fine;
@@ -95,6 +99,7 @@ struct scope *elab_use(struct elab *e, const char *path, bool is_file, struct sp
     if (is_file) {
         size_t bytes;
         char *text = file_read(key, &bytes);
+        diag_note_file(e->diag, key);
         if (!text) {
             elab_error(e, E_unknown_module, at, "cannot read `%s`", key);
             e->modules[slot].scope = NULL;

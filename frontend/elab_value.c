@@ -43,7 +43,7 @@ struct val val_scalar(ir_expr x) {
 struct val val_list_new(struct elab *e, int count) {
     struct val_list *l = ARENA_NEW(e->arena, struct val_list);
     l->count = count;
-    e->work += count / 4; /* seen by the next elab_spend */
+    e->work += count / 2; /* seen by the next elab_spend */
     l->items = ARENA_ARRAY(e->arena, struct val, count ? count : 1);
     return (struct val){.kind = VAL_LIST, .list = l};
 }
