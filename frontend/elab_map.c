@@ -289,16 +289,31 @@ static struct val map_scalars(struct elab *e, enum scalar_fn fn, struct val *arg
     return v;
 }
 
+/* A list of numbers beside tensors: a tensor whose untyped entries take the others' type. */
+static struct val list_tensor(struct elab *e, struct val list, struct val *others, int n, struct span at) {
+    enum dtype t = DTYPE_COUNT;
+    for (int i = 0; i < n && t == DTYPE_COUNT; i++)
+        if (val_is_runtime(others[i]) && !(others[i].kind == VAL_SCALAR && others[i].flex))
+            t = val_runtime_type(e, others[i]).dtype;
+    struct val fitted = val_list_new(e, list.list->count);
+    for (int i = 0; i < list.list->count; i++) {
+        fitted.list->items[i] = list.list->items[i];
+        if (t != DTYPE_COUNT && t != BOOL && val_is_number(list.list->items[i]) &&
+            (fitted.list->items[i] = elab_fit(e, list.list->items[i], t, at)).kind == VAL_ERROR)
+            return val_error;
+    }
+    struct ir_value *v = elab_materialize(e, fitted, DTYPE_COUNT, at);
+    return v ? val_tensor(v) : val_error;
+}
+
 struct val elab_map(struct elab *e, enum scalar_fn fn, struct val *given, int n, struct span at, struct span *spans) {
     struct val args[3];
     bool lazy = false, tensor = false, indexed = false;
     const struct scalar_info *info = &scalar_table[fn];
     for (int i = 0; i < n; i++) {
         args[i] = given[i].kind == VAL_BUFFER ? cell_read(e, given[i].cell) : given[i];
-        if (args[i].kind == VAL_LIST && e->in_function) {
-            struct ir_value *v = elab_materialize(e, args[i], DTYPE_COUNT, spans ? spans[i] : at);
-            args[i] = v ? val_tensor(v) : val_error;
-        }
+        if (args[i].kind == VAL_LIST && e->in_function)
+            args[i] = list_tensor(e, args[i], given, n, spans ? spans[i] : at);
         if (args[i].kind == VAL_ERROR)
             return val_error;
         if (!val_is_runtime(args[i]) && !val_is_number(args[i]) && args[i].kind != VAL_BOOL) {

@@ -726,12 +726,14 @@ static struct ast_expr *guard(struct parser *p, struct ast_expr *base) {
 }
 
 static struct ast_expr *postfix(struct parser *p) {
+    bool parentheses = parse_is(p, TOK_LPAREN); /* they close a comprehension's body */
     struct ast_expr *e = primary(p);
     while (!p->failed) {
         const struct token *t = parse_now(p);
+        bool open = e->kind == EXPR_COMPREHENSION && !parentheses;
         if (t->kind == TOK_ELSE && e->kind != EXPR_COMPREHENSION)
             return guard(p, e);
-        if (t->newline || e->kind == EXPR_COMPREHENSION)
+        if (t->newline || open)
             return e;
         if (t->kind == TOK_LPAREN)
             e = call(p, e);

@@ -465,6 +465,91 @@ class Program:
             self.emit('}')
         self.values.append(Value(name, v.dtype, v.shape, False, v.smooth and kind != 0 and False))
 
+    def gathered(self):
+        """Subscripts and bounds that are data; some calls leave the array or divide by 0, eagerly and compiled."""
+        r = self.r
+        v = self.tensor()
+        if not v.shape or 'N' in v.shape:
+            return
+        n = self.dim()
+        ids = self.declare(r.choice(['i32', 'i64', 'u8', 'i8']), [n])
+        last = ', '.join([''] + ['j %% %d' % d for d in v.shape[1:]])
+        kind = r.randrange(6)
+        if kind == 0:
+            return self.let('tensor[i < %d, j < 3] %s[%s[i] %% %d%s]' % (n, v.name, ids.name, v.shape[0], last), v.dtype, [n, 3], v.exact, v.smooth)
+        if kind == 1:
+            return self.let('tensor[i < %d, j < 3] %s[%s[i] - 1%s] else %s' % (n, v.name, ids.name, last, self.fill(v.dtype)), v.dtype, [n, 3], v.exact,
+                            v.smooth)
+        if kind == 2 and r.random() < 0.3:
+            return self.let('tensor[i < %d, j < 3] %s[%s[i]%s]' % (n, v.name, ids.name, last), v.dtype, [n, 3], v.exact, v.smooth)
+        if kind == 3 and v.dtype != 'bool':
+            return self.let('tensor[i < %d] sum[k in 0 .. %s[i] %% %d, j < 2] %s[k%s]' % (n, ids.name, v.shape[0] + 1, v.name, last), v.dtype, [n], False,
+                            v.smooth)
+        if kind == 4 and r.random() < 0.3 and not is_float(v.dtype) and v.dtype != 'bool':
+            return self.let('100 / %s' % v.name, v.dtype, v.shape, True)
+        if kind == 5 and v.dtype != 'bool' and v.exact:
+            return self.let('tensor[i < %d] argmax[k in i %% 2 .. %s[i] %% %d, j < 3] %s[k%s]' % (n, ids.name, v.shape[0] + 1, v.name, last), 'i32', [n], True)
+
+    def sliced(self):
+        """Slices with run-time bounds."""
+        r = self.r
+        v = self.tensor()
+        if not v.shape or 'N' in v.shape or not is_float(v.dtype):
+            return
+        n = self.declare('i32', [])
+        at = 'at%d' % self.count
+        self.emit('let %s = %s %% %d' % (at, n.name, v.shape[0] + 1))
+        kind = r.randrange(3)
+        if kind == 0:
+            return self.let('sum(%s[:%s])' % (v.name, at), v.dtype, [], False, v.smooth)
+        if kind == 1:
+            return self.let('sum(%s[%s:] * 2, axis = 0)' % (v.name, at), v.dtype, v.shape[1:], False, v.smooth)
+        k = r.randrange(1, v.shape[0] + 1)
+        return self.let('%s[%s %% %d:%s %% %d + %d]' % (v.name, n.name, v.shape[0] - k + 1, n.name, v.shape[0] - k + 1, k), v.dtype, [k] + v.shape[1:],
+                        v.exact, v.smooth)
+
+    def recurrence(self):
+        """A loop with carried tensors that are swapped, written by element, branched on."""
+        r = self.r
+        t = self.float
+        n, m = r.choice([2, 3, 5]), r.choice([1, 4, 6])
+        x = self.declare(t, [n, m])
+        w = self.declare(t, [m, m])
+        a, b, out = self.fresh('a'), self.fresh('b'), self.fresh('o')
+        self.emit('var %s = zeros(%s[%d])' % (a, t, m))
+        self.emit('var %s = %s[0]' % (b, x.name))
+        self.emit('var %s = zeros(%s[%d, %d])' % (out, t, n, m))
+        self.emit('for t in 0..%d {' % n)
+        self.emit('    let next = tanh(%s[t] + %s @ %s * 0.25)' % (x.name, a, w.name))
+        if r.random() < 0.5:
+            self.emit('    %s = %s' % (a, b))
+            self.emit('    %s = next' % b)
+        else:
+            self.emit('    %s = next' % a)
+        if r.random() < 0.4:
+            self.emit('    if %s[t, 0] > 0 { %s = %s * 0.5 } else { %s = %s + %s }' % (x.name, b, b, b, b, a))
+        self.emit('    %s[%s] %s %s' % (out, r.choice(['t', '%d - t' % (n - 1), 't / 2']), r.choice(['=', '+=']), r.choice([a, b])))
+        if r.random() < 0.3:
+            self.emit('    for u in 0..2 { %s[t, %d] *= 0.5 }' % (out, m - 1))
+        self.emit('}')
+        smooth = t in ('f32', 'f64')
+        self.values += [Value(a, t, [m], False, smooth), Value(out, t, [n, m], False, smooth), Value(b, t, [m], False, smooth)]
+
+    def randomness(self):
+        r = self.r
+        shape = [self.dim() for _ in range(r.choice([0, 1, 2]))]
+        if r.random() < 0.2 and self.N:
+            shape = ['N'] + shape[:1]
+        t = self.float
+        kind = r.randrange(4)
+        if kind == 0:
+            return self.let('random.uniform(%s%s, -1, 1)' % (t, show(shape)), t, shape, False)
+        if kind == 1:
+            return self.let('random.normal(%s%s, 0, 0.5)' % (t, show(shape)), t, shape, False)
+        if kind == 2:
+            return self.let('random.bernoulli(bool%s, 0.3)' % show(shape), 'bool', shape, True)
+        return self.let('random.integers(%s%s, 0, 10)' % (self.int, show(shape)), self.int, shape, True)
+
     def gradient(self):
         v = self.pick(lambda w: w.smooth and w.dtype in ('f32', 'f64') and not any(w is a for a in self.args))
         if not v:
@@ -478,7 +563,8 @@ class Program:
         for t in [self.float, r.choice([self.float, self.int])]:
             self.declare(t, [self.dim() for _ in range(r.choice([1, 2, 3]))] if r.random() < 0.8 else [])
         weights = [(self.elementwise, 4), (self.cast, 2), (self.comparison, 1), (self.notation, 4), (self.reduction, 5), (self.axis, 2), (self.product, 2),
-                   (self.convolution, 1), (self.moved, 3), (self.ordered, 2), (self.written, 2), (self.branch, 2)]
+                   (self.convolution, 1), (self.moved, 3), (self.ordered, 2), (self.written, 3), (self.branch, 2), (self.gathered, 3), (self.sliced, 2),
+                   (self.recurrence, 2), (self.randomness, 1)]
         for _ in range(r.choice([3, 4, 6, 9])):
             r.choices([f for f, _ in weights], [w for _, w in weights])[0]()
             if len(self.args) > 9:
@@ -556,7 +642,7 @@ def generate(mxcc, seed, count, folder):
         except AssertionError:
             continue
         with open(path, 'w', encoding='utf-8') as f:
-            f.write(text)
+            f.write('use random\n\n' + text)
         c = subprocess.run([mxcc, 'check', path], capture_output=True, text=True)
         if c.returncode == 0:
             texts.append(text)
@@ -564,7 +650,7 @@ def generate(mxcc, seed, count, folder):
         else:
             refused.append((c.returncode, text, c.stdout + c.stderr))
     with open(path, 'w', encoding='utf-8') as f:
-        f.write('\n'.join(texts))
+        f.write('use random\n\n' + '\n'.join(texts))
     calls = []
     for p in programs:
         for n in [p.N, max(1, p.N // 2)] if p.N else [0]:
@@ -584,20 +670,19 @@ def child(folder, threads, call_file, out_file):
 
     class Options(ctypes.Structure):
         _fields_ = [('seed', ctypes.c_uint64), ('threads', ctypes.c_int), ('log', ctypes.c_void_p), ('log_context', ctypes.c_void_p)]
-    m = ctypes.c_void_p()
-    options = Options(0, threads, None, None)
-    model.lib.model_init.restype = ctypes.c_int
-    if model.lib.model_init(ctypes.byref(m), None, ctypes.c_size_t(0), ctypes.byref(options)) != 0:
-        return 1
     out = []
+    model.lib.model_init.restype = ctypes.c_int
     for name, inputs in calls:
         print('in %s' % name, flush=True)
+        m, options = ctypes.c_void_p(), Options(0, threads, None, None)  # anew, for the call counter is part of random numbers
+        if model.lib.model_init(ctypes.byref(m), None, ctypes.c_size_t(0), ctypes.byref(options)) != 0:
+            return 1
         inputs = {k: behaviour.Array(*v) for k, v in inputs.items()}
         status, got = model.call(m, name, inputs)
         out.append((status, [(a.dtype, a.shape, a.packed()) for a in got[0]] if status == 0 else got))
+        model.free(m)
     with open(out_file, 'wb') as f:
         pickle.dump(out, f)
-    model.free(m)
     return 0
 
 

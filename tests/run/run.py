@@ -12,7 +12,7 @@ A comment that begins with `//>` is an expectation; `//|` continues it. Inputs a
     //> gradient relu x=rand(3, 4)                           relu gives (y, dx, …): finite differences of y confirm each d… given
 
 Numbers may be inf and nan; rand(2, 3), rand(2, 3, lo=0, hi=1), ints(5, lo=0, hi=9), arange(2, 3) make arrays. A file's first lines may say
-`//: build FLAGS` (more flags for `mxcc build`). Tolerances: 1e-5 of the largest entry in f32, 1e-9 in f64, 2^-7 in bf16, 2^-9 in f16, integers
+`//: build FLAGS` (more flags for `mxcc build`) and `//: extern FILE.c` (C beside it that its functions call). Tolerances: 1e-5 of the largest entry in f32, 1e-9 in f64, 2^-7 in bf16, 2^-9 in f16, integers
 exactly. Only Python's standard library is needed. The last line is `N passed, N failed`; exit status 1 if any failed.
 """
 import argparse
@@ -184,17 +184,19 @@ class Expectation:
 
 
 def expectations(path):
-    found, flags = [], []
+    found, flags, sources = [], [], []
     with open(path, encoding='utf-8') as f:
         for number, line in enumerate(f, 1):
             line = line.strip()
             if line.startswith('//: build '):
                 flags = line[10:].split()
+            elif line.startswith('//: extern '):
+                sources = [os.path.join(os.path.dirname(os.path.abspath(path)), w) for w in line[11:].split()]
             elif line.startswith('//>'):
                 found.append([number, line[3:].strip()])
             elif line.startswith('//|'):
                 found[-1][1] += ' ' + line[3:].strip()
-    return [Expectation(n, t) for n, t in found], flags
+    return [Expectation(n, t) for n, t in found], flags, sources
 
 
 # ---- the compiled model ------------------------------------------------------------------------------------------------------
@@ -425,13 +427,18 @@ def run_expectation(mxcc, path, model, e, folder):
 
 def run_file(mxcc, path, only):
     passed, failures = 0, []
-    wanted, flags = expectations(path)
+    wanted, flags, sources = expectations(path)
     if only:
         wanted = [e for e in wanted if only in e.text or only in path]
     if not wanted:
         return 0, [] if only else ['%s: no expectation' % path]
     with tempfile.TemporaryDirectory(prefix='mxcc-run-') as folder:
         try:
+            if sources:
+                library = os.path.join(folder, 'extern.so')
+                Model.run([os.environ.get('CC', 'cc'), '-shared', '-fPIC', '-O1', '-o', library, *sources])
+                os.environ['MXCC_EXTERN_LIBRARY'] = library
+                os.environ['CFLAGS'] = ' '.join([os.environ.get('CFLAGS', ''), '-I' + os.path.dirname(sources[0]), *sources])
             model = Model(mxcc, path, folder, flags)
         except (Failure, subprocess.TimeoutExpired, OSError) as x:
             return 0, ['%s: %s' % (path, x)] + ['%s:%d: not run' % (path, e.line) for e in wanted[1:]]
@@ -447,18 +454,24 @@ def run_file(mxcc, path, only):
 def isolated(mxcc, path, only):
     """In a process of its own: generated code that crashes ends only its file."""
     p = subprocess.run([sys.executable, os.path.abspath(__file__), '--mxcc', mxcc, '--one', path, '--filter', only], capture_output=True, text=True)
-    try:
-        return json.loads(p.stdout)
-    except ValueError:
-        return 0, ['%s: ended with status %d: %s' % (path, p.returncode, (p.stdout + p.stderr)[-2000:])]
+    for line in p.stdout.splitlines():  # among what the models print
+        try:
+            if line.startswith('{"passed"'):
+                result = json.loads(line)
+                return result['passed'], result['failures']
+        except ValueError:
+            pass
+    return 0, ['%s: ended with status %d: %s' % (path, p.returncode, (p.stdout + p.stderr)[-2000:])]
 
 
 def code_blocks(path, folder):
-    """The ```mxl blocks of a Markdown file as files; `fragment` in the info string wraps statements in a function."""
+    """The ```mxl blocks of a Markdown file as files; `error E0204` behind the word says which error they give."""
     out = []
     with open(path, encoding='utf-8') as f:
         text = f.read()
     for m in re.finditer(r'^```mxl *([^\n]*)\n(.*?)^```', text, re.S | re.M):
+        if m.group(1).split()[:1] and m.group(1).split()[0].endswith('.mxl'):
+            continue  # a file of tests/docs/run.py
         line = text.count('\n', 0, m.start()) + 2
         name = os.path.join(folder, 'line%d.mxl' % line)
         with open(name, 'w', encoding='utf-8') as f:
@@ -500,7 +513,8 @@ def main():
     o = parser.parse_args()
     o.mxcc = os.path.abspath(o.mxcc)
     if o.one:
-        print(json.dumps(run_file(o.mxcc, o.paths[0], o.filter)))
+        passed, failures = run_file(o.mxcc, o.paths[0], o.filter)
+        print('\n' + json.dumps({'passed': passed, 'failures': failures}), flush=True)
         return 0
     files = []
     for p in o.paths:
