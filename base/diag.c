@@ -54,6 +54,21 @@ const struct source *diag_add_source(struct diag *d, const char *path, const cha
     return s;
 }
 
+void diag_note_file(struct diag *d, const char *path) {
+    for (int i = 0; i < d->file_count; i++)
+        if (strcmp(d->files[i], path) == 0)
+            return;
+    if (d->file_count == d->file_room) {
+        int room = d->file_room ? 2 * d->file_room : 16;
+        const char **files = ARENA_ARRAY(&d->arena, const char *, room);
+        if (d->file_count)
+            memcpy(files, d->files, sizeof *files * (size_t)d->file_count);
+        d->files = files;
+        d->file_room = room;
+    }
+    d->files[d->file_count++] = arena_strdup(&d->arena, path);
+}
+
 /* 0-based line that holds the byte offset: the last line start that is not beyond it. */
 static int line_of(const struct source *s, uint32_t offset) {
     int lo = 0, hi = s->lines;

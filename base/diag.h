@@ -61,6 +61,8 @@ struct diag {
     void (*annotate)(struct diag *d, struct diagnostic *e, void *context);
     void *annotate_context;
     bool annotating; /* inside `annotate` */
+    const char **files; /* every file that was read, once each: diag_note_file */
+    int file_count, file_room;
 };
 
 void diag_init(struct diag *d);
@@ -68,6 +70,9 @@ void diag_free(struct diag *d);
 
 /* Registers a file; the text is copied. The result lives as long as `d`. */
 const struct source *diag_add_source(struct diag *d, const char *path, const char *text, size_t length);
+
+/* Notes that the result depends on a file, for --depfile. */
+void diag_note_file(struct diag *d, const char *path);
 
 /* 1-based line and column (in characters of UTF-8, not bytes). */
 void span_position(struct span s, int *line, int *column);

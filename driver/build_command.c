@@ -54,6 +54,8 @@ static int compile(struct options *o, const char *c_file, const char *source_dir
         argv[n++] = "-fPIC";
     }
     argv[n++] = arena_printf(a, "-I%s", source_dir);
+    const char *model = o->inputs.at[0], *slash = strrchr(model, '/'); /* headers of its `extern` functions */
+    argv[n++] = slash ? arena_printf(a, "-I%.*s", (int)(slash - model), model) : "-I.";
     if (needs_runtime)
         argv[n++] = arena_printf(a, "-I%s", places.include);
     const char *cflags = getenv("CFLAGS");
@@ -123,6 +125,8 @@ int build_command(int argc, char **argv) {
             if (status != 0) {
                 fprintf(stderr, "mxcc: the C compiler failed with status %d; --keep keeps the generated C\n", status);
                 ok = false;
+            } else if (o.depfile) {
+                ok = write_depfile(&p, o.output);
             }
         }
         if (!o.keep) {

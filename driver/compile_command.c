@@ -33,13 +33,30 @@ static bool with_suffix(const char *s, const char *end) {
     return n >= k && strcmp(s + n - k, end) == 0;
 }
 
-static bool depfile(struct pipeline *p, const char *target) {
+/* As make reads it: blanks, `$` and `#` in names are escaped. */
+static void make_name(struct text *out, const char *name) {
+    for (const char *s = name; *s; s++) {
+        if (*s == ' ' || *s == '#')
+            text_add(out, "\\");
+        text_add(out, *s == '$' ? "$$" : (char[2]){*s, 0});
+    }
+}
+
+/* The files that were read: the model, what it uses and loads, C headers. The built-in library has no files. */
+bool write_depfile(struct pipeline *p, const char *target) {
     struct options *o = p->options;
     struct text t = {0};
-    /* Every file the diagnostics know was read: the model and what it uses. The built-in library has no files. */
-    text_printf(&t, "%s:", target);
-    text_printf(&t, " %s", p->source->path);
+    make_name(&t, target);
+    text_add(&t, ":");
+    for (int i = 0; i < p->diag.file_count; i++) {
+        text_add(&t, " ");
+        make_name(&t, p->diag.files[i]);
+    }
     text_add(&t, "\n");
+    for (int i = 1; i < p->diag.file_count; i++) { /* a file that is gone must not stop make */
+        make_name(&t, p->diag.files[i]);
+        text_add(&t, ":\n");
+    }
     bool ok = write_output(o, o->depfile, &t);
     text_free(&t);
     return ok;
@@ -90,10 +107,7 @@ int compile_command(int argc, char **argv) {
             ok = weights_file(&p);
         ok = ok && pipeline_passes(&p);
         if (ok && o.emit == EMIT_PLAN) {
-            for (int i = 0; i < p.passes.plan->func_count; i++) {
-                text_printf(&t, "# %s\n", p.passes.plan->funcs[i].func->name);
-                plan_print_csv(&t, &p.passes.plan->funcs[i]);
-            }
+            plan_print_csv(&t, p.passes.plan);
             ok = write_output(&o, o.output, &t);
         } else if (ok && o.emit == EMIT_DEPS) {
             for (int i = 0; i < p.passes.plan->func_count; i++)
@@ -106,7 +120,7 @@ int compile_command(int argc, char **argv) {
             ok = pipeline_codegen(&p, &t, &h);
             ok = ok && write_output(&o, o.output, &t) && write_output(&o, header, &h);
             if (ok && o.depfile)
-                ok = depfile(&p, o.output);
+                ok = write_depfile(&p, o.output);
         }
     }
     text_free(&t);

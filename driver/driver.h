@@ -39,6 +39,8 @@ bool pipeline_weights(struct pipeline *p);
 /* The buffers of an eager instance as a safetensors file. False after an error printed. */
 struct eager;
 bool save_weights(const struct ir_module *m, struct eager *e, const char *path);
+/* --depfile: what `target` depends on. */
+bool write_depfile(struct pipeline *p, const char *target);
 /* `--emit deps` of one function. */
 void emit_deps(struct text *out, struct plan_func *p);
 

@@ -1,4 +1,5 @@
 /* mxcc: the command line's first word decides; without one of them it is a model to compile. */
+#include <pthread.h>
 #include <string.h>
 
 #include "driver/driver.h"
@@ -34,8 +35,7 @@ static void help(FILE *out) {
     fputs("\nExit status: 0, 1 (errors in the model), 2 (usage), 3 (a bug in mxcc, with a reproducer written).\n", out);
 }
 
-int main(int argc, char **argv) {
-    crash_watch(argc, argv);
+static int command(int argc, char **argv) {
     if (argc < 2) {
         help(stderr);
         return EXIT_USAGE;
@@ -74,4 +74,30 @@ int main(int argc, char **argv) {
         return EXIT_USAGE;
     }
     return compile_command(argc, argv);
+}
+
+struct call {
+    int argc, status;
+    char **argv;
+};
+
+static void *on_thread(void *context) {
+    struct call *c = context;
+    crash_watch(c->argc, c->argv);
+    c->status = command(c->argc, c->argv);
+    return NULL;
+}
+
+/* The stages recurse as deep as a program nests (expressions, calls, blocks of blocks), so they run on a stack that is larger than what
+ * a login shell grants; only the pages that are touched cost memory. */
+int main(int argc, char **argv) {
+    static const size_t stack = (size_t)512 << 20;
+    struct call c = {argc, EXIT_BUG, argv};
+    pthread_attr_t attributes;
+    pthread_t thread;
+    bool made = pthread_attr_init(&attributes) == 0 && pthread_attr_setstacksize(&attributes, stack) == 0 &&
+                pthread_create(&thread, &attributes, on_thread, &c) == 0;
+    if (!made || pthread_join(thread, NULL) != 0)
+        on_thread(&c);
+    return c.status;
 }

@@ -36,6 +36,7 @@ const struct source *pipeline_source(struct diag *d, const char *path) {
         return NULL;
     }
     const struct source *s = diag_add_source(d, path, text, bytes);
+    diag_note_file(d, path);
     free(text);
     crash_source(s);
     return s;
@@ -131,6 +132,20 @@ static bool wants_reset(const struct options *o) {
     return o->command == 'b' || (o->command == 'c' && o->emit == EMIT_C);
 }
 
+static bool within_limit(struct pipeline *p) {
+    int64_t limit = p->options->compile.memory_limit;
+    const struct plan *plan = p->passes.plan;
+    for (int i = 0; limit > 0 && i < plan->func_count; i++) {
+        const struct plan_func *f = &plan->funcs[i];
+        if (f->arena_bytes <= limit)
+            continue;
+        struct diagnostic *e = diag_error(&p->diag, E_memory_limit, f->func->span, "%s needs %lld bytes of working memory, --memory-limit is %lld", f->func->name,
+                                          (long long)f->arena_bytes, (long long)limit);
+        diag_help(&p->diag, e, "the lower bound for its order of operations is %lld bytes; smaller largest dimensions need less", (long long)f->lower_bound);
+    }
+    return p->diag.errors == 0;
+}
+
 bool pipeline_passes(struct pipeline *p) {
     if (wants_reset(p->options))
         add_reset(p->module);
@@ -141,7 +156,7 @@ bool pipeline_passes(struct pipeline *p) {
         verify(p, "after the passes");
     if (p->options->compile.verify && p->passes.plan)
         validate(p);
-    return true;
+    return p->options->compile.stop_after || within_limit(p);
 }
 
 bool pipeline_weights(struct pipeline *p) {

@@ -1,7 +1,9 @@
 /* `mxcc report`: what a compiled model costs: operations, FLOPs, memory against its lower bound, copies and why. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "driver/driver.h"
+#include "passes/lower.h"
 
 struct count {
     int by_code[OP_COUNT];
@@ -21,6 +23,66 @@ static void bytes(struct text *out, int64_t n) {
         text_printf(out, "%.1f KiB", (double)n / 1024);
     else
         text_printf(out, "%lld B", (long long)n);
+}
+
+/* What one run of an operation moves and computes, at the largest dimensions. */
+struct cost {
+    const struct ir_op *op;
+    int64_t bytes, flops;
+};
+
+struct costs {
+    struct arena arena;
+    VEC(struct cost) all;
+};
+
+static void cost_op(struct ir_op *op, void *context) {
+    struct costs *c = context;
+    struct cost cost = {.op = op};
+    if (op->code == OP_if || op->code == OP_for || op->code == OP_while || op->result_count == 0)
+        return;
+    for (int i = 0; i < op->operand_count; i++)
+        cost.bytes += ir_type_bytes_upper(op->operands[i]->type);
+    for (int i = 0; i < op->result_count; i++)
+        cost.bytes += ir_type_bytes_upper(op->results[i]->type);
+    if (op->code == OP_nest)
+        cost.flops = nest_flops(&op->nest, op->result_count);
+    else if (op->code == OP_read || op->code == OP_const)
+        return; /* views of memory that is there */
+    VEC_PUSH(&c->arena, c->all, cost);
+}
+
+static int by_bytes(const void *a, const void *b) {
+    const struct cost *x = a, *y = b;
+    return x->bytes != y->bytes ? (x->bytes < y->bytes ? 1 : -1) : x->op->span.begin < y->op->span.begin ? -1 : x->op->span.begin > y->op->span.begin;
+}
+
+static void largest(struct text *out, const struct plan_func *p) {
+    enum { SHOWN = 12 };
+    struct costs c = {0};
+    ir_walk_ops(p->func->body, cost_op, &c);
+    if (c.all.n) {
+        qsort(c.all.at, (size_t)c.all.n, sizeof *c.all.at, by_bytes);
+        text_add(out, "  the operations that move most: bytes, FLOPs of one run\n");
+    }
+    for (int i = 0; i < c.all.n && i < SHOWN; i++) {
+        const struct ir_op *op = c.all.at[i].op;
+        int line = 0, column = 0;
+        const char *name = op->results[0]->name ? op->results[0]->name : op->name ? op->name : "";
+        char place[80] = "";
+        if (op->span.source) {
+            span_position(op->span, &line, &column);
+            (void)snprintf(place, sizeof place, "%.60s:%d", op->span.source->path, line);
+        }
+        text_printf(out, "    %-28.28s %-24s ", name[0] ? name : ir_optable[op->code].name, place);
+        bytes(out, c.all.at[i].bytes);
+        if (c.all.at[i].flops)
+            text_printf(out, ", %lld FLOPs", (long long)c.all.at[i].flops);
+        text_add(out, "\n");
+    }
+    if (c.all.n > SHOWN)
+        text_printf(out, "    … and %d smaller ones\n", c.all.n - SHOWN);
+    arena_free(&c.arena);
 }
 
 static int at_peak(const struct plan_func *p) {
@@ -54,6 +116,10 @@ static void function(struct text *out, struct plan_func *p) {
         text_add(out, ": optimal\n");
     else
         text_printf(out, ": %.2f%% above\n", 100.0 * (double)(p->arena_bytes - p->lower_bound) / (double)(p->lower_bound ? p->lower_bound : 1));
+    text_add(out, "  workspaces   ");
+    bytes(out, p->workspace_bytes);
+    text_add(out, p->workspace_bytes ? ", packed panels and sums of kernels: behind the plan's arena\n" : "\n");
+    text_printf(out, "  FLOPs        %lld a call, at the largest dimensions\n", (long long)p->flops);
     if (p->arena_bytes) {
         int t = at_peak(p);
         text_printf(out, "  at the peak (operation %d)\n", t);
@@ -74,6 +140,7 @@ static void function(struct text *out, struct plan_func *p) {
         bytes(out, p->copies[i].bytes);
         text_printf(out, ": %s\n", p->copies[i].why ? p->copies[i].why : "");
     }
+    largest(out, p);
 }
 
 int report_command(int argc, char **argv) {
@@ -82,7 +149,8 @@ int report_command(int argc, char **argv) {
     if (!options_parse(&o, 'p', argc, argv))
         return EXIT_USAGE;
     bool ok = pipeline_load(&p, &o, o.inputs.at[0]) && pipeline_passes(&p);
-    struct text t = {0}, page = {0};
+    struct text t = {0}, page = {0}, c = {0}, h = {0};
+    ok = ok && pipeline_codegen(&p, &c, &h); /* kernels say what they need */
     if (ok) {
         int64_t params = 0, states = 0;
         for (int i = 0; i < p.module->buffer_count; i++)
@@ -97,14 +165,18 @@ int report_command(int argc, char **argv) {
         for (int i = 0; i < p.passes.plan->func_count; i++)
             function(&t, &p.passes.plan->funcs[i]);
         if (o.html) {
-            text_printf(&page, "<!doctype html><meta charset=\"utf-8\"><title>%s</title><pre>", p.module->name);
+            text_printf(&page, "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>%s</title><pre>", p.module->name);
             for (const char *s = text_string(&t); *s; s++)
                 text_add(&page, *s == '<' ? "&lt;" : *s == '&' ? "&amp;" : (char[2]){*s, 0});
-            text_add(&page, "</pre>\n");
+            text_add(&page, "</pre></html>\n");
         }
         ok = write_output(&o, o.output, o.html ? &page : &t);
     }
     text_free(&t);
     text_free(&page);
+    text_free(&c);
+    text_free(&h);
+    text_free(&c);
+    text_free(&h);
     return pipeline_end(&p, ok);
 }

@@ -668,6 +668,36 @@ static void add_literal(struct text *t, const char *s) {
         text_printf(t, *s == '{' ? "{{" : "%c", *s);
 }
 
+struct print_values {
+    VEC(struct ir_value *) values;
+    bool failed;
+};
+
+/* Strings as they are, lists in brackets, numbers and tensors as operands, so that all are written alike. */
+static void add_printed(struct elab *e, struct text *t, struct print_values *p, struct val v, struct span at) {
+    if (v.kind == VAL_STRING) {
+        add_literal(t, v.s);
+    } else if (v.kind == VAL_LIST) {
+        text_add(t, "[");
+        for (int i = 0; i < v.list->count; i++) {
+            text_add(t, i ? ", " : "");
+            add_printed(e, t, p, v.list->items[i], at);
+        }
+        text_add(t, "]");
+    } else if (val_is_runtime(v) || val_is_number(v) || v.kind == VAL_BOOL) {
+        struct ir_value *x = elab_materialize(e, v, DTYPE_COUNT, at);
+        p->failed |= !x;
+        if (!x)
+            return;
+        VEC_PUSH(e->arena, p->values, x);
+        text_add(t, "{}");
+    } else if (v.kind == VAL_DTYPE) {
+        text_add(t, dtype_name(v.dtype));
+    } else {
+        add_literal(t, val_describe(e, v));
+    }
+}
+
 static struct val run_print(struct elab *e, const struct elab_builtin *b, struct arg *args, int count, struct span at) {
     (void)b;
     if (!e->in_function || in_notation(e)) {
@@ -675,24 +705,12 @@ static struct val run_print(struct elab *e, const struct elab_builtin *b, struct
         return val_error;
     }
     struct text t = {0};
-    VEC(struct ir_value *) values = {0};
-    for (int i = 0; i < count; i++) {
-        struct val v = args[i].value;
-        if (i)
-            text_add(&t, " ");
-        if (v.kind == VAL_STRING) {
-            add_literal(&t, v.s);
-        } else if (val_is_runtime(v) || val_is_number(v) || v.kind == VAL_BOOL) {
-            struct ir_value *x = elab_materialize(e, v, DTYPE_COUNT, args[i].span);
-            if (!x)
-                break;
-            VEC_PUSH(e->arena, values, x);
-            text_add(&t, "{}");
-        } else {
-            add_literal(&t, val_describe(e, v));
-        }
+    struct print_values p = {0};
+    for (int i = 0; i < count && !p.failed; i++) {
+        text_add(&t, i ? " " : "");
+        add_printed(e, &t, &p, args[i].value, args[i].span);
     }
-    struct ir_op *op = ir_op_new(&e->b, OP_print, values.at, values.n, 0);
+    struct ir_op *op = ir_op_new(&e->b, OP_print, p.values.at, p.values.n, 0);
     op->name = arena_strdup(&e->module->arena, text_string(&t));
     text_free(&t);
     return val_none;

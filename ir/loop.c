@@ -72,6 +72,17 @@ static bool fold(enum lx_op op, int64_t x, int64_t y, int64_t *r) {
     }
 }
 
+/* Whether x is q * (factor * divisor) + rest, 0 <= rest < divisor. */
+static bool is_multiple(lx x, int64_t divisor, int64_t *factor, int64_t *rest) {
+    *rest = 0;
+    if (x->kind == LX_OP && x->op == I_ADD && lx_is_int(x->args[1], rest))
+        x = x->args[0];
+    if (*rest < 0 || *rest >= divisor || x->kind != LX_OP || x->op != I_MUL || !lx_is_int(x->args[1], factor) || *factor % divisor)
+        return false;
+    *factor /= divisor;
+    return true;
+}
+
 lx lx_op(struct loop_builder *b, enum lx_op op, lx x, lx y) {
     int64_t cx = 0, cy = 0, r;
     bool kx = lx_is_int(x, &cx), ky = y && lx_is_int(y, &cy);
@@ -104,11 +115,15 @@ lx lx_op(struct loop_builder *b, enum lx_op op, lx x, lx y) {
     case I_FDIV:
         if (ky && cy == 1)
             return x;
+        if (ky && is_multiple(x, cy, &cx, &r)) /* (q * cy + r) / cy */
+            return lx_mul(b, x->op == I_ADD ? x->args[0]->args[0] : x->args[0], lx_int(b, cx));
         break;
     case I_MOD:
     case I_FMOD:
         if (ky && cy == 1)
             return lx_int(b, 0);
+        if (ky && is_multiple(x, cy, &cx, &r))
+            return lx_int(b, r);
         break;
     default:
         break;

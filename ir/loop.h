@@ -120,6 +120,7 @@ struct loop_func {
     struct loop_var **vars;
     int var_count;
     struct loop_block body;
+    int64_t stack_bytes; /* of its local arrays and those it calls, once it is printed */
 };
 
 /* ---- building --------------------------------------------------------------------------------------------------- */

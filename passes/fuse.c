@@ -5,6 +5,7 @@
  *             times over (broadcasts, the bodies of reductions) unless that costs next to nothing.
  *   epilogue  a nest without reduction that reads another's result only at its own indices over the same extents is joined
  *             to it: bias, activation, residual behind a product; the parts of an optimizer's step.
+ *             If its only reader takes its elements in another order (a transposition), it is made in that order.
  *   siblings  independent nests over the same indices that load the same elements become one with several results.
  *
  * Products and convolutions (sums of products of two loads with re-use) keep that shape, because they get kernels of their
@@ -143,6 +144,42 @@ static void number_region(struct fuse *f, struct ir_region *r) {
             note_writer(f, read[op->buffer.buffer->id], f->order[op->operands[0]->id]);
 }
 
+static void see_dim_op(const struct ir_symbol *s, void *context) {
+    *(bool *)context |= s->op != NULL;
+}
+
+static void see_dim(ir_expr e, void *context) {
+    if (e->kind == X_DIM)
+        ir_dim_symbols(e->dim, see_dim_op, context);
+}
+
+/* What is read, constants and scalars computed from them alone come first: then nothing that uses them waits for its place. */
+static void hoist_scalars(struct ir_region *r, struct arena *a) {
+    struct ir_op *anchor = NULL;
+    bool *early = ARENA_ARRAY(a, bool, r->func->value_count + 1);
+    for (struct ir_op *op = r->first, *next; op; op = next) {
+        next = op->next;
+        bool moves = op->code == OP_read || op->code == OP_const;
+        if (op->code == OP_nest && op->nest.pars == 0 && op->nest.reds == 0) {
+            bool found = false; /* a size made at run time */
+            nest_walk(op, see_dim, &found);
+            moves = !found;
+            for (int i = 0; i < op->operand_count; i++) {
+                const struct ir_value *v = op->operands[i];
+                moves &= !v->op || v->op->parent != r || early[v->id];
+            }
+        }
+        if (!moves) {
+            anchor = anchor ? anchor : op;
+            continue;
+        }
+        for (int i = 0; i < op->result_count; i++)
+            early[op->results[i]->id] = true;
+        if (anchor)
+            ir_op_move_before(op, anchor);
+    }
+}
+
 /* ---- questions ---------------------------------------------------------------------------------------------------- */
 
 static bool alive(const struct ir_op *op) {
@@ -270,15 +307,6 @@ static bool updates_in_place(const struct fuse *f, const struct ir_op *op, int a
             return false;
     }
     return true;
-}
-
-static void see_dim_op(const struct ir_symbol *s, void *context) {
-    *(bool *)context |= s->op != NULL;
-}
-
-static void see_dim(ir_expr e, void *context) {
-    if (e->kind == X_DIM)
-        ir_dim_symbols(e->dim, see_dim_op, context);
 }
 
 /* Whether op may stand at an earlier order: everything it needs is there by then. */
@@ -626,6 +654,71 @@ static bool full_shape(const struct ir_value *v, const struct ir_nest *n) {
     return true;
 }
 
+struct permutation {
+    const struct ir_op *op;
+    int slot, rank;
+    int of[MAX_RANK]; /* the parallel index of op in each place of the load */
+    bool holds, seen;
+};
+
+static void see_permuted(ir_expr e, void *context) {
+    struct permutation *p = context;
+    if (e->kind != X_LOAD || e->index != p->slot)
+        return;
+    for (int d = 0; d < p->rank; d++) {
+        int index = e->args[d]->kind == X_INDEX ? e->args[d]->index : -1;
+        if (e->guarded || index < 0 || (p->seen && p->of[d] != index))
+            p->holds = false;
+        p->of[d] = index;
+    }
+    p->seen = true;
+}
+
+/* Whether op is the only reader of a reduction, element by element in another order of the indices: the reduction may as
+ * well run in that order and the transposed copy goes. */
+static bool reads_permuted(const struct fuse *f, const struct ir_op *op, int slot, struct permutation *perm) {
+    const struct ir_value *v = op->operands[slot];
+    const struct ir_op *p = v->op;
+    *perm = (struct permutation){.op = op, .slot = slot, .rank = v->type.rank, .holds = true};
+    if (v->type.rank > MAX_RANK || v->type.rank != op->nest.pars || p->nest.pars != v->type.rank || !p->nest.reds ||
+        p->result_count != 1 || p->nest.results[0].base >= 0 || !only_user(f, v, op))
+        return false;
+    nest_walk(op, see_permuted, perm);
+    uint64_t used = 0;
+    for (int d = 0; d < perm->rank && perm->holds && perm->seen; d++) {
+        if (used >> perm->of[d] & 1 || p->nest.indices[d].extent != op->nest.indices[perm->of[d]].extent)
+            return false;
+        used |= (uint64_t)1 << perm->of[d];
+    }
+    return perm->holds && perm->seen;
+}
+
+struct reorder {
+    struct ir_module *m;
+    const ir_expr *index;
+};
+
+static ir_expr reorder_expr(ir_expr e, void *context) {
+    struct reorder *r = context;
+    return nest_subst(r->m, e, r->index, NULL, 0, false);
+}
+
+/* Puts p's parallel indices into the order of its reader. The result's value is for the caller: p will go. */
+static void permute(struct fuse *f, struct ir_op *p, const struct permutation *perm) {
+    struct ir_nest *n = &p->nest;
+    int total = n->pars + n->reds;
+    struct ir_nest_index *indices = arena_copy(&f->module->arena, n->indices, sizeof *indices * (size_t)total);
+    ir_expr *index = ARENA_ARRAY(&f->arena, ir_expr, total + 1);
+    for (int i = 0; i < total; i++) {
+        int to = i < n->pars ? perm->of[i] : i;
+        index[i] = ir_index(f->module, to);
+        indices[to] = n->indices[i];
+    }
+    n->indices = indices;
+    struct reorder r = {f->module, index};
+    nest_map(p, reorder_expr, &r);
+}
+
 static bool join_producer(struct fuse *f, struct ir_op *op, int slot) {
     struct ir_module *m = f->module;
     struct ir_value *v = op->operands[slot];
@@ -633,10 +726,12 @@ static bool join_producer(struct fuse *f, struct ir_op *op, int slot) {
     if (!p || p->code != OP_nest || p->parent != op->parent || op->nest.reds > 0 || nest_is_base(op, slot))
         return false;
     const struct ir_nest_result *r = &p->nest.results[v->index];
-    if (!same_extents(&p->nest, &op->nest) || !identity_target(r, &p->nest, v->type.rank) || !full_shape(v, &op->nest))
+    struct permutation perm;
+    bool permuted = !scan_loads(op, slot).plain && reads_permuted(f, op, slot, &perm);
+    if (!permuted && (!same_extents(&p->nest, &op->nest) || !identity_target(r, &p->nest, v->type.rank) || !full_shape(v, &op->nest)))
         return false;
     bool contraction = nest_is_contraction(p);
-    for (int i = 0; i < op->operand_count; i++) {
+    for (int i = 0; i < op->operand_count && !permuted; i++) {
         if (op->operands[i]->op != p)
             continue;
         struct load_scan s = scan_loads(op, i);
@@ -666,7 +761,7 @@ static bool join_producer(struct fuse *f, struct ir_op *op, int slot) {
     bool sink = first > at && reads_may_sink(f, p, at, op) && writes_may_move(f, p, above, op);
     if (!sink && !may_hoist(f, op, above, p))
         return false;
-    struct snapshot before = save(op);
+    struct snapshot before = save(op), before_p = save(p);
     bool was_in_place = updates_in_place(f, op, at, -1) && updates_in_place(f, p, above, -1);
     int *slots = ARENA_ARRAY(&f->arena, int, p->operand_count + 1);
     nest_add_operands(op, p, slots);
@@ -675,12 +770,15 @@ static bool join_producer(struct fuse *f, struct ir_op *op, int slot) {
             ir_expr value = nest_subst(m, p->nest.results[op->operands[i]->index].value, NULL, slots, 0, false);
             nest_inline(op, i, op->operands[i]->type, value);
         }
+    if (permuted)
+        permute(f, p, &perm);
     append(f, op, p, slots, false, keep);
     for (int i = op->operand_count - 1; i >= 0; i--)
         if (op->operands[i]->op == p)
             nest_drop_slot(op, i);
     if ((was_in_place && !updates_in_place(f, op, at, above)) || (contraction && !nest_is_contraction(op))) {
         restore(op, &before);
+        restore(p, &before_p);
         return false;
     }
     settle(f, op, at, p, above, sink ? at : above, sink ? op : p);
@@ -836,6 +934,7 @@ static bool fuse_func(struct ir_module *m, struct ir_func *func) {
         f.root[i] = i;
         f.writer[i] = INT32_MAX;
     }
+    hoist_scalars(func->body, a);
     number_region(&f, func->body);
     if (f.bare.n)
         qsort(f.bare.at, (size_t)f.bare.n, sizeof *f.bare.at, compare_numbered);

@@ -7,6 +7,10 @@
  *   columns    the innermost parallel index walks contiguous memory and the reduction does not (the sum over rows): a
  *              block of accumulators in a local array, the reduction outside the loop over the block
  *
+ * A plain reduction of a few terms (the window of a pooling) is unrolled, so that the loop around it is the innermost. So is the
+ * remainder of an innermost parallel index that the body divides by a constant (the gradient of that window): the loop is
+ * over quotients.
+ *
  * The loops over contiguous memory are left to the C compiler to vectorize: they are innermost, have no calls and no tests
  * but selects, and what they store aliases nothing they load. Trailing indices that every load walks in step are one loop.
  */
@@ -15,7 +19,7 @@
 
 #include "passes/lower.h"
 
-enum { COLUMN_BLOCK = 64, TASK_GRAIN = 64 };
+enum { COLUMN_BLOCK = 64, TASK_GRAIN = 64, UNROLL_MOST = 16 };
 
 enum schedule { PLAIN, LANES, COLUMNS };
 
@@ -29,6 +33,9 @@ struct nest_lower {
     struct loop_mem *part[NEST_MAX]; /* LANES: partial sums; COLUMNS: the block */
     int width[NEST_MAX];
     bool updates;
+    bool unrolled;   /* PLAIN: the reduction's terms are written out; */
+    bool first_term; /* the next is the first of them */
+    int64_t divisor; /* > 1: the innermost parallel loop is over quotients by it */
     lx column_first, column_count; /* of the block */
 };
 
@@ -174,6 +181,35 @@ static bool surely_runs(struct nest_lower *w, int i) {
     return ir_expr_is_const(x->lo, &lo) && x->hi->kind == X_DIM && ir_dim_lower(x->hi->dim) > (int64_t)lo;
 }
 
+/* One of the terms of argmax or argmin written out: without branches, for the loop around them. */
+static void unrolled_extremum(struct nest_lower *w, int i, lx value) {
+    struct loop_builder *b = w->l->b;
+    struct loop_block *k = w->n.block[w->n.depth];
+    lx best = lx_var(b, w->acc[i]), at = lx_cast(b, I32, nest_index(&w->n, ir_nest_position(w->l->module, w->nest)));
+    if (w->first_term) {
+        loop_set(b, k, w->acc[i], NULL, value);
+        loop_set(b, k, w->position[i], NULL, at);
+        return;
+    }
+    struct loop_var *v = loop_var_new(b, "candidate", value->dtype, 1);
+    loop_def(b, k, v, value);
+    lx x = lx_var(b, v), position = lx_var(b, w->position[i]);
+    bool max = w->nest->accs[i].op == RED_ARGMAX;
+    if (!dtype_is_float(x->dtype)) {
+        lx better = max ? lx_fn2(b, FN_lt, best, x) : lx_fn2(b, FN_lt, x, best);
+        loop_set(b, k, w->position[i], NULL, lx_select(b, better, at, position));
+        loop_set(b, k, w->acc[i], NULL, lx_select(b, better, x, best));
+        return;
+    }
+    /* Larger or nan, unless the best is nan: each selection by one comparison, as the C compiler vectorizes it. */
+    lx better = lx_op(b, I_NOT, max ? lx_fn2(b, FN_le, x, best) : lx_fn2(b, FN_le, best, x), NULL), number = lx_fn2(b, FN_eq, best, best);
+    struct loop_var *place = loop_var_new(b, "place", I32, 1), *extremum = loop_var_new(b, "extremum", x->dtype, 1);
+    loop_def(b, k, place, lx_select(b, better, at, position));
+    loop_def(b, k, extremum, lx_select(b, better, x, best));
+    loop_set(b, k, w->position[i], NULL, lx_select(b, number, lx_var(b, place), position));
+    loop_set(b, k, w->acc[i], NULL, lx_select(b, number, lx_var(b, extremum), best));
+}
+
 /* One step of every accumulator. `at`: subscript into the partial sums, or NULL for registers. */
 static void accumulate(struct nest_lower *w, lx at) {
     struct loop_builder *b = w->l->b;
@@ -186,6 +222,10 @@ static void accumulate(struct nest_lower *w, lx at) {
             loop_store(b, k, w->part[i], at, combine(b, a->op, lx_load(b, w->part[i], at, 1), value));
         } else if (is_arg(a->op)) {
             /* The first extremum; a nan is one. position < 0: nothing seen yet. */
+            if (w->unrolled) {
+                unrolled_extremum(w, i, value);
+                continue;
+            }
             struct loop_var *v = loop_var_new(b, "candidate", value->dtype, 1);
             loop_def(b, k, v, value);
             lx x = lx_var(b, v), best = lx_var(b, w->acc[i]), at_best = lx_var(b, w->position[i]);
@@ -230,6 +270,17 @@ static void reduction_loops(struct nest_lower *w, int i, void (*body)(struct nes
     int end = w->nest->pars + w->nest->reds;
     if (i == end) {
         body(w);
+        w->first_term = false;
+        return;
+    }
+    if (w->unrolled) {
+        double lo, hi;
+        ir_expr_is_const(w->nest->indices[i].lo, &lo);
+        ir_expr_is_const(w->nest->indices[i].hi, &hi);
+        for (int64_t at = (int64_t)lo; at < (int64_t)hi; at++) {
+            nest_scope_set(n, i, lx_int(b, at), 0);
+            reduction_loops(w, i + 1, body);
+        }
         return;
     }
     int q = i == end - w->flat_reds ? w->flat_reds : 1, depth = n->depth;
@@ -313,16 +364,17 @@ static void reduce_and_store(struct nest_lower *w) {
         loop_def(b, k, w->acc[i], start);
         n->acc[i] = lx_var(b, w->acc[i]);
         if (is_arg(a->op)) {
-            w->position[i] = loop_var_new(b, "position", I64, 1);
+            w->position[i] = loop_var_new(b, "position", w->unrolled ? I32 : I64, 1);
             w->position[i]->is_mutable = true;
-            loop_def(b, k, w->position[i], lx_int(b, -1));
+            loop_def(b, k, w->position[i], w->unrolled ? lx_const_int(b, I32, 0) : lx_int(b, -1));
         }
     }
+    w->first_term = true;
     reduction_loops(w, nest->pars, plain_body);
     for (int i = 0; i < nest->acc_count; i++) {
         if (is_arg(nest->accs[i].op)) {
-            lx p = lx_op(b, I_MAX, lx_var(b, w->position[i]), lx_int(b, 0));
-            n->acc[i] = lx_cast(b, I32, p);
+            lx p = lx_var(b, w->position[i]);
+            n->acc[i] = w->unrolled ? p : lx_cast(b, I32, lx_op(b, I_MAX, p, lx_int(b, 0)));
         }
         if (w->schedule != LANES)
             continue;
@@ -387,11 +439,38 @@ static void reduce_columns(struct nest_lower *w) {
     close_columns(w, s);
 }
 
+/* The results for every remainder, computed before the first store. */
+static void store_remainders(struct nest_lower *w) {
+    struct loop_builder *b = w->l->b;
+    struct nest_scope *n = &w->n;
+    int count = w->l->op->result_count, last = w->nest->pars - 1, level = n->level[last];
+    lx quotient = n->index[last], values[UNROLL_MOST];
+    for (int64_t r = 0; r < w->divisor; r++) {
+        nest_scope_set(n, last, lx_add(b, lx_mul(b, quotient, lx_int(b, w->divisor)), lx_int(b, r)), level);
+        for (int i = 0; i < count; i++) {
+            lx value = nest_value(n, w->nest->results[i].value);
+            if (value->kind != LX_VAR && value->kind != LX_CONST) {
+                struct loop_var *v = loop_var_new(b, "value", value->dtype, 1);
+                loop_def(b, n->block[n->depth], v, value);
+                value = lx_var(b, v);
+            }
+            values[r * count + i] = value;
+        }
+    }
+    for (int64_t r = 0; r < w->divisor; r++) {
+        nest_scope_set(n, last, lx_add(b, lx_mul(b, quotient, lx_int(b, w->divisor)), lx_int(b, r)), level);
+        for (int i = 0; i < count; i++)
+            nest_store(n, i, values[r * count + i]);
+    }
+}
+
 static void innermost(struct nest_lower *w) {
     if (w->schedule == COLUMNS)
         reduce_columns(w);
     else if (w->nest->reds)
         reduce_and_store(w);
+    else if (w->divisor > 1)
+        store_remainders(w);
     else
         store_results(w);
 }
@@ -428,6 +507,8 @@ static void parallel_loops(struct nest_lower *w, int i, int task_index, int64_t 
         loop_def(b, &split->body, end_var, hi);
         hi = lx_var(b, end_var);
     }
+    if (last && w->divisor > 1) /* task bounds are multiples of it, for TASK_GRAIN is */
+        lo = lx_div(b, lo, lx_int(b, w->divisor)), hi = lx_div(b, hi, lx_int(b, w->divisor));
     struct loop_var *v = loop_var_new(b, columns ? "block" : x->name, I64, 1);
     struct loop_stmt *s = loop_for(b, NULL, v, lo, hi, columns ? COLUMN_BLOCK : 1, LOOP_SERIAL);
     nest_scope_enter(n, level + 1, &s->body, !split && surely_runs(w, i));
@@ -513,6 +594,48 @@ static void choose(struct nest_lower *w) {
     }
 }
 
+/* The reduction as a few terms written out. */
+static bool few_terms(struct nest_lower *w) {
+    double terms = 1, lo, hi;
+    for (int i = w->nest->pars; i < w->nest->pars + w->nest->reds; i++) {
+        const struct ir_nest_index *x = &w->nest->indices[i];
+        if (!ir_expr_is_const(x->lo, &lo) || !ir_expr_is_const(x->hi, &hi) || hi <= lo)
+            return false;
+        terms *= hi - lo;
+    }
+    return terms <= UNROLL_MOST;
+}
+
+struct divisors {
+    int index;
+    int64_t divisor;
+    bool several;
+};
+
+static void note_divisor(ir_expr e, void *context) {
+    struct divisors *d = context;
+    if (e->kind != X_FN || (e->fn != FN_div && e->fn != FN_mod) || e->args[0]->kind != X_INDEX || e->args[0]->index != d->index)
+        return;
+    if (e->args[1]->kind != X_CONST || e->args[1]->value.i <= 1)
+        d->several = true;
+    else if (d->divisor == 0 || d->divisor == e->args[1]->value.i)
+        d->divisor = e->args[1]->value.i;
+    else
+        d->several = true;
+}
+
+/* The constant that the body divides the last parallel index by, if the index is a whole number of its multiples. */
+static int64_t divisor_of(struct nest_lower *w) {
+    int64_t extent;
+    struct divisors d = {.index = w->nest->pars - 1};
+    for (int r = 0; r < w->l->op->result_count; r++)
+        ir_expr_walk(w->nest->results[r].value, note_divisor, &d);
+    if (d.several || d.divisor < 2 || TASK_GRAIN % d.divisor || d.divisor * w->l->op->result_count > UNROLL_MOST ||
+        !ir_dim_is_const(w->nest->indices[d.index].extent, &extent) || extent % d.divisor)
+        return 0;
+    return d.divisor;
+}
+
 void lower_nest(struct lower *l) {
     struct ir_op *op = l->op;
     struct nest_lower *w = arena_alloc(l->b->arena, sizeof *w);
@@ -525,6 +648,8 @@ void lower_nest(struct lower *l) {
     w->flat_pars = w->updates || nest->pars == 0 ? 1 : flat_count(w, 0, nest->pars);
     w->flat_reds = nest->reds ? flat_count(w, nest->pars, nest->reds) : 1;
     choose(w);
+    w->unrolled = nest->reds && w->schedule == PLAIN && nest->pars > 0 && few_terms(w);
+    w->divisor = !nest->reds && !w->updates && nest->pars > 0 && w->flat_pars <= 1 ? divisor_of(w) : 0;
     l->flops += nest_flops(nest, op->result_count);
     /* Split the first loop that has something to split. Updates may meet in one place: they stay in order. */
     double work = (double)upper_of(w, 0, nest->pars + nest->reds);

@@ -250,6 +250,40 @@ static bool index_like(const struct nest_scope *n, ir_expr e) {
     return r.known && ir_dim_lower(r.lo) > -(INT64_C(1) << 52) && ir_dim_upper(r.hi) < INT64_C(1) << 52;
 }
 
+static lx force(struct nest_scope *n, ir_expr e);
+
+/* A load that surely is inside: it may as well happen whether or not its value is selected, which lets loops be vectorized. */
+static void force_loads(struct nest_scope *n, ir_expr e) {
+    if (e->kind == X_LOAD) {
+        const struct ir_type t = n->l->op->operands[e->index]->type;
+        bool inside = !e->guarded;
+        for (int d = 0; d < t.rank && inside; d++)
+            inside = ir_index_inside(n->l->module, n->nest, e->args[d], t.dims[d]) == INSIDE;
+        if (inside)
+            force(n, e);
+        return;
+    }
+    for (int i = 0; i < e->count; i++)
+        force_loads(n, e->args[i]);
+}
+
+/* A comparison of i64 that fits i32, one side being an i32: in i32, beside which 4-byte data vectorize. */
+static lx narrow_comparison(struct nest_scope *n, ir_expr e) {
+    if (e->count != 2 || e->dtype != BOOL || e->args[0]->dtype != I64)
+        return NULL;
+    lx sides[2];
+    for (int i = 0; i < 2; i++) {
+        ir_expr x = e->args[i];
+        struct ir_range r = ir_expr_range(n->l->module, n->nest, x);
+        bool fits = r.known && ir_dim_lower(r.lo) >= INT32_MIN && ir_dim_upper(r.hi) <= INT32_MAX;
+        bool cast = x->kind == X_CAST && x->args[0]->dtype == I32;
+        if (!cast && !(fits && e->args[1 - i]->kind == X_CAST && e->args[1 - i]->args[0]->dtype == I32))
+            return NULL;
+        sides[i] = cast ? nest_value(n, x->args[0]) : lx_cast(n->l->b, I32, nest_value(n, x));
+    }
+    return lx_fn2(n->l->b, e->fn, sides[0], sides[1]);
+}
+
 static lx compute(struct nest_scope *n, ir_expr e) {
     struct loop_builder *b = n->l->b;
     lx args[3];
@@ -272,6 +306,13 @@ static lx compute(struct nest_scope *n, ir_expr e) {
         if (e->fn != FN_where && index_like(n, e) &&
             (e->fn == FN_add || e->fn == FN_sub || e->fn == FN_mul || e->fn == FN_div || e->fn == FN_mod))
             return nest_index(n, e);
+        if (e->fn == FN_where) {
+            force_loads(n, e->args[1]);
+            force_loads(n, e->args[2]);
+        }
+        lx narrow = narrow_comparison(n, e);
+        if (narrow)
+            return narrow;
         for (int i = 0; i < e->count; i++)
             args[i] = nest_value(n, e->args[i]);
         if (e->fn == FN_fma && (e->dtype == F32 || e->dtype == F64))
@@ -288,10 +329,18 @@ lx nest_value(struct nest_scope *n, ir_expr e) {
     if (placed(n, m))
         return m->value;
     find_level(n, m);
-    int depth = n->depth, at = place_level(n, m);
-    if (m->uses <= 1 && at >= depth)
+    if (m->uses <= 1 && place_level(n, m) >= n->depth)
         return compute(n, e);
-    /* Computed where it will stand, so that its parts land there or further out. */
+    return force(n, e); /* computed where it will stand, so that its parts land there or further out */
+}
+
+/* The value in a register. */
+static lx force(struct nest_scope *n, ir_expr e) {
+    struct memo *m = memo_of(n, e);
+    if (placed(n, m))
+        return m->value;
+    find_level(n, m);
+    int depth = n->depth, at = place_level(n, m);
     n->depth = at;
     lx v = compute(n, e);
     n->depth = depth;

@@ -71,6 +71,8 @@ struct plan_func {
     int64_t lower_bound;       /* largest sum of live bytes over positions */
     struct plan_copy *copies;
     int copy_count;
+    /* Set by code generation: what kernels need behind the plan's arena, and floating-point operations at upper bounds. */
+    int64_t workspace_bytes, flops;
 };
 
 struct plan {
@@ -115,7 +117,9 @@ bool differentiate_func(struct ir_func *f);
 /* Recomputes liveness from scratch and checks that no two live storages of a plan overlap, that in-place versions are
  * not read after their overwriting, that every used value has storage. False with a message appended to `why`. */
 bool plan_validate(const struct plan_func *p, struct text *why);
-void plan_print_csv(struct text *out, const struct plan_func *p); /* id,lower,upper,size,offset */
+/* One table, id,lower,upper,size,offset: the functions run one after another and share the arena, so each begins where the time of the one before
+ * it ended. */
+void plan_print_csv(struct text *out, const struct plan *p);
 
 /* Placement alone (`mxcc plan`): minimises the height reached by intervals [lower, upper) of `size` bytes. */
 struct placement_item { int64_t lower, upper, size, offset; };

@@ -282,14 +282,15 @@ static bool load_through_units(struct nests *s, struct ir_op *op, int slot) {
 
 /* Where a nest only carries dimensions of one element along (keepdims), its results are made without them and seen through
  * a reshape, so that it meets the nests over the same elements. Not where an operand has the result's shape: an update
- * stays what it updates. Products stay as their kernels know them. */
+ * stays what it updates. Fills stay as they are written, products as their
+ * kernels know them. */
 static bool drop_unit_dimensions(struct nests *s, struct ir_op *op) {
     struct ir_module *m = s->m;
     struct ir_nest *n = &op->nest;
     int kept = 0;
     for (int p = 0; p < n->pars; p++)
         kept += !is_one(n->indices[p].extent);
-    if (kept == n->pars || kept == 0 || n->pars > NEST_MAX_RANK || nest_is_contraction(op))
+    if (kept == n->pars || kept == 0 || !op->operand_count || n->pars > NEST_MAX_RANK || nest_is_contraction(op))
         return false;
     for (int i = 0; i < op->result_count; i++) {
         const struct ir_value *v = op->results[i];

@@ -1,8 +1,10 @@
-/* One call of an exported function: arguments from npy files or numbers, results to npy files or to the terminal. */
+/* One call of an exported function: arguments from npy files or numbers, results to npy files or to the terminal. Where the checkpoint has
+ * a vocabulary (its data was text), lists of integers are text on the command line and on the terminal. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "chars.h"
 #include "session.h"
 
 static const char *input_of(const struct session *s, const char *name) {
@@ -41,11 +43,23 @@ static mx_status convert(struct mxrt_array *a, const struct mxrt_value *v, const
     return MX_OK;
 }
 
-static mx_status read_argument(struct session *s, const struct mxrt_function *f, const struct mxrt_value *v, struct mxrt_array *a, int64_t *dims, bool *bound) {
+/* A list of integers stands for characters. */
+static bool is_text(const struct mxrt_value *v, const struct position *at) {
+    return at->vocabulary && v->rank == 1 && v->dtype >= MX_I64 && v->dtype != MX_BOOL;
+}
+
+static bool is_npy(const char *text) {
+    size_t n = strlen(text);
+    return n > 4 && strcmp(text + n - 4, ".npy") == 0;
+}
+
+static mx_status read_argument(struct session *s, const struct mxrt_function *f, const struct mxrt_value *v, const struct position *at, struct mxrt_array *a,
+                               int64_t *dims, bool *bound) {
     const char *text = input_of(s, v->name);
     char *end;
     if (!text)
-        return mxrt_fail(&s->why, MX_ERROR_ARGUMENT, "%s needs %s: --in %s=%s", f->name, v->name, v->name, v->rank ? "FILE.npy" : "NUMBER");
+        return mxrt_fail(&s->why, MX_ERROR_ARGUMENT, "%s needs %s: --in %s=%s", f->name, v->name, v->name,
+                         is_text(v, at) ? "TEXT or FILE.npy" : v->rank ? "FILE.npy" : "NUMBER");
     if (v->rank == 0) {
         double number = strcmp(text, "true") == 0 ? 1 : strcmp(text, "false") == 0 ? 0 : strtod(text, &end);
         bool plain = strcmp(text, "true") == 0 || strcmp(text, "false") == 0 || (end != text && *end == 0);
@@ -63,7 +77,8 @@ static mx_status read_argument(struct session *s, const struct mxrt_function *f,
             return status;
         }
     }
-    mx_status status = mxrt_read_npy(a, text, s->p->gunzip, &s->why);
+    mx_status status = is_text(v, at) && !is_npy(text) ? mxrt_text_ids(v->name, text, strlen(text), at->vocabulary, at->vocabulary_size, a, &s->why)
+                                                        : mxrt_read_npy(a, text, s->p->gunzip, &s->why);
     if (status != MX_OK)
         return status;
     bool fits = a->rank == v->rank;
@@ -114,7 +129,21 @@ static void print_result(const struct mxrt_value *v, const struct mxrt_array *a)
     printf(n > MANY ? " … (--out FOLDER writes all)\n" : "\n");
 }
 
-static mx_status deliver(struct session *s, const struct mxrt_value *v, const struct mxrt_array *a) {
+static void print_text(const struct position *at, const struct mxrt_array *a) {
+    char character[5];
+    for (int64_t i = 0; i < mxrt_array_elements(a); i++) {
+        double id = mxrt_get(a->dtype, a->data, i);
+        mxrt_utf8(id >= 0 && id < at->vocabulary_size ? at->vocabulary[(int)id] : 0xfffd, character);
+        fputs(character, stdout);
+    }
+    putchar('\n');
+}
+
+static mx_status deliver(struct session *s, const struct mxrt_value *v, const struct position *at, const struct mxrt_array *a) {
+    if (!s->out && is_text(v, at)) {
+        print_text(at, a);
+        return MX_OK;
+    }
     if (!s->out) {
         print_result(v, a);
         return MX_OK;
@@ -131,10 +160,11 @@ int call_command(struct session *s, const struct mxrt_function *f) {
     int64_t dims[MXRT_MAX_RANK] = {0}, found[MXRT_MAX_RANK] = {0};
     bool bound[MXRT_MAX_RANK] = {false};
     char path[4096];
+    struct position *at = calloc(1, sizeof *at);
     memset(args, 0, sizeof args);
     memset(results, 0, sizeof results);
-    mx_status status = MX_OK;
-    if (f->arg_count > MAX_INPUTS || f->result_count > MAX_RESULTS || f->symbol_count > MXRT_MAX_RANK || f->found_count > MXRT_MAX_RANK)
+    mx_status status = at ? MX_OK : mxrt_fail(&s->why, MX_ERROR_MEMORY, "no memory");
+    if (status == MX_OK && (f->arg_count > MAX_INPUTS || f->result_count > MAX_RESULTS || f->symbol_count > MXRT_MAX_RANK || f->found_count > MXRT_MAX_RANK))
         status = mxrt_fail(&s->why, MX_ERROR_UNSUPPORTED, "%s has too many arguments for a command line", f->name);
     for (int i = 0; i < s->input_count && status == MX_OK; i++) {
         bool known = false;
@@ -159,9 +189,9 @@ int call_command(struct session *s, const struct mxrt_function *f) {
         }
     }
     if (status == MX_OK)
-        status = session_open(s, weights, NULL);
+        status = session_open(s, weights, at);
     for (int i = 0; i < f->arg_count && status == MX_OK; i++) {
-        status = read_argument(s, f, &f->args[i], &args[i], dims, bound);
+        status = read_argument(s, f, &f->args[i], at, &args[i], dims, bound);
         in[i] = args[i].data;
     }
     for (int k = 0; k < f->symbol_count && status == MX_OK; k++)
@@ -183,15 +213,18 @@ int call_command(struct session *s, const struct mxrt_function *f) {
             for (int n = 0; n < f->found_count; n++)
                 if (f->results[i].shape[k] == MXRT_FOUND(n))
                     results[i].shape[k] = found[n];
-        status = deliver(s, &f->results[i], &results[i]);
+        status = deliver(s, &f->results[i], at, &results[i]);
     }
     for (int i = 0; i < f->arg_count && status == MX_OK; i++)
         if (f->args[i].is_inout)
-            status = deliver(s, &f->args[i], &args[i]);
+            status = deliver(s, &f->args[i], at, &args[i]);
     for (int i = 0; i < MAX_INPUTS; i++)
         mxrt_array_free(&args[i]);
     for (int i = 0; i < MAX_RESULTS; i++)
         mxrt_array_free(&results[i]);
+    if (at)
+        free(at->vocabulary);
+    free(at);
     if (status != MX_OK)
         fprintf(stderr, "%s: error: %s\n", s->p->name, s->why.text);
     return status != MX_OK;

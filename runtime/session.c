@@ -64,6 +64,8 @@ mx_status session_open(struct session *s, const char *path, struct position *at)
     own->seed = s->seed;
     if (path)
         status = mxrt_checkpoint_metadata(path, take_metadata, own, &s->why);
+    if (s->call && s->has_seed) /* a call may draw other numbers than the run */
+        own->seed = s->seed;
     if (status == MX_OK && s->has_seed && path && own->seed != s->seed && at)
         status = mxrt_fail(&s->why, MX_ERROR_ARGUMENT, "--seed %llu: %s was begun with seed %llu", (unsigned long long)s->seed, path, (unsigned long long)own->seed);
     if (status == MX_OK && s->p->create(s->p, &s->model, own->seed, s->threads) != MX_OK) {

@@ -294,10 +294,12 @@ static void report_epoch(struct training *t, const struct tally *train, const st
     (void)fflush(t->csv);
 }
 
-/* The first buffer that holds something that is no number, for the message. */
-static const char *broken_buffer(struct session *s) {
+/* The first buffer (param, if params_only) that holds something that is no number. */
+static const char *broken_buffer(struct session *s, bool params_only) {
     for (int i = 0; i < s->p->buffer_count; i++) {
         mx_tensor v;
+        if (params_only && s->p->buffer_is_state[i])
+            continue;
         if (s->p->buffer(s->model, i, &v) != MX_OK || v.dtype > MX_BF16)
             continue;
         int64_t n = (int64_t)(v.bytes / mxrt_dtype_size(v.dtype));
@@ -309,7 +311,7 @@ static const char *broken_buffer(struct session *s) {
 }
 
 static mx_status not_a_number(struct training *t, const struct mxrt_array *results, int bad, const char *checkpoint) {
-    const char *buffer = broken_buffer(t->s);
+    const char *buffer = broken_buffer(t->s, false);
     return mxrt_fail(&t->s->why, MX_ERROR_NUMERIC, "%s is %g at step %lld (epoch %lld)%s%s%s; %s", t->step->results[bad].name,
                      mxrt_get(results[bad].dtype, results[bad].data, 0), (long long)t->at.step + 1, (long long)t->at.epoch + 1, buffer ? "; the first buffer with such a value is " : "",
                      buffer ? buffer : "", "", t->at.epoch > 0 ? checkpoint : "no checkpoint was written yet");
@@ -439,9 +441,18 @@ int train_command(struct session *s) {
     sigaction(SIGINT, &action, &before_int);
     sigaction(SIGTERM, &action, &before_term);
     t->began = mxrt_seconds();
+    bool kept = s->resume;
     while (status == MX_OK && t->at.epoch < t->epochs) {
         status = one_epoch(t, message);
         if (status == MX_OK || status == MX_ERROR_INTERRUPTED) {
+            /* The last update may have broken what no loss has seen yet. */
+            const char *broken = broken_buffer(s, true);
+            if (broken) {
+                status = mxrt_fail(&s->why, MX_ERROR_NUMERIC, "%s holds a value that is no number after step %lld; %s", broken, (long long)t->at.step,
+                                   kept ? message : "no checkpoint was written yet");
+                break;
+            }
+            kept = true;
             mx_status saved = session_save(s, path, &t->at);
             if (saved != MX_OK)
                 status = saved;

@@ -59,7 +59,7 @@ void cgen_scope_leave(struct cgen *g, int mark);
 /* `const float *x = …;` for a POINTER memory. */
 void cprint_mem(struct cprint *p, const struct loop_mem *m);
 bool cgen_mentions(const char *text, const char *name);
-void cprint_func(struct cgen *g, const struct loop_func *f);
+void cprint_func(struct cgen *g, struct loop_func *f); /* and sets its stack_bytes */
 /* Whether fn on vectors of t can be printed as one vector expression. */
 bool cprint_vector_fn(const struct cgen *g, enum scalar_fn fn, enum dtype t);
 const char *cprint_number(struct cgen *g, enum dtype t, double f, int64_t i);

@@ -37,6 +37,25 @@ static const char *scalar_variable(struct function *f, const struct storage *s, 
     return f->scalar_name[s->id];
 }
 
+/* A name for readers: the value's own, else by what it is or comes from. */
+static const char *name_hint(struct cgen *g, const struct storage *s, const struct ir_value *v) {
+    if (s->name || v->name)
+        return s->name ? s->name : v->name;
+    const struct ir_op *op = v->op;
+    if (!op || op->code != OP_nest)
+        return "t";
+    for (int i = 0; i < op->nest.acc_count; i++) {
+        ir_expr value = op->nest.results[v->index].value;
+        bool arg = op->nest.accs[i].op == RED_ARGMAX || op->nest.accs[i].op == RED_ARGMIN;
+        if (arg && value->kind == X_ACC && value->index == i)
+            return "position";
+    }
+    for (int i = 0; i < op->operand_count; i++)
+        if (op->operands[i]->name)
+            return arena_printf(&g->arena, "of_%s", op->operands[i]->name);
+    return "t";
+}
+
 struct loop_mem *function_mem(void *context, const struct ir_value *v) {
     struct function *f = context;
     struct cgen *g = f->g;
@@ -68,7 +87,7 @@ struct loop_mem *function_mem(void *context, const struct ir_value *v) {
             for (int i = 0; i < f->mems.n; i++)
                 if (f->mems.at[i].storage == s)
                     f->mems.at[i].mem->no_alias = false;
-        cgen_set_name(g, m->id, cgen_enter_name(g, s->name ? s->name : v->name ? v->name : "t"));
+        cgen_set_name(g, m->id, cgen_enter_name(g, name_hint(g, s, v)));
         VEC_PUSH(&g->arena, f->pointers, m);
     }
     VEC_PUSH(&g->arena, f->mems, (struct op_mem){s, v->type.dtype, m});
@@ -258,9 +277,7 @@ static void nest(struct function *f, struct ir_op *op) {
         done = kernels[i](&l);
     if (!done)
         lower_nest(&l);
-    int64_t *flops = f->g->flops ? &f->g->flops[f->func->id] : NULL;
-    if (flops && f->func != f->g->module->init)
-        *flops += l.flops;
+    f->flops += f->repeat * (double)l.flops;
     function_finish(f, &k);
 }
 
@@ -313,6 +330,7 @@ static const char *scalar_text_of(struct function *f, const struct ir_value *v) 
 }
 
 static void op_if(struct function *f, struct ir_op *op) {
+    double before = f->flops, most = before; /* the costlier side counts */
     open_brace(f, arena_printf(&f->g->arena, "if (%s)", scalar_text_of(f, op->operands[0])));
     for (int i = 0; i < 2; i++) {
         const struct ir_region *r = op->regions[i];
@@ -326,9 +344,12 @@ static void op_if(struct function *f, struct ir_op *op) {
             cprint_line(&f->print, "} else {");
             f->print.indent++;
         }
+        f->flops = before;
         region(f, r);
+        most = f->flops > most ? f->flops : most;
         copies(f, r->yields, op->results, r->yield_count);
     }
+    f->flops = most;
     close_brace(f);
 }
 
@@ -355,6 +376,10 @@ static void limit_check(struct function *f, const struct ir_op *op, const char *
                 f->g->prefix, limit);
 }
 
+static double largest_trips(const struct ir_op *op) {
+    return op->loop.limit ? (double)ir_dim_upper(op->loop.limit) : 1;
+}
+
 static void op_for(struct function *f, struct ir_op *op) {
     const struct ir_region *body = op->regions[0];
     int carried = body->arg_count - 1, mark = cgen_scope_mark(f->g);
@@ -379,7 +404,10 @@ static void op_for(struct function *f, struct ir_op *op) {
             cprint_line(&f->print, "*(int64_t *)%s = %s;", m->base ? m->base : cgen_name_of(f->g, m->id), i);
         }
     }
+    double repeat = f->repeat;
+    f->repeat *= largest_trips(op);
     region(f, body);
+    f->repeat = repeat;
     for (int y = 0; y < carried; y++)
         function_copy(f, body->yields[y], body->args[1 + y]);
     close_brace(f);
@@ -398,11 +426,14 @@ static void op_while(struct function *f, struct ir_op *op) {
     }
     const char *trips = cgen_enter_name(f->g, "trips");
     open_brace(f, arena_printf(&f->g->arena, "for (int64_t %s = 1;; %s++)", trips, trips));
+    double repeat = f->repeat;
+    f->repeat *= largest_trips(op);
     region(f, cond);
     cprint_line(&f->print, "if (!(%s))", scalar_text_of(f, cond->yields[0]));
     cprint_line(&f->print, "    break;");
     limit_check(f, op, trips);
     region(f, body);
+    f->repeat = repeat;
     for (int i = 0; i < body->yield_count; i++) {
         function_copy(f, body->yields[i], body->args[i]);
         function_copy(f, body->args[i], cond->args[i]);
@@ -451,7 +482,11 @@ static void operation(struct function *f, struct ir_op *op) {
     case OP_reshape:
     case OP_stop: function_copy(f, op->operands[0], op->results[0]); break;
     case OP_sort: op_sort(f, op); break;
-    case OP_scan: op_scan(f, op); break;
+    case OP_scan:
+        if (dtype_is_float(op->operands[0]->type.dtype))
+            f->flops += f->repeat * (double)ir_dim_upper(ir_type_elements(f->g->module, op->operands[0]->type));
+        op_scan(f, op);
+        break;
     case OP_rng: op_rng(f, op); break;
     case OP_dim: op_dim(f, op); break;
     case OP_if: op_if(f, op); break;
@@ -557,6 +592,7 @@ void cgen_c_function(struct cgen *g, struct plan_func *p) {
     const struct ir_func *func = p->func;
     struct text body = {0}, head = {0};
     struct function *f = &(struct function){.g = g, .plan = p, .func = func, .b = &k->builder};
+    f->repeat = 1;
     f->print = (struct cprint){.g = g, .out = &body, .indent = 1};
     f->scalar_name = ARENA_ARRAY(&g->arena, const char *, p->storage_count + 1);
     f->scalar_declared = ARENA_ARRAY(&g->arena, bool, p->storage_count + 1);
@@ -626,6 +662,10 @@ void cgen_c_function(struct cgen *g, struct plan_func *p) {
     text_free(&head);
     text_free(&f->locals);
 
+    p->flops = f->flops < 9e18 ? (int64_t)f->flops : INT64_MAX;
+    p->workspace_bytes = f->workspace_max;
+    if (g->flops && func != g->module->init)
+        g->flops[func->id] = p->flops;
     int64_t bytes = (p->arena_bytes + 63) / 64 * 64 + f->workspace_max;
     if (f->workspace_max && bytes > g->plan->arena_bytes)
         g->plan->arena_bytes = bytes;

@@ -26,6 +26,8 @@ struct function {
     const char *hint; /* a name for the operation, if it becomes a function */
     int scope; /* names in use where the operation began */
     int64_t workspace, workspace_max; /* bytes above the plan's arena */
+    double repeat; /* largest number of runs of the region that is printed; of a loop without a bound: 1 */
+    double flops;
 };
 
 struct storage *function_storage(struct function *f, const struct ir_value *v);

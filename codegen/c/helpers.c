@@ -29,8 +29,27 @@ static void fma_macros(struct cgen *g) {
              "#endif\n\n");
 }
 
+/* Row-major products by the library that --blas names; its header is not needed. */
+static void blas_function(struct cgen *g, const char *name, bool wide) {
+    if (!first_need(g, name))
+        return;
+    const char *t = wide ? "double" : "float", *f = wide ? "cblas_dgemm" : "cblas_sgemm";
+    text_printf(&g->helpers,
+                "void %s(int order, int ta, int tb, int m, int n, int k, %s alpha, const %s *a, int lda, const %s *b, int ldb, %s beta, %s *c, int ldc);\n"
+                "static inline void %s(int64_t ta, int64_t tb, int64_t m, int64_t n, int64_t k, int64_t lda, int64_t ldb, int64_t ldc, const %s *a, "
+                "const %s *b, %s *c)\n"
+                "{\n"
+                "    %s(101, ta ? 112 : 111, tb ? 112 : 111, (int)m, (int)n, (int)k, 1.0%s, a, (int)lda, b, (int)ldb, 0.0%s, c, (int)ldc);\n"
+                "}\n\n",
+                f, t, t, t, t, t, name, t, t, t, f, wide ? "" : "f", wide ? "" : "f");
+}
+
 void cgen_need(struct cgen *g, const char *name) {
     const char *found = NULL, *s = scalar_math_text;
+    if (!strncmp(name, "mx_blas_", 8)) {
+        blas_function(g, name, !strcmp(name, "mx_blas_f64"));
+        return;
+    }
     size_t length = strlen(name);
     while ((s = strstr(s, "/*@ "))) {
         s += 4;

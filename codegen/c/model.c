@@ -87,6 +87,32 @@ static void count_blocks(struct unit *u, struct arena *counting) {
     arena_free(&g.arena);
 }
 
+/* --line-directives: what follows a function of the model is the unit's own again. */
+static void return_to_unit(const struct unit *u, struct text *whole) {
+    struct text out = {0};
+    const char *header = u->options->header;
+    bool away = false;
+    int line = 1;
+    for (const char *s = text_string(whole), *end; *s; s = end) {
+        end = strchr(s, '\n');
+        end = end ? end + 1 : s + strlen(s);
+        text_addn(&out, s, (size_t)(end - s));
+        line++;
+        if (strncmp(s, "#line ", 6) == 0) {
+            away = true;
+        } else if (away && *s == '}') {
+            line++;
+            if (header)
+                text_printf(&out, "#line %d \"%.*sc\"\n", line, (int)strlen(header) - 1, header);
+            else
+                text_printf(&out, "#line %d \"%s.c\"\n", line, u->prefix);
+            away = false;
+        }
+    }
+    text_free(whole);
+    *whole = out;
+}
+
 bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options *o, struct diag *d, struct text *c, struct text *h) {
     struct unit u = {.module = m, .options = o, .prefix = o->name};
     u.g = (struct cgen){.module = m, .plan = p, .options = o, .diag = d, .prefix = o->name};
@@ -137,6 +163,8 @@ bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options
         text_add(&whole, "static int64_t mx_dim_mod(int64_t a, int64_t b) {\n    return a - mx_dim_div(a, b) * b;\n}\n\n");
     text_addn(&whole, text_string(&u.c), u.c.length);
     text_free(&u.c);
+    if (o->line_directives)
+        return_to_unit(&u, &whole);
     *c = whole;
     *h = u.h;
     cgen_blocks_free(&u.g);

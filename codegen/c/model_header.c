@@ -33,6 +33,30 @@ void unit_signature(struct unit *u, struct text *out, const struct ir_func *f) {
     text_add(out, ")");
 }
 
+/* An upper bound: local arrays of a function and of one that it calls, or load's table of buffers, and what compilers spill. */
+static int64_t unit_stack(const struct unit *u) {
+    int64_t arrays = 2 * u->g.stack_bytes, table = 56 * ((int64_t)u->module->buffer_count + 1) + 2048;
+    return ((arrays > table ? arrays : table) + 4096 + 63) / 64 * 64;
+}
+
+/* The type of a result, in which a dimension found at run time has the name of its parameter. */
+static void result_comment(struct unit *u, const struct ir_func *f, struct ir_type t) {
+    struct text *h = &u->h;
+    text_add(h, dtype_name(t.dtype));
+    for (int i = 0; i < t.rank; i++) {
+        int found = 0;
+        while (found < f->result_symbol_count && f->result_symbols[found].value != t.dims[i])
+            found++;
+        text_add(h, i ? ", " : "[");
+        if (found < f->result_symbol_count)
+            text_add(h, cgen_found_name(&u->g, f, found));
+        else
+            cgen_dim(&u->g, h, t.dims[i]);
+    }
+    if (t.rank)
+        text_add(h, "]");
+}
+
 static void function(struct unit *u, const struct ir_func *f) {
     struct text *h = &u->h;
     text_add(h, "/* ");
@@ -55,11 +79,13 @@ static void function(struct unit *u, const struct ir_func *f) {
     text_add(h, ")");
     for (int i = 0; i < f->result_count; i++) {
         text_printf(h, "%s%s: ", i ? ", " : " -> ", cgen_result_name(&u->g, f, i));
-        unit_type_comment(u, h, f->body->yields[i]->type);
+        result_comment(u, f, f->body->yields[i]->type);
     }
     for (int i = 0; i < f->symbol_count; i++)
         text_printf(h, "; %lld <= %s <= %lld", (long long)f->symbols[i]->lo, cgen_symbol_name(&u->g, f->symbols[i]),
                     (long long)f->symbols[i]->hi);
+    for (int i = 0; i < f->result_symbol_count; i++)
+        text_printf(h, "; 0 <= %s <= %lld", cgen_found_name(&u->g, f, i), (long long)f->result_symbols[i].hi);
     text_add(h, " */\n");
     unit_signature(u, h, f);
     text_add(h, ";\n");
@@ -91,7 +117,7 @@ void unit_header(struct unit *u) {
     text_printf(h, "#define %s_MEMORY_BYTES %lld /* what init needs with default options */\n", up, (long long)unit_memory(u));
     text_printf(h, "#define %s_ARENA_BYTES %lld /* of it: working memory */\n", up, (long long)u->g.plan->arena_bytes);
     text_printf(h, "#define %s_WEIGHTS_BYTES %lld /* all params */\n", up, (long long)unit_weights(u));
-    text_printf(h, "#define %s_STACK_BYTES %lld /* local arrays of the deepest function */\n", up, (long long)u->g.stack_bytes);
+    text_printf(h, "#define %s_STACK_BYTES %lld /* stack below any call, without the C library's */\n", up, (long long)unit_stack(u));
     for (int i = 0; i < u->module->func_count; i++)
         if (unit_is_public(u, u->module->funcs[i])) {
             const char *name = u->module->funcs[i]->name;

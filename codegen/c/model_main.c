@@ -156,12 +156,12 @@ static int setting(struct unit *u, const struct ir_setting_value *v, int *next) 
         children[i] = setting(u, v->args[i], next);
     int id = (*next)++;
     if (v->count) {
-        text_printf(c, "static const struct mxrt_setting *const setting_args_%d[] = {", id);
+        text_printf(c, "static const struct mxrt_setting *const mx_setting_args_%d[] = {", id);
         for (int i = 0; i < v->count; i++)
-            text_printf(c, "&setting_%d, ", children[i]);
+            text_printf(c, "&mx_setting_%d, ", children[i]);
         text_add(c, "};\n");
         if (v->names) {
-            text_printf(c, "static const char *const setting_names_%d[] = {", id);
+            text_printf(c, "static const char *const mx_setting_names_%d[] = {", id);
             for (int i = 0; i < v->count; i++) {
                 quoted(c, v->names[i]);
                 text_add(c, ", ");
@@ -169,14 +169,14 @@ static int setting(struct unit *u, const struct ir_setting_value *v, int *next) 
             text_add(c, "};\n");
         }
     }
-    text_printf(c, "static const struct mxrt_setting setting_%d = {%s, %lld, %.17g, ", id, kinds[v->kind], (long long)v->i, isfinite(v->f) ? v->f : 0.0);
+    text_printf(c, "static const struct mxrt_setting mx_setting_%d = {%s, %lld, %.17g, ", id, kinds[v->kind], (long long)v->i, isfinite(v->f) ? v->f : 0.0);
     quoted(c, v->s);
     if (v->count && v->names)
-        text_printf(c, ", setting_names_%d", id);
+        text_printf(c, ", mx_setting_names_%d", id);
     else
         text_add(c, ", NULL");
     if (v->count)
-        text_printf(c, ", setting_args_%d, %d};\n", id, v->count);
+        text_printf(c, ", mx_setting_args_%d, %d};\n", id, v->count);
     else
         text_add(c, ", NULL, 0};\n");
     return id;
@@ -202,14 +202,14 @@ bool unit_needs_zlib(const struct ir_module *m) {
 static void model_interface(struct unit *u) {
     struct text *c = &u->c;
     const char *p = u->prefix;
-    text_printf(c, "static mx_status program_create(const struct mxrt_program *p, void **model, uint64_t seed, int threads) {\n"
+    text_printf(c, "static mx_status mx_program_create(const struct mxrt_program *p, void **model, uint64_t seed, int threads) {\n"
                    "    %s_options options;\n    %s *m;\n    mx_status status;\n    (void)p;\n    memset(&options, 0, sizeof options);\n"
                    "    options.seed = seed;\n    options.threads = threads;\n    status = %s_init(&m, NULL, 0, &options);\n    *model = m;\n    return status;\n}\n\n", p, p, p);
-    text_printf(c, "static void program_destroy(void *model) {\n    %s_free((%s *)model);\n}\n\n", p, p);
-    text_printf(c, "static const char *program_error(const void *model) {\n    return %s_error((const %s *)model);\n}\n\n", p, p);
-    text_printf(c, "static mx_status program_buffer(void *model, int index, mx_tensor *view) {\n    %s_mx_view((%s *)model, index, view);\n    return MX_OK;\n}\n\n", p, p);
-    text_printf(c, "static uint64_t program_calls(const void *model) {\n    return ((const %s *)model)->calls;\n}\n\n", p);
-    text_printf(c, "static void program_set_calls(void *model, uint64_t calls) {\n    ((%s *)model)->calls = calls;\n}\n\n", p);
+    text_printf(c, "static void mx_program_destroy(void *model) {\n    %s_free((%s *)model);\n}\n\n", p, p);
+    text_printf(c, "static const char *mx_program_error(const void *model) {\n    return %s_error((const %s *)model);\n}\n\n", p, p);
+    text_printf(c, "static mx_status mx_program_buffer(void *model, int index, mx_tensor *view) {\n    %s_mx_view((%s *)model, index, view);\n    return MX_OK;\n}\n\n", p, p);
+    text_printf(c, "static uint64_t mx_program_calls(const void *model) {\n    return ((const %s *)model)->calls;\n}\n\n", p);
+    text_printf(c, "static void mx_program_set_calls(void *model, uint64_t calls) {\n    ((%s *)model)->calls = calls;\n}\n\n", p);
 }
 
 void unit_main(struct unit *u) {
@@ -223,7 +223,7 @@ void unit_main(struct unit *u) {
             functions++;
         }
     if (functions) {
-        text_add(c, "static const struct mxrt_function program_functions[] = {\n");
+        text_add(c, "static const struct mxrt_function mx_program_functions[] = {\n");
         for (int i = 0; i < m->func_count; i++) {
             const struct ir_func *f = m->funcs[i];
             if (!unit_is_public(u, f))
@@ -238,10 +238,10 @@ void unit_main(struct unit *u) {
         }
         text_add(c, "};\n\n");
     }
-    text_add(c, "static const char *const program_names[] = {\n");
+    text_add(c, "static const char *const mx_program_names[] = {\n");
     for (int i = 0; i < m->buffer_count; i++)
         text_printf(c, "    \"%s\",\n", m->buffers[i]->name);
-    text_add(c, "    NULL};\nstatic const bool program_states[] = {");
+    text_add(c, "    NULL};\nstatic const bool mx_program_states[] = {");
     for (int i = 0; i < m->buffer_count; i++)
         text_printf(c, "%s, ", m->buffers[i]->kind == BUFFER_STATE ? "true" : "false");
     text_add(c, "false};\n\n");
@@ -249,16 +249,16 @@ void unit_main(struct unit *u) {
     for (int i = 0; i < m->setting_count; i++)
         ids[i] = setting(u, m->settings[i].value, &next);
     if (m->setting_count) {
-        text_add(c, "static const struct mxrt_train_setting program_settings[] = {\n");
+        text_add(c, "static const struct mxrt_train_setting mx_program_settings[] = {\n");
         for (int i = 0; i < m->setting_count; i++)
-            text_printf(c, "    {\"%s\", &setting_%d},\n", m->settings[i].key, ids[i]);
+            text_printf(c, "    {\"%s\", &mx_setting_%d},\n", m->settings[i].key, ids[i]);
         text_add(c, "};\n\n");
     }
     model_interface(u);
-    text_printf(c, "int main(int argc, char **argv) {\n    static const struct mxrt_program program = {\n        \"%s\", %d, %s,\n        %d, program_names, program_states, %d, %s,\n        ",
-                u->prefix, functions, functions ? "program_functions" : "NULL", m->buffer_count, m->setting_count, m->setting_count ? "program_settings" : "NULL");
+    text_printf(c, "int main(int argc, char **argv) {\n    static const struct mxrt_program mx_program = {\n        \"%s\", %d, %s,\n        %d, mx_program_names, mx_program_states, %d, %s,\n        ",
+                u->prefix, functions, functions ? "mx_program_functions" : "NULL", m->buffer_count, m->setting_count, m->setting_count ? "mx_program_settings" : "NULL");
     quoted(c, m->train_dir);
-    text_add(c, ",\n        program_create, program_destroy, program_error, program_buffer, program_calls, program_set_calls, NULL, ");
+    text_add(c, ",\n        mx_program_create, mx_program_destroy, mx_program_error, mx_program_buffer, mx_program_calls, mx_program_set_calls, NULL, ");
     text_add(c, unit_needs_zlib(m) ? "mxrt_gunzip,\n" : "NULL,\n");
-    text_add(c, "    };\n    return mxrt_main(&program, argc, argv);\n}\n");
+    text_add(c, "    };\n    return mxrt_main(&mx_program, argc, argv);\n}\n");
 }

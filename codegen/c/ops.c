@@ -320,7 +320,8 @@ void op_print(struct function *f, struct ir_op *op) {
     cprint_line(p, "{");
     p->indent++;
     cprint_line(p, "char line[%lld] = \"\";", (long long)line_bytes(op));
-    cprint_line(p, "size_t used = 0;");
+    if (op->name && op->name[0])
+        cprint_line(p, "size_t used = 0;");
     const char *rest = op->name ? op->name : "", *piece = NULL;
     for (int n, i = 0; (n = ir_print_piece(&rest, &piece)) != 0;) {
         if (n > 0)

@@ -542,6 +542,11 @@ static void count_stack(struct cprint *p, int64_t bytes) {
         k->stack_max = k->stack;
 }
 
+static void count_call(struct cprint *p, int64_t bytes) {
+    count_stack(p, bytes);
+    cgen_private(p->g)->stack -= bytes;
+}
+
 static void print_def(struct cprint *p, const struct loop_stmt *s) {
     struct loop_var *v = s->var;
     bool vectors = p->g->options->vector_extensions;
@@ -690,6 +695,7 @@ void cprint_block(struct cprint *p, const struct loop_block *block) {
         }
         case LS_COMMENT: cprint_line(p, "/* %s */", s->text); break;
         case LS_CALL:
+            count_call(p, s->callee->stack_bytes);
             indent(p);
             text_printf(p->out, "%s(", s->callee->name);
             if (s->callee->is_helper) {
@@ -743,14 +749,14 @@ bool cgen_mentions(const char *text, const char *name) {
     return false;
 }
 
-void cprint_func(struct cgen *g, const struct loop_func *f) {
+void cprint_func(struct cgen *g, struct loop_func *f) {
     struct text body = {0};
     struct cgen_kernels *k = cgen_private(g);
-    int64_t stack = k->stack;
+    int64_t stack = k->stack, most = k->stack_max;
     int mark = k->scope.n;
     struct cprint p = {.g = g, .out = &body, .indent = 1};
     text_printf(&g->outlined, "/* %s */\nstatic void %s(", f->text, f->name);
-    k->stack = 0;
+    k->stack = k->stack_max = 0;
     for (int i = 0; i < f->mem_count; i++) {
         const char *name = cgen_enter_name(g, f->mems[i]->name);
         cgen_set_name(g, f->mems[i]->id, name);
@@ -771,7 +777,9 @@ void cprint_func(struct cgen *g, const struct loop_func *f) {
     text_add(&g->outlined, "}\n\n");
     text_free(&body);
     k->scope.n = mark;
+    f->stack_bytes = k->stack_max;
     k->stack = stack;
+    k->stack_max = most;
 }
 
 /* ---- parallel loops ----------------------------------------------------------------------------------------------- */
@@ -850,7 +858,6 @@ static void print_parallel(struct cprint *p, const struct loop_stmt *s) {
     struct text body = {0};
     int mark = k->scope.n;
     int64_t stack = k->stack;
-    k->stack = 0;
     text_printf(&body, "struct %s {\n", name);
     for (int i = 0; i < c.mems.n; i++) {
         const struct loop_mem *m = c.mems.at[i];

@@ -96,8 +96,11 @@ static const char *block_key(struct cgen *g, const struct loop_block *k, const s
 
 /* ---- the function and its calls ------------------------------------------------------------------------------------------ */
 
-/* "net_body_0_qkv_weight" -> "weight": what the memory is to every caller. */
+/* "net_body_0_qkv_weight", "net.weight" -> "weight": what the memory is to every caller. */
 static const char *parameter_name(const char *name) {
+    const char *dot = strrchr(name, '.');
+    if (dot && isalpha((unsigned char)dot[1]))
+        name = dot + 1;
     const char *last = strrchr(name, '_');
     return last && isalpha((unsigned char)last[1]) ? last + 1 : name;
 }
@@ -111,8 +114,7 @@ static void print_function(struct cgen *g, struct cgen_block *b, const struct lo
     int64_t stack = p->stack;
     /* a scope of its own: names of the function around it mean nothing there */
     struct cgen_names saved = cgen_scope_replace(g);
-    b->function = arena_printf(&g->arena, "%s_%s_%d", g->prefix, parameter_name(hint), p->functions++);
-    p->stack = 0;
+    b->function = arena_printf(&g->arena, "%s_mx_%s_%d", g->prefix, cgen_identifier(&g->arena, parameter_name(hint)), p->functions++);
     for (int i = 0; i < c->mems.n; i++) {
         const struct loop_mem *m = c->mems.at[i];
         outer[n++] = cgen_name_of(g, m->id);

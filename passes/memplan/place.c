@@ -65,11 +65,17 @@ bool pass_place(struct pass_context *c) {
     return false;
 }
 
-void plan_print_csv(struct text *out, const struct plan_func *p) {
+void plan_print_csv(struct text *out, const struct plan *plan) {
     text_add(out, "id,lower,upper,size,offset\n");
-    for (int i = 0; i < p->storage_count; i++) {
-        const struct storage *s = p->storages[i];
-        if (s->kind == STORAGE_ARENA && s->upper > s->lower)
-            text_printf(out, "%d,%d,%d,%lld,%lld\n", s->id, s->lower, s->upper, (long long)s->bytes, (long long)s->offset);
+    int64_t begin = 0;
+    for (int k = 0; k < plan->func_count; k++) {
+        const struct plan_func *p = &plan->funcs[k];
+        for (int i = 0; i < p->storage_count; i++) {
+            const struct storage *s = p->storages[i];
+            if (s->kind == STORAGE_ARENA && s->upper > s->lower)
+                text_printf(out, "%s.%d,%lld,%lld,%lld,%lld\n", p->func->name, s->id, (long long)(begin + s->lower), (long long)(begin + s->upper),
+                            (long long)s->bytes, (long long)s->offset);
+        }
+        begin += p->positions + 1;
     }
 }

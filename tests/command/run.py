@@ -1,3 +1,318 @@
 #!/usr/bin/env python3
-"""Placeholder while being written."""
-print("0 passed, 0 failed")
+"""The command line of mxcc: every option of docs/command.md, exit statuses, files written. run.py --mxcc build/mxcc [--filter WORD]
+
+A test is a function named test_… that gets a Place (a folder with a small model and ways to run mxcc, cc and what they make) and uses
+assert. The last line is `N passed, N failed`; exit status 1 if any failed."""
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import traceback
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+MODEL = '''block Scale(n: int) {
+    param w: f32[n] = 2
+    state calls: i64 = 0
+    fn forward(x: f32[N, n]) -> f32[N, n] {
+        calls += 1
+        return x * w
+    }
+}
+
+net = Scale(3)
+
+/// Three times the rows.
+export fn predict(x: f32[N <= 8, 3]) -> f32[N, 3] = net(x)
+export fn pick(x: f32[N <= 8, 3], i: i64) -> (row: f32[3]) = x[i]
+export train fn step(x: f32[N <= 8, 3], y: f32[N, 3]) -> (loss: f32) {
+    let loss = mean((net(x) - y) ** 2)
+    net.w -= 0.1 * grad(loss, net.w)
+    return loss
+}
+'''
+
+MAIN = '''#include <stdio.h>
+#include "model.h"
+int main(void) {
+    const float x[6] = {1, 2, 3, 4, 5, 6};
+    float y[6];
+    model *m;
+%s    if (status != MX_OK || model_predict(m, 2, x, y) != MX_OK)
+        return 1;
+    printf("%%g %%g\\n", y[0], y[5]);
+    model_free(m);
+    return 0;
+}
+'''
+INIT = '    mx_status status = model_init(&m, NULL, 0, NULL);\n'
+STATIC = '    static unsigned char memory[MODEL_MEMORY_BYTES];\n    mx_status status = model_init(&m, memory, sizeof memory, NULL);\n'
+STRICT = ['-std=c99', '-Wall', '-Wextra', '-Wpedantic', '-Wconversion', '-Wshadow', '-Wvla', '-Werror', '-O1']
+
+
+class Place:
+    def __init__(self, mxcc, folder):
+        self.mxcc_path, self.folder = mxcc, folder
+        self.write('model.mxl', MODEL)
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def write(self, name, text):
+        with open(self.path(name), 'w', encoding='utf-8') as f:
+            f.write(text)
+
+    def read(self, name):
+        with open(self.path(name), encoding='utf-8') as f:
+            return f.read()
+
+    def run(self, argv, status=0, env=None):
+        p = subprocess.run(argv, cwd=self.folder, capture_output=True, text=True, timeout=120, env=dict(os.environ, **env) if env else None)
+        assert p.returncode == status, '`%s` gave status %d, expected %d\n%s%s' % (' '.join(argv), p.returncode, status, p.stdout[-1500:], p.stderr[-2500:])
+        return p
+
+    def mxcc(self, *words, status=0, env=None):
+        return self.run([self.mxcc_path, *words], status, env)
+
+    def cc(self, *words, main=MAIN % INIT):
+        self.write('main.c', main)
+        self.run([os.environ.get('CC', 'cc'), *STRICT, 'main.c', 'model.c', *words, '-o', 'main'])
+        return self.run(['./main']).stdout
+
+
+def test_unit(p):
+    p.mxcc('model.mxl', '-o', 'model.c')
+    assert p.cc('-lm') == '2 12\n'
+
+
+def test_no_runtime(p):
+    p.mxcc('model.mxl', '-o', 'model.c', '--no-runtime')
+    assert 'malloc' not in p.read('model.c')
+    assert p.cc('-lm', main=MAIN % STATIC) == '2 12\n'
+
+
+def test_threads(p):
+    p.mxcc('model.mxl', '-o', 'model.c', '--threads')
+    flags = (p.mxcc('--cflags').stdout + p.mxcc('--libs').stdout).split()
+    assert p.cc(*flags) == '2 12\n'
+    p.mxcc('model.mxl', '-o', 'model.c', '--threads', '--no-runtime', status=2)
+
+
+def test_weights_source(p):
+    p.mxcc('model.mxl', '-o', 'model.c', '--weights', 'source')
+    assert 'model_data_' in p.read('model.c') or '_data_' in p.read('model.c')
+    assert p.cc('-lm') == '2 12\n'
+
+
+def test_weights_file(p):
+    p.mxcc('model.mxl', '-o', 'model.c', '--weights', 'file')
+    assert os.path.exists(p.path('model.safetensors'))
+    assert p.cc('-lm') == '2 12\n'
+    os.remove(p.path('model.safetensors'))
+    p.run(['./main'], status=1)
+
+
+def test_weights_caller(p):
+    p.mxcc('model.mxl', '-o', 'model.c', '--weights', 'file')
+    image = open(p.path('model.safetensors'), 'rb').read()
+    p.mxcc('model.mxl', '-o', 'model.c', '--weights', 'caller')
+    words = ', '.join(str(b) for b in image)
+    init = ('    static const union { unsigned char bytes[%d]; double align; } image = {{%s}};\n    model_options options = {0};\n'
+            '    options.weights = &image;\n    options.weights_bytes = sizeof image.bytes;\n'
+            '    mx_status status = model_init(&m, NULL, 0, &options);\n' % (len(image), words))
+    assert p.cc('-lm', main=MAIN % init) == '2 12\n'
+
+
+def test_cpu_and_blas(p):
+    p.write('model.mxl', 'export fn predict(x: f32[N <= 8, 3]) -> f32[N, 3] = tensor[n < N, i < 3] sum[k < 3] x[n, k] * (if_(k == i))\n'
+                         'fn if_(c: bool) -> f32 = where(c, f32(2), 0)\n')
+    for cpu in ('portable', 'native'):
+        p.mxcc('model.mxl', '-o', 'model.c', '--cpu', cpu)
+    p.write('big.mxl', 'export fn product(a: f32[256, 256], b: f32[256, 256]) -> f32[256, 256] = a @ b\n')
+    p.mxcc('big.mxl', '-o', 'big.c', '--blas', 'openblas')
+    assert 'cblas_sgemm' in p.read('big.c')
+    p.mxcc('big.mxl', '-o', 'big.c')
+    assert 'cblas' not in p.read('big.c')
+
+
+def test_bind(p):
+    p.write('free.mxl', 'export fn f(x: f32[N]) -> f32[N] = 2 * x\n')
+    assert 'N' in p.mxcc('free.mxl', '-o', 'free.c', status=1).stderr
+    p.mxcc('free.mxl', '-o', 'free.c', '--bind', 'N=64')
+    assert '1 <= N <= 64' in p.read('free.h') or '0 <= N <= 64' in p.read('free.h')
+    p.mxcc('free.mxl', '-o', 'free.c', '--bind', 'N', status=2)
+
+
+def test_unchecked(p):
+    p.mxcc('model.mxl', '-o', 'checked.c', '--name', 'model')
+    p.mxcc('model.mxl', '-o', 'unchecked.c', '--name', 'model', '--unchecked')
+    assert 'MX_ERROR_CHECK,' in p.read('checked.c')
+    assert len(p.read('unchecked.c')) < len(p.read('checked.c'))
+    p.mxcc('run', 'model.mxl', '--call', 'pick', '--in', 'x=x.npy', '--in', 'i=9', status=1)
+
+
+def test_name(p):
+    p.mxcc('model.mxl', '-o', 'other.c', '--name', 'thing')
+    assert 'thing_init(' in p.read('other.h') and '#include "other.h"' in p.read('other.c')
+    shutil.copy(p.path('model.mxl'), p.path('xor.mxl'))  # a word of C++
+    p.mxcc('xor.mxl', '-o', 'xor.c')
+    p.run(['cc', *STRICT, '-c', 'xor.c'])
+    p.mxcc('model.mxl', '-o', 'other.c', '--name', '9x', status=1)
+
+
+def test_found_dimension(p):
+    p.write('some.mxl', 'export fn some(x: f32[4]) -> f32[K <= 4] {\n    var n = 0\n    for i in 0..4 { if x[i] > 0 { n += 1 } }\n    return x[:n]\n}\n')
+    p.mxcc('some.mxl', '-o', 'some.c')
+    assert 'some(x: f32[4]) -> result: f32[K]; 0 <= K <= 4' in p.read('some.h')
+
+
+def test_print(p):
+    """Eager and compiled programs print the same text; braces are no places for values."""
+    p.write('model.mxl', 'export fn predict(n: i64) -> f32[2, 2] {\n    let x = tensor[i < 2, j < 2] f32(i) / f32(2 + j) + f32(n)\n'
+                         '    print("{} 100%", x, "n =", n, n > 3, [1, 2], "{")\n    print()\n    return x\n}\n')
+    text = '{} 100% [[7, 7], [7.5, 7.33333]] n = 7 true [1, 2] {\n\n'
+    p.mxcc('model.mxl', '-o', 'model.c')
+    call = '    mx_status status = model_init(&m, NULL, 0, NULL);\n    float y[4];\n    if (status == MX_OK)\n        status = model_predict(m, 7, y);\n'
+    assert p.cc('-lm', main='#include "model.h"\nint main(void) {\n    model *m;\n' + call + '    return (int)status;\n}\n') == text
+    assert p.mxcc('run', 'model.mxl', '--call', 'predict', '--in', 'n=7', '--out', 'out').stdout == text
+
+
+def test_depfile(p):
+    p.write('part.mxl', 'fn twice(x: f32) -> f32 = 2 * x\n')
+    p.write('kernel.h', 'float thrice(float x);\n')
+    p.write('whole.mxl', 'use "part.mxl" as part\nextern "kernel.h" { fn thrice(x: f32) -> f32 = thrice(x) }\n'
+                         'export fn go(x: f32) -> f32 = part.twice(thrice(x))\n')
+    p.mxcc('whole.mxl', '-o', 'whole.c', '--depfile', 'whole.d')
+    names = p.read('whole.d').split('\n')[0].split()
+    assert names == ['whole.c:', 'whole.mxl', 'part.mxl', 'kernel.h'], names
+
+
+def test_line_directives(p):
+    p.mxcc('model.mxl', '-o', 'model.c', '--line-directives')
+    text = p.read('model.c')
+    assert '#line 6 "model.mxl"' in text, re.findall('#line.*', text)
+    lines = text.split('\n')
+    for i, line in enumerate(lines, 1):
+        m = re.match(r'#line (\d+) "model.c"$', line)
+        assert not m or int(m.group(1)) == i + 1, line
+    assert p.cc('-lm') == '2 12\n'
+
+
+def test_stages(p):
+    for what in ('ast', 'ir', 'deps', 'plan'):
+        assert p.mxcc('model.mxl', '--emit', what).stdout
+    ir = p.mxcc('model.mxl', '--emit', 'ir', '-o', 'model.mxir')
+    p.mxcc('model.mxir', '-o', 'model.c')
+    assert p.cc('-lm') == '2 12\n'
+    p.mxcc('run', 'model.mxir', '--call', 'pick', '--in', 'x=nothing.npy', '--in', 'i=0', status=1)
+    p.mxcc('model.mxl', '-o', 'model.c', '--print-after', 'nothing', status=1 if ir else 2)
+    assert 'fuse' in p.mxcc('passes').stdout
+    assert 'loop' in p.mxcc('ops').stdout or 'nest' in p.mxcc('ops').stdout
+
+
+def test_report(p):
+    text = p.mxcc('report', 'model.mxl').stdout
+    for word in ('params', 'lower bound', 'FLOPs', 'predict', 'step', 'bytes'):
+        assert word in text, (word, text)
+    assert '<html' in p.mxcc('report', 'model.mxl', '--html').stdout
+
+
+def test_memory_limit(p):
+    p.mxcc('model.mxl', '-o', 'model.c', '--memory-limit', '64M')
+    assert 'E0802' in p.mxcc('model.mxl', '-o', 'model.c', '--memory-limit', '1', status=1).stderr
+    p.mxcc('model.mxl', '-o', 'model.c', '--memory-limit', 'much', status=2)
+
+
+def test_build(p):
+    p.mxcc('build', 'model.mxl', '-o', 'libmodel.so')
+    assert os.path.exists(p.path('libmodel.so')) and os.path.exists(p.path('model.h'))
+    p.mxcc('build', 'model.mxl', '--main', '-o', 'program')
+    p.run(['./program', 'predict'], status=1)
+    assert 'predict' in p.run(['./program', '--help']).stdout
+    p.run(['./program', 'nothing'], status=2)
+    p.mxcc('build', 'model.mxl', '-o', 'x.so', '--cc', 'no-such-compiler', status=1)
+
+
+def test_usage(p):
+    assert 'did you mean check' in p.mxcc('chekc', 'model.mxl', status=2).stderr
+    assert 'did you mean --threads' in p.mxcc('model.mxl', '-o', 'm.c', '--thread', status=2).stderr
+    p.mxcc('model.mxl', '-o', 'm.txt', status=2)
+    p.mxcc('model.mxl', '-o', 'm.c', '--split', '4', status=2)
+    p.mxcc('model.mxl', status=2)
+    p.mxcc('no-such.mxl', '-o', 'm.c', status=1)
+    p.mxcc(status=2)
+    assert p.mxcc('--version').stdout.startswith('mxcc ')
+    assert 'E0207' in p.mxcc('explain', 'E0207').stdout
+    p.mxcc('explain', 'E9999', status=2)
+    p.mxcc('targets')
+
+
+def test_help_of_every_command(p):
+    for command in ('build', 'run', 'check', 'fmt', 'doc', 'report', 'plan', 'explain', 'ops', 'passes', 'targets'):
+        assert command in p.mxcc(command, '--help').stdout
+
+
+def test_deep_programs(p):
+    text = 'fn g0(x: f32) -> f32 = x + 1\n'
+    for i in range(1, 190):
+        text += 'fn g%d(x: f32) -> f32 = g%d(x) * 0.5\n' % (i, i - 1)
+    text += 'export fn calls(x: f32) -> f32 = g189(x)\n'
+    text += 'export fn brackets(x: f32) -> f32 = ' + '(' * 190 + 'x' + ' + 1)' * 190 + '\n'
+    text += 'export fn minus(x: f32) -> f32 = ' + '-' * 190 + 'x\n'
+    text += 'export fn chain(x: f32) -> f32 = x' + ' + x' * 490 + '\n'
+    p.write('deep.mxl', text)
+    p.mxcc('deep.mxl', '-o', 'deep.c')
+    p.mxcc('run', 'deep.mxl', '--call', 'chain', '--in', 'x=1', '--out', 'out')
+    p.write('deeper.mxl', 'export fn f(x: f32) -> f32 = ' + '(' * 100000 + 'x' + ')' * 100000 + '\n')
+    p.mxcc('deeper.mxl', '-o', 'deeper.c', status=1)
+
+
+def test_stack_contract(p):
+    """What the compiler says of each function's stack: the largest public one, what runs the model, and what that calls stay below the header's number."""
+    for model in ('model.mxl', os.path.join(ROOT, 'samples', 'digits.mxl')):
+        p.mxcc(model, '-o', 'unit.c', '--no-runtime')
+        p.run(['gcc', '-std=c99', '-O2', '-fno-inline', '-fstack-usage', '-c', 'unit.c'])
+        sizes = {line.split('\t')[0].split(':')[-1]: int(line.split('\t')[1]) for line in p.read('unit.su').strip().split('\n')}
+        runs = [n for f, n in sizes.items() if '_mx_run_' in f]
+        others = [n for f, n in sizes.items() if '_mx_' in f and '_mx_run_' not in f] + [0]
+        public = [n for f, n in sizes.items() if '_mx_' not in f and not f.startswith('mx_')]
+        helpers = [n for f, n in sizes.items() if f.startswith('mx_')] + [0]
+        deepest = max(max(runs) + max(others) + 200, max(public) + 2 * max(helpers))
+        stated = int(re.search(r'UNIT_STACK_BYTES (\d+)', p.read('unit.h')).group(1))
+        assert deepest <= stated, (model, deepest, stated)
+
+
+def test_embedded_cxx(p):
+    p.mxcc('model.mxl', '-o', 'model.c')
+    p.write('main.cc', '#include "model.h"\n#include "model.h"\nint main() { return model_size(nullptr) == MODEL_MEMORY_BYTES ? 0 : 1; }\n')
+    p.run(['cc', '-c', 'model.c'])
+    p.run(['g++', '-Wall', '-Wextra', '-Wpedantic', '-Werror', 'main.cc', 'model.o', '-lm', '-o', 'cxx'])
+    p.run(['./cxx'])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--mxcc', default='build/mxcc')
+    parser.add_argument('--filter', default='')
+    o = parser.parse_args()
+    passed = failed = 0
+    for name, test in list(globals().items()):
+        if not name.startswith('test_') or o.filter not in name:
+            continue
+        with tempfile.TemporaryDirectory(prefix='mxcc-command-') as folder:
+            try:
+                test(Place(os.path.abspath(o.mxcc), folder))
+                passed += 1
+            except Exception as e:
+                failed += 1
+                text = str(e) or traceback.format_exc().strip().split('\n')[-2].strip()
+                print('FAIL %s: %s' % (name, text))
+    print('%d passed, %d failed' % (passed, failed))
+    return 1 if failed or not passed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -13,7 +13,7 @@ TOKEN = re.compile(r'''(?P<space>\s+)|(?P<comment>//[^\n]*|/\*.*?\*/)|(?P<string
 WORDS = set('''use as const fn block param state let var if else for in unroll while return export train kernel gradient extern inout limit
     checkpoint assert print and or not true false none inf nan pi int float string incremental'''.split())
 TYPES = set('f64 f32 f16 bf16 i64 i32 i16 i8 u64 u32 u16 u8 bool'.split())
-SETTINGS = set('data test split batch epochs step evaluate lr seed shuffle checkpoint log steps'.split())
+SETTINGS = set('data test split batch epochs step evaluate seed shuffle checkpoint log steps'.split())
 MEMBERS = set('T shape dtype name min max bits is_float forward'.split())
 REDUCTIONS = set('tensor sum prod max min any all mean argmax argmin'.split())
 
@@ -119,7 +119,7 @@ class File:
                     name = self.text(j + 2)
                 self.modules.add(name)
             elif word in ('fn', 'block') and self.is_name(i + 1):
-                self.add(i + 1, field=True)
+                self.add(i + 1, field=inside)
                 self.callables.add(after)
                 opening = i + 2
                 if self.text(opening) == '(':

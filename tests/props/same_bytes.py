@@ -19,6 +19,8 @@ def cases(env):
         first = outputs(source, folder, 'one', flags)
         changed = {'LC_ALL': 'de_DE.UTF-8', 'LANG': 'tr_TR.UTF-8', 'TZ': 'Asia/Kolkata', 'PADDING': 'x' * 60000, 'MALLOC_PERTURB_': '90'}
         expect(outputs(source, folder, 'one', flags, extra=changed) == first, 'the output depends on the environment')
+        if '--main' in flags:
+            return  # a program knows the folder of its model, which its data is relative to
         copy = os.path.join(env.folder('same_bytes/elsewhere'), os.path.basename(source))
         shutil.copy(source, copy)
         there = outputs(os.path.basename(copy), os.path.dirname(copy), 'one', flags, cwd=os.path.dirname(copy))

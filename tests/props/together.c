@@ -24,8 +24,11 @@ static void *run(void *context) {
     recurrent_options ro = {0};
     co.seed = ro.seed = 7;
     co.threads = ro.threads = 2;
-    CHECK(counters_init(&c, NULL, 0, &co) == MX_OK);
-    CHECK(recurrent_init(&r, NULL, 0, &ro) == MX_OK);
+    /* The caller's memory: units without a runtime do not allocate. */
+    size_t c_bytes = counters_size(&co), r_bytes = recurrent_size(&ro);
+    void *c_memory = malloc(c_bytes), *r_memory = malloc(r_bytes);
+    CHECK(counters_init(&c, c_memory, c_bytes, &co) == MX_OK);
+    CHECK(recurrent_init(&r, r_memory, r_bytes, &ro) == MX_OK);
     float xs[12 * 6 * 5], target[6 * 7], x[4] = {1, 2, 3, 4};
     for (int i = 0; i < 12 * 6 * 5; i++)
         xs[i] = sinf((float)i);
@@ -37,6 +40,8 @@ static void *run(void *context) {
     }
     counters_free(c);
     recurrent_free(r);
+    free(c_memory);
+    free(r_memory);
     return NULL;
 }
 
@@ -52,6 +57,6 @@ int main(void) {
     CHECK(memcmp(&all[0], &all[1], sizeof all[0]) == 0);
     CHECK(memcmp(&all[0], &all[2], sizeof all[0]) == 0);
     CHECK(all[0].losses[49] < all[0].losses[0]);
-    CHECK(all[0].sums[3] == 2 * 50 * 4.0f); /* scale is 2, total starts from 0 */
+    CHECK(all[0].sums[3] == 2 * 50 * 4.0f); /* scale is 2, total starts at 0 */
     return 0;
 }

@@ -752,7 +752,7 @@ def check_seed(o, seed, folder):
                         continue
                     for k, ((dtype, shape, raw), d) in enumerate(zip(got, direct[1])):
                         a = behaviour.Array.unpacked(dtype, shape, raw)
-                        difference = behaviour.same(a, d, 4.0)
+                        difference = behaviour.same(a, d, 16.0)
                         if difference:
                             failures.append('%s, %s with %d threads against eager, result %d: %s' % (where, mode, t, k, difference))
                 group = groups.setdefault(MODES[mode][3], (mode, t, got))

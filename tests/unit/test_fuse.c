@@ -147,6 +147,71 @@ Test(fuse, parts_of_an_update_become_one) {
     done(&t);
 }
 
+Test(fuse, a_transposed_product_is_made_transposed) {
+    struct fused t;
+    fuse_text(&t, "module \"m\"\n"
+                  "export func f(p = %0: f32[2, 3, 8, 8], v = %1: f32[2, 8, 3, 5]) -> (y) {\n"
+                  "    %2: f32[2, 3, 8, 5] = nest(%0, %1) [b < 2, h < 3, i < 8, e < 5] {\n"
+                  "        reduce j < 8\n"
+                  "        acc0 = sum mul(%0[b, h, i, j], %1[b, j, h, e])\n"
+                  "        %2 = acc0\n"
+                  "    }\n"
+                  "    %3: f32[2, 8, 3, 5] = nest(%2) [b < 2, i < 8, h < 3, e < 5] {\n"
+                  "        %3 = %2[b, h, i, e]\n"
+                  "    }\n"
+                  "    return %3\n"
+                  "}\n");
+    cr_expect_eq(nests(t.body), 1);
+    cr_expect(nest_is_contraction(t.body->first));
+    cr_expect_str_eq(t.body->first->nest.indices[1].name, "i");
+    done(&t);
+}
+
+Test(fuse, an_update_joins_the_sum_of_its_gradient) {
+    struct fused t; /* the bias is read before, within and after; the step's scalar is computed behind the sum */
+    fuse_text(&t, "module \"m\"\n"
+                  "param @b: f32[6]\n"
+                  "state @t: f32\n"
+                  "export func f(g = %0: f32[8, 6]) {\n"
+                  "    %1 @b#0: f32[6] = read @b\n"
+                  "    %2: f32[6] = nest(%0) [i < 6] {\n"
+                  "        reduce n < 8\n"
+                  "        acc0 = sum %0[n, i]\n"
+                  "        %2 = acc0\n"
+                  "    }\n"
+                  "    %3 @t#0: f32 = read @t\n"
+                  "    %4: f32 = nest(%3) [] {\n"
+                  "        %4 = sqrt(%3[])\n"
+                  "    }\n"
+                  "    %5: f32[6] = nest(%1, %2, %4) [i < 6] {\n"
+                  "        %5 = sub(%1[i], mul(%2[i], %4[]))\n"
+                  "    }\n"
+                  "    write(%5) @b\n"
+                  "    return\n"
+                  "}\n");
+    cr_expect_eq(nests(t.body), 2);
+    for (const struct ir_op *op = t.body->first; op; op = op->next)
+        cr_expect(op->code != OP_nest || op->nest.pars == 0 || op->nest.reds == 1);
+    done(&t);
+}
+
+Test(fuse, equal_results_of_one_nest_are_one) {
+    struct fused t;
+    fuse_text(&t, "module \"m\"\n"
+                  "export func f(x = %0: f32[8]) -> (y) {\n"
+                  "    %1: f32[8], %2: f32[8] = nest(%0) [i < 8] {\n"
+                  "        %1 = exp(%0[i])\n"
+                  "        %2 = exp(%0[i])\n"
+                  "    }\n"
+                  "    %3: f32[8, 8] = nest(%1, %2) [i < 8, j < 8] {\n"
+                  "        %3 = mul(%1[i], %2[j])\n"
+                  "    }\n"
+                  "    return %3\n"
+                  "}\n");
+    cr_expect_eq(t.body->first->result_count, 1);
+    done(&t);
+}
+
 Test(fuse, sum_and_sum_of_squares) {
     struct fused t;
     fuse_text(&t, "module \"m\"\n"

@@ -103,11 +103,11 @@ static const char prelude[] =
     "extern void mxrt_parallel(struct mxrt_pool *pool, int64_t tasks, void (*fn)(void *, int64_t), void *context);\n"
     "void mxrt_parallel(struct mxrt_pool *pool, int64_t tasks, void (*fn)(void *, int64_t), void *context)\n"
     "{\n    (void)pool;\n    while (tasks-- > 0)\n        fn(context, tasks);\n}\n"
-    "extern mx_status t_fail(struct t *m, mx_status status, const char *format, ...);\n"
-    "mx_status t_fail(struct t *m, mx_status status, const char *format, ...)\n"
+    "extern mx_status t_mx_fail(struct t *m, mx_status status, const char *format, ...);\n"
+    "mx_status t_mx_fail(struct t *m, mx_status status, const char *format, ...)\n"
     "{\n    (void)m;\n    (void)format;\n    return status;\n}\n"
-    "extern void t_print(const struct t *m, const char *text);\n"
-    "void t_print(const struct t *m, const char *text)\n{\n    (void)m;\n    (void)text;\n}\n";
+    "extern void t_mx_print(const struct t *m, const char *text);\n"
+    "void t_mx_print(const struct t *m, const char *text)\n{\n    (void)m;\n    (void)text;\n}\n";
 
 struct instance {
     unsigned char *arena;
@@ -208,7 +208,7 @@ static void check(const char *text, int64_t symbol_value) {
         /* The run function is static: a second file includes the first and exports a call with plain words. */
         snprintf(path, sizeof path, "%s/run.c", dir);
         out = fopen(path, "w");
-        fprintf(out, "#include \"t.c\"\nmx_status run(struct t *m, const int64_t *w)\n{\n    return t_run_%s(m", f->name);
+        fprintf(out, "#include \"t.c\"\nmx_status run(struct t *m, const int64_t *w)\n{\n    return t_mx_run_%s(m", f->name);
         word = 0;
         for (int i = 0; i < f->symbol_count; i++)
             fprintf(out, ", w[%d]", word++);

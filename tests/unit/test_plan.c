@@ -70,6 +70,53 @@ Test(plan, update_in_place_after_its_readers) {
     done(&t);
 }
 
+Test(plan, a_reduction_updates_what_it_reads_afterwards) {
+    struct planned t; /* w -= column sums of x, in place; v reads itself within the sum and cannot be */
+    plan_text(&t, "module \"m\"\n"
+                  "param @w: f32[8]\n"
+                  "param @v: f32[8]\n"
+                  "export func f(x = %0.x: f32[4, 8]) {\n"
+                  "    %1.w @w#0: f32[8] = read @w\n"
+                  "    %2: f32[8] = nest(%1.w, %0.x) [i < 8] {\n"
+                  "        reduce k < 4\n"
+                  "        acc0 = sum %0.x[k, i]\n"
+                  "        %2 = sub(%1.w[i], acc0)\n"
+                  "    }\n"
+                  "    %3.v @v#0: f32[8] = read @v\n"
+                  "    %4: f32[8] = nest(%3.v, %0.x) [i < 8] {\n"
+                  "        reduce k < 4\n"
+                  "        acc0 = sum mul(%0.x[k, i], %3.v[i])\n"
+                  "        %4 = acc0\n"
+                  "    }\n"
+                  "    write(%2) @w\n"
+                  "    write(%4) @v\n"
+                  "    return\n"
+                  "}\n");
+    cr_expect_eq(t.p->copy_count, 1);
+    done(&t);
+}
+
+Test(plan, a_fill_is_repeated_rather_than_copied) {
+    struct planned t;
+    plan_text(&t, "module \"m\"\n"
+                  "state @a: f32[8]\n"
+                  "state @b: f32[8]\n"
+                  "export func f() {\n"
+                  "    %0: f32[8] = nest [i < 8] {\n"
+                  "        %0 = 0:f32\n"
+                  "    }\n"
+                  "    write(%0) @a\n"
+                  "    write(%0) @b\n"
+                  "    return\n"
+                  "}\n");
+    cr_expect_eq(t.p->copy_count, 0);
+    cr_expect_eq(count_ops(t.m->funcs[0]->body, OP_nest), 2);
+    for (const struct ir_op *op = t.m->funcs[0]->body->first; op; op = op->next)
+        cr_expect(op->code != OP_nest || op->operand_count == 0);
+    cr_expect_eq(t.p->arena_bytes, 0);
+    done(&t);
+}
+
 Test(plan, a_later_check_keeps_the_buffer) {
     struct planned t;
     plan_text(&t, "module \"m\"\n"
@@ -303,7 +350,7 @@ Test(placement, none) {
 }
 
 /* Greedy placements reach 10 here; 9 is the load at its busiest and possible. */
-Test(placement, searches_beyond_greedy) {
+Test(placement, small_items_around_long_ones) {
     struct placement_item x[] = {{0, 3, 4, 0}, {3, 9, 4, 0}, {0, 9, 4, 0}, {9, 21, 4, 0}, {0, 21, 4, 0}};
     int64_t h = placement_solve(x, 5, 1, 0, 0);
     cr_expect_eq(h, 12);

@@ -67,6 +67,28 @@ Test(simplify, a_view_of_what_is_overwritten_stays) {
         "%4: f32[2] = nest(%2) [i < 2] {\n %4 = sin(%2[i])\n }\n return %3, %4\n}\n" INIT, false, "nest(", 4);
 }
 
+Test(simplify, reductions_over_one_element) {
+    const char *text = HEAD
+        "export func f(x = %0: f32[4, 1, 6]) -> (y, z) {\n"
+        "%1: f32[4] = nest(%0) [i < 4] {\n reduce k < 1\n reduce j < 6\n acc0 = sum %0[i, k, j]\n %1 = acc0\n }\n"
+        "%2: f32[4, 6] = nest(%0) [i < 4, j < 6] {\n reduce k < 1\n acc0 = max exp(%0[i, k, j])\n %2 = neg(acc0)\n }\n"
+        "return %1, %2\n}\n" INIT;
+    expect(text, false, "reduce", 1);
+    expect(text, false, "%2 = neg(exp(%0[i, 0, j]))", 1);
+}
+
+Test(simplify, dimensions_of_one_element) {
+    const char *text = HEAD /* the root of a variance with keepdims: beside the sum, without a view between */
+        "export func f(x = %0: f32[4, 6]) -> (y) {\n"
+        "%1: f32[4] = nest(%0) [i < 4] {\n reduce k < 6\n acc0 = sum %0[i, k]\n %1 = acc0\n }\n"
+        "%2: f32[4, 1] = reshape(%1)\n"
+        "%3: f32[4, 1] = nest(%2) [i < 4, j < 1] {\n %3 = sqrt(%2[i, j])\n }\n"
+        "%4: f32[4, 6] = nest(%0, %3) [i < 4, j < 6] {\n %4 = div(%0[i, j], %3[i, 0])\n }\n"
+        "return %4\n}\n" INIT;
+    expect(text, false, "reshape", 0);
+    expect(text, false, "sqrt(%1[i])", 1);
+}
+
 Test(simplify, common_and_dead) {
     const char *text = HEAD
         "export func f(x = %0: f32[4]) -> (y) {\n"
