@@ -55,6 +55,9 @@ static void includes(struct unit *u, struct text *out) {
         text_printf(out, "#include \"%s\"\n\n", u->options->header);
     else
         text_printf(out, "#include \"%s.h\"\n\n", u->prefix);
+    /* Conditions without a branch are meant: `&` evaluates both sides, which have no effects. */
+    text_add(out, "#if defined(__clang__) && defined(__has_warning)\n#if __has_warning(\"-Wbitwise-instead-of-logical\")\n"
+                  "#pragma clang diagnostic ignored \"-Wbitwise-instead-of-logical\" /* conditions without branches */\n#endif\n#endif\n\n");
     text_add(out, "#include <errno.h>\n#include <math.h>\n#include <stdarg.h>\n#include <stdio.h>\n");
     text_add(out, "#include <stdlib.h>\n#include <string.h>\n");
     if (o->threads)
@@ -163,6 +166,7 @@ bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options
         text_add(&whole, "static int64_t mx_dim_mod(int64_t a, int64_t b) {\n    return a - mx_dim_div(a, b) * b;\n}\n\n");
     text_addn(&whole, text_string(&u.c), u.c.length);
     text_free(&u.c);
+    unit_free_prefix(&whole, u.prefix);
     if (o->line_directives)
         return_to_unit(&u, &whole);
     *c = whole;

@@ -32,6 +32,7 @@ void unit_init(struct unit *u);
 void unit_weights_data(struct unit *u); /* model_weights.c: constants of --weights source */
 void unit_files(struct unit *u);     /* model_files.c: table of buffers, param, save, load */
 void unit_functions(struct unit *u); /* model_functions.c: the public functions with their checks */
+void unit_free_prefix(struct text *unit, const char *prefix); /* unit_names.c: no local is called like the model */
 void unit_main(struct unit *u);      /* model_main.c: the descriptor for --main */
 bool unit_needs_zlib(const struct ir_module *m); /* the train block names packed files */
 

@@ -60,6 +60,15 @@ const char *cgen_enter_name(struct cgen *g, const char *wanted) {
     return name;
 }
 
+/* A name of the printer's own that nothing in scope has: arguments keep whatever names they have. */
+static const char *own_name(struct cgen *g, const char *wanted) {
+    struct cgen_kernels *k = cgen_private(g);
+    for (int i = 0; i < k->scope.n; i++)
+        if (!strcmp(k->scope.at[i], wanted))
+            return own_name(g, arena_printf(&g->arena, "%s_", wanted));
+    return wanted;
+}
+
 void cgen_set_name(struct cgen *g, int id, const char *name) {
     struct cgen_kernels *k = cgen_private(g);
     while (k->names.n <= id)
@@ -522,8 +531,8 @@ static void expr_line(struct cprint *p, const char *before, lx e, const char *af
 static bool open_lanes(struct cprint *p, int lanes) {
     if (lanes == 1 || p->g->options->vector_extensions)
         return false;
-    cprint_line(p, "for (int lane = 0; lane < %d; lane++)", lanes);
-    p->lane = "lane";
+    const char *lane = p->lane = own_name(p->g, "lane");
+    cprint_line(p, "for (int %s = 0; %s < %d; %s++)", lane, lane, lanes, lane);
     p->indent++;
     return true;
 }
@@ -578,7 +587,7 @@ static void print_def(struct cprint *p, const struct loop_stmt *s) {
             return;
         bool open = open_lanes(p, v->lanes);
         indent(p);
-        text_printf(p->out, "%s[lane]", name);
+        text_printf(p->out, "%s[%s]", name, p->lane);
         expr_line(p, " = ", s->value, ";\n");
         close_lanes(p, open);
         return;
@@ -868,28 +877,29 @@ static void print_parallel(struct cprint *p, const struct loop_stmt *s) {
         text_printf(&body, "    %s %s;\n", cprint_register_type(c.vars.at[i]->dtype), cgen_name_of(g, c.vars.at[i]->id));
     if (!c.mems.n && !c.vars.n)
         text_add(&body, "    char unused;\n");
-    text_printf(&body, "};\n\nstatic void %s_run(void *context, int64_t task)\n{\n", name);
+    const char *own = own_name(g, "c"), *context = own_name(g, "context"), *task = own_name(g, "task"), *tasks = own_name(g, "tasks");
+    text_printf(&body, "};\n\nstatic void %s_run(void *%s, int64_t %s)\n{\n", name, context, task);
     struct cprint q = {.g = g, .out = &body, .indent = 1};
     if (c.mems.n || c.vars.n)
-        cprint_line(&q, "const struct %s *c = context;", name);
+        cprint_line(&q, "const struct %s *%s = %s;", name, own, context);
     else
-        cprint_line(&q, "(void)context;");
+        cprint_line(&q, "(void)%s;", context);
     for (int i = 0; i < c.mems.n; i++) {
         const struct loop_mem *m = c.mems.at[i];
         const char *n = cgen_name_of(g, m->id);
         if (m->kind == MEM_SCALAR)
-            cprint_line(&q, "const %s %s = c->%s;", cgen_c_type(m->dtype), n, n);
+            cprint_line(&q, "const %s %s = %s->%s;", cgen_c_type(m->dtype), n, own, n);
         else
-            cprint_line(&q, "%s%s *%s%s = c->%s;", m->written ? "" : "const ", cgen_c_type(m->dtype),
-                        m->no_alias ? "restrict " : "", n, n);
+            cprint_line(&q, "%s%s *%s%s = %s->%s;", m->written ? "" : "const ", cgen_c_type(m->dtype),
+                        m->no_alias ? "restrict " : "", n, own, n);
     }
     for (int i = 0; i < c.vars.n; i++) {
         const char *n = cgen_name_of(g, c.vars.at[i]->id);
-        cprint_line(&q, "const %s %s = c->%s;", cprint_register_type(c.vars.at[i]->dtype), n, n);
+        cprint_line(&q, "const %s %s = %s->%s;", cprint_register_type(c.vars.at[i]->dtype), n, own, n);
     }
     const char *counter = cgen_enter_name(g, s->var->name);
     cgen_set_name(g, s->var->id, counter);
-    cprint_line(&q, "const int64_t %s = task;", counter);
+    cprint_line(&q, "const int64_t %s = %s;", counter, task);
     cprint_block(&q, &s->body);
     text_add(&body, "}\n\n");
     text_add(&g->outlined, text_string(&body));
@@ -900,7 +910,7 @@ static void print_parallel(struct cprint *p, const struct loop_stmt *s) {
     cprint_line(p, "{");
     p->indent++;
     indent(p);
-    text_printf(p->out, "struct %s tasks = {", name);
+    text_printf(p->out, "struct %s %s = {", name, tasks);
     bool first = true;
     for (int i = 0; i < c.mems.n; i++, first = false)
         text_printf(p->out, "%s%s", first ? "" : ", ", cgen_name_of(g, c.mems.at[i]->id));
@@ -910,7 +920,7 @@ static void print_parallel(struct cprint *p, const struct loop_stmt *s) {
     indent(p);
     add(p, "mxrt_parallel(m->pool, ");
     cprint_expr(p, s->hi, P_COMMA + 1);
-    text_printf(p->out, ", %s_run, &tasks);\n", name);
+    text_printf(p->out, ", %s_run, &%s);\n", name, tasks);
     p->indent--;
     cprint_line(p, "}");
 }
