@@ -86,5 +86,6 @@ void cgen_scope_restore(struct cgen *g, struct cgen_names names);
 /* Prints an operation as a call where it occurs more than once in the unit; false: the caller prints it in place. */
 bool cgen_share_block(struct cprint *p, const struct loop_block *k, const char *hint);
 void cgen_blocks_free(struct cgen *g);
+bool cgen_uses_instance(const char *text); /* whether printed code uses `m` */
 
 #endif

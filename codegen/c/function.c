@@ -651,7 +651,7 @@ void cgen_c_function(struct cgen *g, struct plan_func *p) {
     text_add(&g->functions, text_string(&head));
     text_add(&g->functions, text_string(&f->locals));
     const char *printed = text_string(&body);
-    if (!cgen_mentions(printed, "m"))
+    if (!cgen_uses_instance(printed))
         text_add(&g->functions, "    (void)m;\n");
     for (int i = 0; i < count; i++)
         if (!cgen_mentions(printed, names[i]))

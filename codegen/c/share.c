@@ -105,6 +105,16 @@ static const char *parameter_name(const char *name) {
     return last && isalpha((unsigned char)last[1]) ? last + 1 : name;
 }
 
+/* `m` is also a word in comments (m.mxl): as the instance it is dereferenced or handed on. */
+bool cgen_uses_instance(const char *text) {
+    for (const char *s = text; (s = strchr(s, 'm')); s++) {
+        bool begins = s == text || !(isalnum((unsigned char)s[-1]) || s[-1] == '_' || s[-1] == '/');
+        if (begins && ((s[1] == '-' && s[2] == '>') || s[1] == ',' || s[1] == ')'))
+            return true;
+    }
+    return false;
+}
+
 static void print_function(struct cgen *g, struct cgen_block *b, const struct loop_block *k, const struct cgen_captures *c,
                            const char *hint) {
     struct cgen_kernels *p = cgen_private(g);
@@ -133,7 +143,7 @@ static void print_function(struct cgen *g, struct cgen_block *b, const struct lo
     }
     struct cprint q = {.g = g, .out = &body, .indent = 1};
     cprint_block(&q, k);
-    bool instance = cgen_mentions(text_string(&body), "m");
+    bool instance = cgen_uses_instance(text_string(&body));
     const char *parameters = text_string(&head);
     text_printf(&g->outlined, "/* %d operations */\nstatic void %s(", b->count, b->function);
     if (instance)
