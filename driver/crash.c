@@ -56,6 +56,7 @@ static void reproducer(const char *what) {
     puts_fd(2, "\n");
 }
 
+#if !defined(__SANITIZE_ADDRESS__) /* whose own reports say more */
 static void on_signal(int number) {
     signal(number, SIG_DFL);
     reproducer(number == SIGSEGV ? "it touched memory that is not its own (or ran out of stack)"
@@ -64,6 +65,7 @@ static void on_signal(int number) {
                                    : "a fatal signal");
     _exit(EXIT_BUG);
 }
+#endif
 
 void crash_watch(int argc, char **argv) {
     size_t n = 0;

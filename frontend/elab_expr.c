@@ -82,7 +82,7 @@ static struct val compare_static(struct elab *e, enum binary_op op, struct val a
         if (a.kind == VAL_DIM || b.kind == VAL_DIM)
             return runtime_compare(e, op, a, b, at);
         double x = a.kind == VAL_FLOAT ? a.f : (double)a.i, y = b.kind == VAL_FLOAT ? b.f : (double)b.i;
-        bool r[] = {x == y, x != y, x < y, x <= y, x > y, x >= y};
+        bool r[] = {x == y, x != y, (x < y), x <= y, (x > y), x >= y};
         return val_bool(r[op - BIN_EQ]);
     }
     ir_dim x, y;

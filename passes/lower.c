@@ -493,7 +493,7 @@ static void parallel_loops(struct nest_lower *w, int i, int task_index, int64_t 
     int level = depth;
     if (i == task_index && tasks > 1) {
         /* Chunks of the upper bound, so that the split depends on nothing that changes at run time. */
-        int64_t upper = upper_of(w, i, q), chunk = (upper + tasks - 1) / tasks, grain = last ? TASK_GRAIN : 1;
+        int64_t upper = upper_of(w, i, q), chunk = (upper + tasks - 1) / tasks, grain = last && (!w->nest->reds || columns) ? TASK_GRAIN : 1;
         chunk = (chunk + grain - 1) / grain * grain;
         tasks = (upper + chunk - 1) / chunk;
         struct loop_var *task = loop_var_new(b, "part_of", I64, 1);

@@ -160,7 +160,7 @@ static bool is_window(struct contraction *c) {
         if (!ir_expr_affine(c->l->module, e->args[d], c->nest->pars + c->nest->reds, coefficients, &constant))
             return false;
     }
-    return c->run_indices > 0 && c->run >= 4 && c->row_stride > 0;
+    return c->run_indices > 0 && c->run >= 2 && c->row_stride > 0;
 }
 
 static int64_t border_elements(struct contraction *c) {

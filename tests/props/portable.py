@@ -25,7 +25,7 @@ def cases(env):
 
     def clean(source, flags, words):
         c_file = translate(source, *flags)
-        include = ['-I' + os.path.join(os.path.dirname(HERE), '..', 'runtime', 'include')]
+        include = ['-I' + os.path.dirname(source), '-I' + os.path.join(os.path.dirname(HERE), '..', 'runtime', 'include')]
         for cc in env.compilers:  # gcc has warnings that only its optimizer finds
             stop = ['-O1', '-c', '-o', c_file[:-1] + 'o'] if cc == 'gcc' else ['-fsyntax-only']
             must([cc, *words, *stop, *include, c_file])
