@@ -3,7 +3,9 @@
  *
  *   plain      parallel loops in row-major order, the reduction inside with its accumulators in registers
  *   lanes      the innermost reduction index walks contiguous memory: a sum keeps W partial sums (16 of f32, 8 of f64),
- *              element k in partial k % W, combined by halving; W does not depend on the target
+ *              element k in partial k % W, combined by halving; W does not depend on the target. Each row of several
+ *              reduction indices, and each 4096 elements of a long one, is a sum of its own, added to the total: rounding
+ *              errors grow with the length of a row and the number of rows, not with their product
  *   columns    the innermost parallel index walks contiguous memory and the reduction does not (the sum over rows): a
  *              block of accumulators in a local array, the reduction outside the loop over the block
  *
@@ -19,7 +21,7 @@
 
 #include "passes/lower.h"
 
-enum { COLUMN_BLOCK = 64, TASK_GRAIN = 64, UNROLL_MOST = 16 };
+enum { COLUMN_BLOCK = 64, TASK_GRAIN = 64, UNROLL_MOST = 16, LANE_BLOCK = 4096 };
 
 enum schedule { PLAIN, LANES, COLUMNS };
 
@@ -35,6 +37,7 @@ struct nest_lower {
     bool updates;
     bool unrolled;   /* PLAIN: the reduction's terms are written out; */
     bool first_term; /* the next is the first of them */
+    bool rows;       /* LANES: partial sums are folded into registers after each row */
     int64_t divisor; /* > 1: the innermost parallel loop is over quotients by it */
     lx column_first, column_count; /* of the block */
 };
@@ -263,6 +266,101 @@ static void store_results(struct nest_lower *w) {
         nest_store(n, r, values[r]);
 }
 
+/* Partial sums: declared and set to the identity. */
+static void open_lanes(struct nest_lower *w, struct loop_block *k) {
+    struct loop_builder *b = w->l->b;
+    for (int i = 0; i < w->nest->acc_count; i++) {
+        const struct ir_acc *a = &w->nest->accs[i];
+        w->part[i] = loop_mem_new(b, "part", a->body->dtype, MEM_LOCAL);
+        w->part[i]->count = w->width[i];
+        loop_local(b, k, w->part[i]);
+        struct loop_var *lane = loop_var_new(b, "lane_", I64, 1);
+        struct loop_stmt *s = loop_for(b, k, lane, lx_int(b, 0), lx_int(b, w->width[i]), 1, LOOP_SERIAL);
+        loop_store(b, &s->body, w->part[i], lx_var(b, lane), identity(b, a->op, a->body->dtype));
+    }
+}
+
+/* Combined by halving; the sum of accumulator i. */
+static lx fold_lanes(struct nest_lower *w, struct loop_block *k, int i) {
+    struct loop_builder *b = w->l->b;
+    for (int half = w->width[i] / 2; half > 0; half /= 2) {
+        struct loop_var *lane = loop_var_new(b, "lane_", I64, 1);
+        struct loop_stmt *s = loop_for(b, k, lane, lx_int(b, 0), lx_int(b, half), 1, LOOP_SERIAL);
+        lx at = lx_var(b, lane);
+        loop_store(b, &s->body, w->part[i], at,
+                   combine(b, w->nest->accs[i].op, lx_load(b, w->part[i], at, 1), lx_load(b, w->part[i], lx_add(b, at, lx_int(b, half)), 1)));
+    }
+    return lx_load(b, w->part[i], lx_int(b, 0), 1);
+}
+
+/* `length` elements from lo into W partial sums: whole groups of W, then the rest. */
+static void lane_groups(struct nest_lower *w, int i, int q, lx lo, lx length) {
+    struct nest_scope *n = &w->n;
+    struct loop_builder *b = w->l->b;
+    int depth = n->depth, width = w->width[0];
+    struct loop_block *parent = n->block[depth];
+    lx groups;
+    int64_t c;
+    if (!lx_is_int(length, &c)) {
+        struct loop_var *count = loop_var_new(b, "whole", I64, 1);
+        loop_def(b, parent, count, lx_sub(b, length, lx_op(b, I_FMOD, length, lx_int(b, width))));
+        groups = lx_var(b, count);
+    } else {
+        groups = lx_int(b, c < 0 ? 0 : c - c % width);
+    }
+    bool runs = surely_runs(w, i);
+    for (int tail = 0; tail < 2; tail++) {
+        if (tail && lx_is_int(length, &c) && c % width == 0)
+            break;
+        struct loop_var *k = loop_var_new(b, w->nest->indices[i].name, I64, 1), *lane = loop_var_new(b, "lane_", I64, 1);
+        struct loop_stmt *outer = loop_for(b, NULL, k, tail ? groups : lx_int(b, 0), tail ? length : groups, tail ? 1 : width, LOOP_SERIAL);
+        nest_scope_enter(n, depth + 1, &outer->body, runs);
+        struct loop_stmt *inner = NULL;
+        if (!tail) {
+            inner = loop_for(b, NULL, lane, lx_int(b, 0), lx_int(b, width), 1, LOOP_SERIAL);
+            nest_scope_enter(n, depth + 2, &inner->body, true);
+        }
+        lx at = tail ? lx_sub(b, lx_var(b, k), groups) : lx_var(b, lane);
+        lx offset = tail ? lx_var(b, k) : lx_add(b, lx_var(b, k), lx_var(b, lane));
+        nest_scope_set(n, i + q - 1, lx_add(b, lo, offset), n->depth);
+        for (int z = i; z < i + q - 1; z++)
+            nest_scope_set(n, z, lx_int(b, 0), 0);
+        accumulate(w, at);
+        if (inner)
+            loop_append(&outer->body, inner);
+        n->depth = depth;
+        loop_append(parent, outer);
+    }
+}
+
+/* One row of the innermost reduction loop, in pieces if it is long. */
+static void lane_row(struct nest_lower *w, int i, int q, lx lo, lx length) {
+    struct nest_scope *n = &w->n;
+    struct loop_builder *b = w->l->b;
+    int depth = n->depth;
+    if (!w->rows) {
+        lane_groups(w, i, q, lo, length);
+        return;
+    }
+    struct loop_block *parent = n->block[depth];
+    struct loop_stmt *pieces = NULL;
+    if (upper_of(w, i, q) > LANE_BLOCK) {
+        struct loop_var *from = loop_var_new(b, "from", I64, 1);
+        pieces = loop_for(b, NULL, from, lx_int(b, 0), length, LANE_BLOCK, LOOP_SERIAL);
+        nest_scope_enter(n, depth + 1, &pieces->body, surely_runs(w, i));
+        lo = lx_add(b, lo, lx_var(b, from));
+        length = lx_min(b, lx_sub(b, length, lx_var(b, from)), lx_int(b, LANE_BLOCK));
+    }
+    struct loop_block *k = n->block[n->depth];
+    open_lanes(w, k);
+    lane_groups(w, i, q, lo, length);
+    for (int a = 0; a < w->nest->acc_count; a++)
+        loop_set(b, k, w->acc[a], NULL, combine(b, w->nest->accs[a].op, lx_var(b, w->acc[a]), fold_lanes(w, k, a)));
+    n->depth = depth;
+    if (pieces)
+        loop_append(parent, pieces);
+}
+
 /* The reduction loops from reduction index `i` on, inside the current block; the innermost body by `body`. */
 static void reduction_loops(struct nest_lower *w, int i, void (*body)(struct nest_lower *)) {
     struct nest_scope *n = &w->n;
@@ -288,42 +386,7 @@ static void reduction_loops(struct nest_lower *w, int i, void (*body)(struct nes
     lx lo = nest_index(n, x->lo), hi = q > 1 ? extent_of(w, i, q) : nest_index(n, x->hi);
     struct loop_block *parent = n->block[depth];
     if (w->schedule == LANES && i + q == end) {
-        /* W partial sums: whole groups of W, then the rest. */
-        int width = w->width[0];
-        struct loop_var *count = NULL;
-        lx length = lx_sub(b, hi, lo), groups;
-        int64_t c;
-        if (!lx_is_int(length, &c)) {
-            count = loop_var_new(b, "whole", I64, 1);
-            loop_def(b, parent, count, lx_sub(b, length, lx_op(b, I_FMOD, length, lx_int(b, width))));
-            groups = lx_var(b, count);
-        } else {
-            groups = lx_int(b, c < 0 ? 0 : c - c % width);
-        }
-        bool runs = surely_runs(w, i);
-        for (int tail = 0; tail < 2; tail++) {
-            if (tail && lx_is_int(length, &c) && c % width == 0)
-                break;
-            struct loop_var *k = loop_var_new(b, x->name, I64, 1), *lane = loop_var_new(b, "lane_", I64, 1);
-            struct loop_stmt *outer = loop_for(b, NULL, k, tail ? groups : lx_int(b, 0), tail ? length : groups,
-                                               tail ? 1 : width, LOOP_SERIAL);
-            nest_scope_enter(n, depth + 1, &outer->body, runs);
-            struct loop_stmt *inner = NULL;
-            if (!tail) {
-                inner = loop_for(b, NULL, lane, lx_int(b, 0), lx_int(b, width), 1, LOOP_SERIAL);
-                nest_scope_enter(n, depth + 2, &inner->body, true);
-            }
-            lx at = tail ? lx_sub(b, lx_var(b, k), groups) : lx_var(b, lane);
-            lx offset = tail ? lx_var(b, k) : lx_add(b, lx_var(b, k), lx_var(b, lane));
-            nest_scope_set(n, i + q - 1, lx_add(b, lo, offset), n->depth);
-            for (int z = i; z < i + q - 1; z++)
-                nest_scope_set(n, z, lx_int(b, 0), 0);
-            accumulate(w, at);
-            if (inner)
-                loop_append(&outer->body, inner);
-            n->depth = depth;
-            loop_append(parent, outer);
-        }
+        lane_row(w, i, q, lo, lx_sub(b, hi, lo));
         return;
     }
     struct loop_var *k = loop_var_new(b, x->name, I64, 1);
@@ -346,19 +409,14 @@ static void reduce_and_store(struct nest_lower *w) {
     struct loop_builder *b = w->l->b;
     struct loop_block *k = n->block[n->depth];
     const struct ir_nest *nest = w->nest;
-    for (int i = 0; i < nest->acc_count; i++) {
+    int row = w->flat_reds > 1 ? w->flat_reds : 1;
+    w->rows = w->schedule == LANES && (nest->reds > row || upper_of(w, nest->pars + nest->reds - row, row) > LANE_BLOCK);
+    if (w->schedule == LANES && !w->rows)
+        open_lanes(w, k);
+    for (int i = 0; i < nest->acc_count && (w->schedule != LANES || w->rows); i++) {
         const struct ir_acc *a = &nest->accs[i];
         enum dtype t = a->body->dtype;
         lx start = identity(b, a->op, t);
-        if (w->schedule == LANES) {
-            w->part[i] = loop_mem_new(b, "part", t, MEM_LOCAL);
-            w->part[i]->count = w->width[i];
-            loop_local(b, k, w->part[i]);
-            struct loop_var *lane = loop_var_new(b, "lane_", I64, 1);
-            struct loop_stmt *s = loop_for(b, k, lane, lx_int(b, 0), lx_int(b, w->width[i]), 1, LOOP_SERIAL);
-            loop_store(b, &s->body, w->part[i], lx_var(b, lane), start);
-            continue;
-        }
         w->acc[i] = loop_var_new(b, reduce_names[a->op], t, 1);
         w->acc[i]->is_mutable = true;
         loop_def(b, k, w->acc[i], start);
@@ -376,17 +434,8 @@ static void reduce_and_store(struct nest_lower *w) {
             lx p = lx_var(b, w->position[i]);
             n->acc[i] = w->unrolled ? p : lx_cast(b, I32, lx_op(b, I_MAX, p, lx_int(b, 0)));
         }
-        if (w->schedule != LANES)
-            continue;
-        for (int half = w->width[i] / 2; half > 0; half /= 2) {
-            struct loop_var *lane = loop_var_new(b, "lane_", I64, 1);
-            struct loop_stmt *s = loop_for(b, k, lane, lx_int(b, 0), lx_int(b, half), 1, LOOP_SERIAL);
-            lx at = lx_var(b, lane);
-            loop_store(b, &s->body, w->part[i], at,
-                       combine(b, nest->accs[i].op, lx_load(b, w->part[i], at, 1),
-                               lx_load(b, w->part[i], lx_add(b, at, lx_int(b, half)), 1)));
-        }
-        n->acc[i] = lx_load(b, w->part[i], lx_int(b, 0), 1);
+        if (w->schedule == LANES && !w->rows)
+            n->acc[i] = fold_lanes(w, k, i);
     }
     store_results(w);
 }
