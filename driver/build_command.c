@@ -90,6 +90,7 @@ int build_command(int argc, char **argv) {
     struct stat st;
     if (stat(o.output, &st) == 0 && S_ISDIR(st.st_mode)) {
         usage_error("-o %s is a folder", o.output);
+        arena_free(&o.arena);
         return EXIT_USAGE;
     }
     /* libNAME.so: the prefix is NAME. */

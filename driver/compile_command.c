@@ -86,10 +86,12 @@ int compile_command(int argc, char **argv) {
         return emit_ast(&o);
     if (!o.output && o.emit == EMIT_C && !o.compile.stop_after) {
         usage_error("-o FILE.c is needed (or --emit, or the command check)");
+        arena_free(&o.arena);
         return EXIT_USAGE;
     }
     if (o.output && o.emit == EMIT_C && !o.compile.stop_after && !with_suffix(o.output, ".c")) {
         usage_error(with_suffix(o.output, ".cu") ? "-o %s: CUDA is not part of this build" : "-o %s: the output's name ends in .c", o.output);
+        arena_free(&o.arena);
         return EXIT_USAGE;
     }
     bool ok = pipeline_load(&p, &o, o.inputs.at[0]);

@@ -269,7 +269,7 @@ static bool unknown(const struct options *o, const char *argument) {
     return false;
 }
 
-bool options_parse(struct options *o, char command, int argc, char **argv) {
+static bool parse(struct options *o, char command, int argc, char **argv) {
     *o = (struct options){.command = command, .program = argv[0]};
     struct arena *a = &o->arena;
     bool only_files = false;
@@ -335,6 +335,13 @@ bool options_parse(struct options *o, char command, int argc, char **argv) {
     VEC_PUSH(a, o->stdlib_dirs, NULL);
     o->stdlib_dirs.n--;
     return true;
+}
+
+bool options_parse(struct options *o, char command, int argc, char **argv) {
+    if (parse(o, command, argc, argv))
+        return true;
+    arena_free(&o->arena);
+    return false;
 }
 
 void options_help(FILE *out, char command) {

@@ -79,7 +79,7 @@ class Place:
 
     def cc(self, *words, main=MAIN % INIT):
         self.write('main.c', main)
-        self.run([os.environ.get('CC', 'cc'), *STRICT, 'main.c', 'model.c', *words, '-o', 'main'])
+        self.run([os.environ.get('CC', 'cc'), *STRICT, *os.environ.get('CFLAGS', '').split(), 'main.c', 'model.c', *words, '-o', 'main'])
         return self.run(['./main']).stdout
 
 

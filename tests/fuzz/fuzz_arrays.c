@@ -1,5 +1,6 @@
 /* libFuzzer entry: any bytes as an IDX, npy and npz file, plain or packed. Each reader ends with an array whose elements are all
  * there, or with a message. */
+#define _GNU_SOURCE /* memfd_create */
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>

@@ -1,5 +1,7 @@
 /* libFuzzer entry: any bytes as a safetensors image for a model of three tensors: from memory, as units read weights that the caller
  * gives, and from a file, as checkpoints are read; both must say the same, and nothing is touched unless all fits. */
+#define _GNU_SOURCE /* memfd_create */
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
