@@ -9,7 +9,7 @@ from common import HERE, STRICT, Skip, expect, must, sh, stem
 # What portable code may take from outside: memory for init(NULL), files for save and load (absent with NO_STDIO), text, libm.
 LIBC = set('''malloc calloc free memcpy memset memmove memcmp strcmp strncmp strlen strtod strtoull snprintf vsnprintf printf fprintf puts putchar fputs
     fflush stdout stderr fopen fclose fread fwrite fseek ftell ferror feof rename remove fputc fputs abort __errno_location errno qsort strchr
-    fgetc'''.split())
+    fgetc strerror'''.split())
 
 
 def cases(env):
@@ -32,7 +32,7 @@ def cases(env):
 
     def symbols(source):
         c_file = translate(source, '--no-runtime', '--cpu', 'portable')
-        must(['gcc', '-std=c99', '-O1', '-fno-builtin', '-c', c_file, '-o', c_file[:-1] + 'o'])
+        must(['gcc', '-std=c99', '-O1', '-fno-builtin', '-fno-pie', '-c', c_file, '-o', c_file[:-1] + 'o'])
         prefix = stem(c_file)
         for line in must(['nm', '-g', c_file[:-1] + 'o']).out.splitlines():
             kind, name = line.split()[-2:]
