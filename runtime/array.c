@@ -1,6 +1,7 @@
 /* Arrays in memory and elements as numbers. */
 #include "mxrt/array.h"
 
+#include <stdbool.h>
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -31,12 +32,14 @@ mx_status mxrt_array_make(struct mxrt_array *a, mx_dtype t, int rank, const int6
     a->rank = rank;
     if (rank > MXRT_MAX_RANK)
         return mxrt_fail(why, MX_ERROR_SHAPE, "%d dimensions, at most %d are possible", rank, MXRT_MAX_RANK);
+    bool empty = false; /* whatever the other dimensions say */
     for (int i = 0; i < rank; i++) {
         a->shape[i] = shape[i];
+        empty = empty || shape[i] == 0;
         if (shape[i] < 0 || __builtin_mul_overflow(bytes, shape[i] ? shape[i] : 1, &bytes) || bytes > PTRDIFF_MAX)
             return mxrt_fail(why, MX_ERROR_MEMORY, "an array of that shape does not fit memory");
     }
-    a->data = calloc(1, (size_t)bytes);
+    a->data = calloc(1, empty ? mxrt_dtype_size(t) : (size_t)bytes);
     return a->data ? MX_OK : mxrt_fail(why, MX_ERROR_MEMORY, "no memory for %lld bytes", (long long)bytes);
 }
 
