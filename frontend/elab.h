@@ -106,9 +106,6 @@ struct cell {
     struct instance *owner;   /* of buffers */
     const struct ast_expr *initial;
     struct scope *initial_scope;
-    struct val initial_value;
-    bool has_initial_value;
-    bool is_const;
     int versions;
     struct span span;
     struct span written; /* the statement that assigned it last */
@@ -121,7 +118,7 @@ struct binding {
     const char *name;
     struct val value;
     struct cell *cell; /* set: reads go through it */
-    bool used, is_name_of_module;
+    bool used;
     struct span span;
     int order;
     /* A file-level or block-level function and class: not evaluated until used. */
@@ -246,7 +243,6 @@ struct elab {
     VEC(struct replaced_value) replaced;
     VEC(struct cell *) buffers; /* all */
     VEC(struct dim_pair) entry_checks;
-    struct ir_value **arg_values; /* of the export */
     int instance_serial, rng_places;
     int64_t work; /* expressions elaborated and list entries made: a bound against endless programs */
     int defaults;   /* default arguments being evaluated, one inside the other */
@@ -259,7 +255,6 @@ struct elab {
         struct gradient_frame *outer;
         const struct ast_fn *fn;
     } *gradients;
-    struct scope *current_scope;
     /* init */
     bool silent; /* errors are not reported: trial evaluation */
 };

@@ -115,9 +115,7 @@ static ir_expr renumber_leaf(struct ir_rewrite *w, ir_expr original, ir_expr x) 
     return NULL;
 }
 
-static ir_expr renumbered(struct elab *e, struct renumber *r, struct ir_rewrite *w, ir_expr x) {
-    (void)e;
-    (void)r;
+static ir_expr renumbered(struct ir_rewrite *w, ir_expr x) {
     return x ? ir_rewrite_expr(w, x) : NULL;
 }
 
@@ -347,26 +345,26 @@ struct ir_value *elab_form_nest(struct elab *e, const struct nest_spec *n, struc
         struct ir_nest_index *y = &nest.indices[n->par_count + i];
         y->name = x->name;
         y->extent = x->extent;
-        y->lo = renumbered(e, &r, &w, x->lo);
-        y->hi = renumbered(e, &r, &w, x->hi);
+        y->lo = renumbered(&w, x->lo);
+        y->hi = renumbered(&w, x->hi);
     }
     int base = -1;
     if (n->base)
         base = operand_of(&r, elab_slot(e, n->base));
-    ir_expr body = renumbered(e, &r, &w, n->body), result = body;
+    ir_expr body = renumbered(&w, n->body), result = body;
     if (n->red_count > 0) {
         nest.acc_count = 1;
         nest.accs = ARENA_NEW(&m->arena, struct ir_acc);
         nest.accs[0] = (struct ir_acc){.op = n->op, .body = body};
         enum dtype t = n->op == RED_ARGMAX || n->op == RED_ARGMIN ? I32 : body->dtype;
-        result = n->result ? renumbered(e, &r, &w, n->result) : ir_acc(m, 0, t);
+        result = n->result ? renumbered(&w, n->result) : ir_acc(m, 0, t);
     }
     nest.results = ARENA_NEW(&m->arena, struct ir_nest_result);
     nest.results[0] = (struct ir_nest_result){.value = result, .base = base, .combine = n->combine};
     if (n->base) {
         ir_expr *target = ARENA_ARRAY(&m->arena, ir_expr, n->base->type.rank + 1);
         for (int i = 0; i < n->base->type.rank; i++)
-            target[i] = renumbered(e, &r, &w, n->target[i]);
+            target[i] = renumbered(&w, n->target[i]);
         nest.results[0].target = target;
     }
     struct span saved = e->b.span;

@@ -561,7 +561,6 @@ void elab_checkpoint(struct elab *e, struct scope *s, const struct ast_stmt *x) 
     elab_stmts(e, inner, x->body->stmts, x->body->count);
     VEC(struct ir_value *) yields = {0};
     VEC(struct cell *) cells = {0};
-    VEC(struct binding *) names = {0};
     for (int i = 0; i < side.frame.journal.n; i++) {
         struct journal_entry *j = &side.frame.journal.at[i];
         struct ir_value *v = j->cell->value.kind == VAL_ERROR ? NULL : elab_materialize(e, j->cell->value, DTYPE_COUNT, x->span);
@@ -596,5 +595,4 @@ void elab_checkpoint(struct elab *e, struct scope *s, const struct ast_stmt *x) 
         e->result = elab_from_value(e, op->results[assigned]);
     for (int i = 0; i < returns && e->result.kind == VAL_TUPLE; i++)
         e->result.list->items[i] = elab_from_value(e, op->results[assigned + i]);
-    (void)names;
 }

@@ -361,7 +361,7 @@ static struct val index_lazy(struct elab *e, struct scope *s, struct lazy *l, co
         *part = (struct lazy){.dtype = l->dtype, .rank = l->rank - n, .dims = l->dims + n, .base = l->base, .at = at};
         return (struct val){.kind = VAL_LAZY, .lazy = part};
     }
-    int64_t offset = 0, rest = 1;
+    int64_t offset = 0;
     for (int i = 0; i < n; i++) {
         int64_t k = 1;
         ir_dim_is_const(l->dims[i], &k);
@@ -386,14 +386,12 @@ static struct val index_lazy(struct elab *e, struct scope *s, struct lazy *l, co
     for (int i = n; i < l->rank; i++) {
         int64_t k = 1;
         ir_dim_is_const(l->dims[i], &k);
-        rest *= k;
         offset *= k;
     }
     if (n == l->rank)
         return l->elements[offset];
     struct lazy *part = ARENA_NEW(e->arena, struct lazy);
     *part = (struct lazy){.dtype = l->dtype, .rank = l->rank - n, .dims = l->dims + n, .elements = l->elements + offset};
-    (void)rest;
     return (struct val){.kind = VAL_LAZY, .lazy = part};
 }
 
