@@ -19,21 +19,21 @@ char *arena_printf(struct arena *a, const char *format, ...) __attribute__((form
 char *arena_vprintf(struct arena *a, const char *format, va_list args);
 void arena_free(struct arena *a);
 
-#define ARENA_NEW(a, type) ((type *)arena_alloc((a), sizeof(type)))
+#define ARENA_NEW(a, type)      ((type *)arena_alloc((a), sizeof(type)))
 #define ARENA_ARRAY(a, type, n) ((type *)arena_alloc((a), sizeof(type) * (size_t)(n)))
 
 /* Growing array in an arena: declare `struct { T *at; int n, cap; } v;` (zeroed) and VEC_PUSH(arena, v, item).
  * Old storage stays in the arena until it is freed; doubling bounds that by the final size. */
-#define VEC(T)                                                                                                         \
-    struct {                                                                                                           \
-        T *at;                                                                                                         \
-        int n, cap;                                                                                                    \
+#define VEC(T)      \
+    struct {        \
+        T *at;      \
+        int n, cap; \
     }
-#define VEC_PUSH(arena, v, ...)                                                                                        \
-    do {                                                                                                               \
-        if ((v).n == (v).cap)                                                                                          \
-            (v).at = vec_grow((arena), (v).at, sizeof *(v).at, &(v).cap);                                              \
-        (v).at[(v).n++] = (__VA_ARGS__);                                                                               \
+#define VEC_PUSH(arena, v, ...)                                           \
+    do {                                                                  \
+        if ((v).n == (v).cap)                                             \
+            (v).at = vec_grow((arena), (v).at, sizeof *(v).at, &(v).cap); \
+        (v).at[(v).n++] = (__VA_ARGS__);                                  \
     } while (0)
 void *vec_grow(struct arena *a, void *old, size_t element, int *cap);
 

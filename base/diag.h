@@ -13,8 +13,8 @@
 #include "base/arena.h"
 
 struct source {
-    const char *path;  /* as given by the user; "<nn>" style for the standard library */
-    const char *text;  /* 0-terminated */
+    const char *path; /* as given by the user; "<nn>" style for the standard library */
+    const char *text; /* 0-terminated */
     size_t length;
     const uint32_t *line_starts; /* byte offsets; built by diag_add_source */
     int lines;
@@ -36,10 +36,10 @@ enum severity { SEVERITY_ERROR, SEVERITY_WARNING, SEVERITY_NOTE };
 
 struct diag_note {
     struct diag_note *next;
-    struct span span;   /* source NULL: a line of text only (`= …`) */
+    struct span span; /* source NULL: a line of text only (`= …`) */
     const char *text;
-    bool help;          /* printed as `= help: …` */
-    bool trace;         /* came from `annotate`: printed after the notes of the place itself */
+    bool help;  /* printed as `= help: …` */
+    bool trace; /* came from `annotate`: printed after the notes of the place itself */
 };
 
 struct diagnostic {
@@ -60,7 +60,7 @@ struct diag {
     /* Called for every new diagnostic before it is stored: elaboration adds its call stack here. May be NULL. */
     void (*annotate)(struct diag *d, struct diagnostic *e, void *context);
     void *annotate_context;
-    bool annotating; /* inside `annotate` */
+    bool annotating;    /* inside `annotate` */
     const char **files; /* every file that was read, once each: diag_note_file */
     int file_count, file_room;
 };

@@ -19,10 +19,10 @@ struct cgen {
     struct plan *plan;
     const struct compile_options *options;
     struct diag *diag;
-    struct arena arena;      /* names and scratch */
-    const char *prefix;      /* "digits" */
-    struct text helpers;     /* static functions needed by what was printed so far (scalar functions, Philox, …) */
-    struct text outlined;    /* bodies of parallel loops and shared kernels, before the functions that use them */
+    struct arena arena;   /* names and scratch */
+    const char *prefix;   /* "digits" */
+    struct text helpers;  /* static functions needed by what was printed so far (scalar functions, Philox, …) */
+    struct text outlined; /* bodies of parallel loops and shared kernels, before the functions that use them */
     struct text functions;
     /* Private to function.c: what was already emitted. */
     struct cgen_kernels *kernels;
@@ -30,8 +30,8 @@ struct cgen {
     struct cgen_block *blocks;
     struct arena *counting;
     struct cgen_names *names; /* private to names.c */
-    int64_t stack_bytes;     /* largest local arrays of a function, for the resource contract */
-    int64_t *flops;          /* [func_count] at upper bounds */
+    int64_t stack_bytes;      /* largest local arrays of a function, for the resource contract */
+    int64_t *flops;           /* [func_count] at upper bounds */
 };
 
 /* codegen/names.c. C identifiers: unique in the unit, no keywords, from source names ("net.conv1.weight" ->
@@ -40,8 +40,9 @@ const char *cgen_buffer_field(struct cgen *g, const struct ir_buffer *b); /* fie
 const char *cgen_arg_name(struct cgen *g, const struct ir_func *f, int arg);
 const char *cgen_result_name(struct cgen *g, const struct ir_func *f, int result);
 const char *cgen_symbol_name(struct cgen *g, const struct ir_symbol *s);
-const char *cgen_found_name(struct cgen *g, const struct ir_func *f, int result_symbol); /* a dimension found at run time */
-const char *cgen_c_type(enum dtype t); /* "float", "uint16_t" for f16 */
+const char *cgen_found_name(struct cgen *g, const struct ir_func *f,
+                            int result_symbol); /* a dimension found at run time */
+const char *cgen_c_type(enum dtype t);          /* "float", "uint16_t" for f16 */
 /* An identifier of C from any name; not yet unique. */
 const char *cgen_identifier(struct arena *a, const char *name);
 /* A dimension as a C expression of type int64_t over its symbols' names; may call mx_dim_div and mx_dim_mod. */

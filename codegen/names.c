@@ -15,11 +15,12 @@ struct func_names {
 };
 
 struct cgen_names {
-    const char **fields;       /* [buffer_count] */
-    struct func_names *funcs;  /* [func_count] */
-    const char **symbols;      /* [symbol_count] by symbol id */
+    const char **fields;      /* [buffer_count] */
+    struct func_names *funcs; /* [func_count] */
+    const char **symbols;     /* [symbol_count] by symbol id */
 };
 
+/* clang-format off */
 static const char *const reserved[] = {
     /* C */
     "auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum", "extern", "float",
@@ -44,6 +45,7 @@ static const char *const reserved[] = {
     /* the interface and the instance */
     "m", "arena", "seed", "calls", "pool", "log_context", "mx_status", "mx_tensor", "mx_dtype", NULL,
 };
+/* clang-format on */
 
 static bool is_reserved(const char *name) {
     for (int i = 0; reserved[i]; i++)
@@ -101,7 +103,8 @@ static const char *unique(struct cgen *g, struct scope *s, const char *name) {
     return tried;
 }
 
-static struct func_names *make_func(struct cgen *g, struct func_names *n, struct cgen_names *all, const struct ir_func *f) {
+static struct func_names *make_func(struct cgen *g, struct func_names *n, struct cgen_names *all,
+                                    const struct ir_func *f) {
     struct scope scope = {0};
     struct arena *a = &g->arena;
     int args = f->body->arg_count;
@@ -169,13 +172,15 @@ const char *cgen_symbol_name(struct cgen *g, const struct ir_symbol *s) {
     struct cgen_names *n = names(g);
     /* A symbol made inside a function: its id keeps it apart from parameters and locals. */
     if (!n->symbols[s->id])
-        n->symbols[s->id] = arena_printf(&g->arena, "%s_d%d", cgen_identifier(&g->arena, s->name ? s->name : "n"), s->id);
+        n->symbols[s->id] =
+            arena_printf(&g->arena, "%s_d%d", cgen_identifier(&g->arena, s->name ? s->name : "n"), s->id);
     return n->symbols[s->id];
 }
 
 const char *cgen_c_type(enum dtype t) {
-    static const char *const types[DTYPE_COUNT] = {"double",  "float",   "uint16_t", "uint16_t", "int64_t",  "int32_t", "int16_t",
-                                                   "int8_t", "uint64_t", "uint32_t", "uint16_t", "uint8_t", "bool"};
+    static const char *const types[DTYPE_COUNT] = {"double",   "float",   "uint16_t", "uint16_t", "int64_t",
+                                                   "int32_t",  "int16_t", "int8_t",   "uint64_t", "uint32_t",
+                                                   "uint16_t", "uint8_t", "bool"};
     return types[t];
 }
 

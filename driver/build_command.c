@@ -120,7 +120,8 @@ int build_command(int argc, char **argv) {
         /* A library is of no use without its header. */
         const char *slash = strrchr(o.output, '/');
         if (ok && !o.compile.with_main && !o.keep)
-            ok = write_output(&o, arena_printf(a, "%.*s%s.h", slash ? (int)(slash - o.output) + 1 : 0, o.output, o.compile.name), &h);
+            ok = write_output(
+                &o, arena_printf(a, "%.*s%s.h", slash ? (int)(slash - o.output) + 1 : 0, o.output, o.compile.name), &h);
         if (ok) {
             int status = compile(&o, c_file, dir, strstr(text_string(&c), "mxrt_gunzip") != NULL);
             if (status != 0) {

@@ -71,7 +71,8 @@ static bool weights_file(struct pipeline *p) {
         return false;
     }
     const char *slash = strrchr(o->output, '/');
-    const char *path = arena_printf(&o->arena, "%.*s%s.safetensors", slash ? (int)(slash - o->output) + 1 : 0, o->output, o->compile.name);
+    const char *path = arena_printf(&o->arena, "%.*s%s.safetensors", slash ? (int)(slash - o->output) + 1 : 0,
+                                    o->output, o->compile.name);
     bool ok = save_weights(p->module, e, path);
     eager_free(e);
     return ok;
@@ -90,7 +91,9 @@ int compile_command(int argc, char **argv) {
         return EXIT_USAGE;
     }
     if (o.output && o.emit == EMIT_C && !o.compile.stop_after && !with_suffix(o.output, ".c")) {
-        usage_error(with_suffix(o.output, ".cu") ? "-o %s: CUDA is not part of this build" : "-o %s: the output's name ends in .c", o.output);
+        usage_error(with_suffix(o.output, ".cu") ? "-o %s: CUDA is not part of this build"
+                                                 : "-o %s: the output's name ends in .c",
+                    o.output);
         arena_free(&o.arena);
         return EXIT_USAGE;
     }

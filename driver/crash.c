@@ -59,7 +59,7 @@ static void reproducer(const char *what) {
 #if !defined(__SANITIZE_ADDRESS__) /* whose own reports say more */
 static void on_signal(int number) {
     signal(number, SIG_DFL);
-    reproducer(number == SIGSEGV ? "it touched memory that is not its own (or ran out of stack)"
+    reproducer(number == SIGSEGV   ? "it touched memory that is not its own (or ran out of stack)"
                : number == SIGABRT ? "it aborted"
                : number == SIGFPE  ? "an arithmetic error"
                                    : "a fatal signal");

@@ -53,7 +53,7 @@ int fmt_command(int argc, char **argv);
 int doc_command(int argc, char **argv);
 int report_command(int argc, char **argv);
 int explain_command(int argc, char **argv);
-int list_command(int argc, char **argv); /* ops, passes, targets */
+int list_command(int argc, char **argv);  /* ops, passes, targets */
 int flags_command(int argc, char **argv); /* --cflags, --libs */
 
 /* Where headers and libmxrt.a are: from the executable's place, in a build tree or installed. */

@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-_Static_assert((int)BOOL == (int)MX_BOOL && (int)F64 == (int)MX_F64 && (int)U8 == (int)MX_U8, "one order of element types");
+_Static_assert((int)BOOL == (int)MX_BOOL && (int)F64 == (int)MX_F64 && (int)U8 == (int)MX_U8,
+               "one order of element types");
 
 struct eager_program {
     struct ir_module *module;
@@ -37,14 +38,16 @@ static void extents(const struct mxrt_function *mf, const int64_t *dims, int64_t
     const struct ir_func *f = func_of(mf);
     int64_t *values = symbol_values(f, dims);
     for (int i = 0; values && i < f->body->arg_count + f->result_count; i++) {
-        struct ir_type t = i < f->body->arg_count ? f->body->args[i]->type : f->body->yields[i - f->body->arg_count]->type;
+        struct ir_type t =
+            i < f->body->arg_count ? f->body->args[i]->type : f->body->yields[i - f->body->arg_count]->type;
         for (int k = 0; k < t.rank; k++)
             *out++ = ir_dim_eval(t.dims[k], values);
     }
     free(values);
 }
 
-static mx_status call(void *model, const struct mxrt_function *mf, const int64_t *dims, void *const *args, void *const *results, int64_t *found) {
+static mx_status call(void *model, const struct mxrt_function *mf, const int64_t *dims, void *const *args,
+                      void *const *results, int64_t *found) {
     struct eager_model *m = model;
     const struct ir_func *f = func_of(mf);
     int n = f->body->arg_count;
@@ -134,7 +137,8 @@ static mx_status buffer(void *model, int index, mx_tensor *view) {
             return MX_ERROR_MEMORY;
         memcpy(m->shapes[index], t->dims, sizeof(int64_t) * (size_t)t->rank);
     }
-    *view = (mx_tensor){(mx_dtype)t->dtype, t->rank, m->shapes[index], t->data, (size_t)(tensor_elements(t) * dtype_size(t->dtype))};
+    *view = (mx_tensor){(mx_dtype)t->dtype, t->rank, m->shapes[index], t->data,
+                        (size_t)(tensor_elements(t) * dtype_size(t->dtype))};
     return MX_OK;
 }
 
@@ -159,7 +163,8 @@ static int64_t describe_dim(const struct ir_func *f, ir_dim d) {
     return MXRT_COMPUTED;
 }
 
-static struct mxrt_value describe(struct arena *a, const struct ir_func *f, const char *name, struct ir_type t, bool is_inout) {
+static struct mxrt_value describe(struct arena *a, const struct ir_func *f, const char *name, struct ir_type t,
+                                  bool is_inout) {
     int64_t *shape = ARENA_ARRAY(a, int64_t, t.rank + 1);
     for (int k = 0; k < t.rank; k++)
         shape[k] = describe_dim(f, t.dims[k]);
@@ -168,8 +173,10 @@ static struct mxrt_value describe(struct arena *a, const struct ir_func *f, cons
 
 static struct mxrt_function describe_func(struct arena *a, const struct ir_func *f) {
     int args = f->body->arg_count;
-    struct mxrt_symbol *symbols = ARENA_ARRAY(a, struct mxrt_symbol, f->symbol_count + 1), *found = ARENA_ARRAY(a, struct mxrt_symbol, f->result_symbol_count + 1);
-    struct mxrt_value *in = ARENA_ARRAY(a, struct mxrt_value, args + 1), *out = ARENA_ARRAY(a, struct mxrt_value, f->result_count + 1);
+    struct mxrt_symbol *symbols = ARENA_ARRAY(a, struct mxrt_symbol, f->symbol_count + 1),
+                       *found = ARENA_ARRAY(a, struct mxrt_symbol, f->result_symbol_count + 1);
+    struct mxrt_value *in = ARENA_ARRAY(a, struct mxrt_value, args + 1),
+                      *out = ARENA_ARRAY(a, struct mxrt_value, f->result_count + 1);
     for (int i = 0; i < f->symbol_count; i++)
         symbols[i] = (struct mxrt_symbol){f->symbols[i]->name, f->symbols[i]->lo, f->symbols[i]->hi};
     for (int i = 0; i < f->result_symbol_count; i++)
@@ -182,11 +189,14 @@ static struct mxrt_function describe_func(struct arena *a, const struct ir_func 
             name = f->result_count == 1 ? "result" : arena_printf(a, "result%d", i);
         out[i] = describe(a, f, name, f->body->yields[i]->type, false);
     }
-    return (struct mxrt_function){f->name, f->is_train, f->symbol_count, f->result_symbol_count, args, f->result_count, symbols, found, in, out, extents, call, (void *)f};
+    return (struct mxrt_function){
+        f->name, f->is_train, f->symbol_count, f->result_symbol_count, args, f->result_count, symbols, found, in, out,
+        extents, call,        (void *)f};
 }
 
 static const struct mxrt_setting *describe_setting(struct arena *a, const struct ir_setting_value *v) {
-    static const enum mxrt_setting_kind kinds[] = {MXRT_INT, MXRT_FLOAT, MXRT_STRING, MXRT_BOOL, MXRT_NONE, MXRT_NAME, MXRT_CALL, MXRT_BINARY, MXRT_LIST};
+    static const enum mxrt_setting_kind kinds[] = {MXRT_INT,  MXRT_FLOAT, MXRT_STRING, MXRT_BOOL, MXRT_NONE,
+                                                   MXRT_NAME, MXRT_CALL,  MXRT_BINARY, MXRT_LIST};
     struct mxrt_setting *s = ARENA_NEW(a, struct mxrt_setting);
     const struct mxrt_setting **args = ARENA_ARRAY(a, const struct mxrt_setting *, v->count + 1);
     for (int i = 0; i < v->count; i++)
@@ -211,8 +221,21 @@ struct mxrt_program eager_program(struct ir_module *m) {
     }
     for (int i = 0; i < m->setting_count; i++)
         settings[i] = (struct mxrt_train_setting){m->settings[i].key, describe_setting(a, m->settings[i].value)};
-    return (struct mxrt_program){.name = m->name, .function_count = m->func_count, .functions = functions, .buffer_count = m->buffer_count, .buffer_names = names,
-                                 .buffer_is_state = states, .setting_count = m->setting_count, .settings = settings, .directory = m->train_dir,
-                                 .create = create, .destroy = destroy, .error = error, .buffer = buffer, .calls = calls, .set_calls = set_calls,
-                                 .context = program, .gunzip = mxrt_gunzip};
+    return (struct mxrt_program){.name = m->name,
+                                 .function_count = m->func_count,
+                                 .functions = functions,
+                                 .buffer_count = m->buffer_count,
+                                 .buffer_names = names,
+                                 .buffer_is_state = states,
+                                 .setting_count = m->setting_count,
+                                 .settings = settings,
+                                 .directory = m->train_dir,
+                                 .create = create,
+                                 .destroy = destroy,
+                                 .error = error,
+                                 .buffer = buffer,
+                                 .calls = calls,
+                                 .set_calls = set_calls,
+                                 .context = program,
+                                 .gunzip = mxrt_gunzip};
 }

@@ -37,7 +37,8 @@ static void list_ops(void) {
         printf("  %-28s %s\n", ir_optable[i].name, ir_optable[i].text);
     printf("\nscalar functions\n");
     for (int i = 0; i < FN_COUNT; i++)
-        printf("  %-28s %d argument%s\n", scalar_table[i].name, scalar_table[i].arity, scalar_table[i].arity == 1 ? "" : "s");
+        printf("  %-28s %d argument%s\n", scalar_table[i].name, scalar_table[i].arity,
+               scalar_table[i].arity == 1 ? "" : "s");
     for (int i = 0; stdlib_text[i].name; i++) {
         struct diag d;
         struct arena a = {0};
@@ -45,7 +46,8 @@ static void list_ops(void) {
         char *module = arena_strdup(&a, stdlib_text[i].name), *dot = strchr(module, '.');
         if (dot)
             *dot = 0;
-        const struct source *s = diag_add_source(&d, stdlib_text[i].name, stdlib_text[i].text, strlen(stdlib_text[i].text));
+        const struct source *s =
+            diag_add_source(&d, stdlib_text[i].name, stdlib_text[i].text, strlen(stdlib_text[i].text));
         struct ast_file *f = parse_file(&a, &d, s);
         printf("\n%s\n", module);
         for (int k = 0; k < f->count; k++)

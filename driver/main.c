@@ -12,7 +12,8 @@ static const struct {
     int (*run)(int argc, char **argv);
     char letter; /* of options.def, for --help; 0: no options */
 } commands[] = {
-    {"build", "model.mxl [-o model]", "compile and link: with --main a program, else a shared library", build_command, 'b'},
+    {"build", "model.mxl [-o model]", "compile and link: with --main a program, else a shared library", build_command,
+     'b'},
     {"run", "model.mxl [args]", "eager: the train block, or --call predict --in x=x.npy --out dir", run_command, 'r'},
     {"check", "model.mxl…", "errors only", check_command, 'k'},
     {"fmt", "model.mxl…", "lay out anew", fmt_command, 'f'},
@@ -30,7 +31,9 @@ static void help(FILE *out) {
     fputs("mxcc compiles models to C.\n\n  mxcc model.mxl -o model.c    C and header (model.h)\n", out);
     for (int i = 0; i < COMMANDS; i++)
         fprintf(out, "  mxcc %s %s\n      %s\n", commands[i].name, commands[i].arguments, commands[i].text);
-    fputs("  mxcc --cflags --libs\n      what compiling and linking generated code needs\n\noptions of `mxcc model.mxl -o model.c` (`mxcc COMMAND --help` for others)\n", out);
+    fputs(
+        "  mxcc --cflags --libs\n      what compiling and linking generated code needs\n\noptions of `mxcc model.mxl -o model.c` (`mxcc COMMAND --help` for others)\n",
+        out);
     options_help(out, 'c');
     fputs("\nExit status: 0, 1 (errors in the model), 2 (usage), 3 (a bug in mxcc, with a reproducer written).\n", out);
 }

@@ -16,13 +16,14 @@ struct option_row {
 };
 
 /* CALL rows name no field of the struct. */
-#define FIELD_FLAG(f) offsetof(struct options, f)
-#define FIELD_TEXT(f) offsetof(struct options, f)
+#define FIELD_FLAG(f)   offsetof(struct options, f)
+#define FIELD_TEXT(f)   offsetof(struct options, f)
 #define FIELD_NUMBER(f) offsetof(struct options, f)
-#define FIELD_BYTES(f) offsetof(struct options, f)
-#define FIELD_CALL(f) 0
+#define FIELD_BYTES(f)  offsetof(struct options, f)
+#define FIELD_CALL(f)   0
 static const struct option_row rows[] = {
-#define O(name, kind, field, argument, commands, help) {name, kind, FIELD_##kind(field), #field, argument, commands, help},
+#define O(name, kind, field, argument, commands, help) \
+    {name, kind, FIELD_##kind(field), #field, argument, commands, help},
 #include "driver/options.def"
 #undef O
 };
@@ -132,7 +133,8 @@ static bool number(const char *option, const char *value, bool units, int64_t *o
         end++;
     }
     if (end == value || *end || unit == 0 || !(v > 0) || v * unit > 9e18 || (unit == 1 && v != (double)(int64_t)v)) {
-        usage_error("%s %s: expected a number%s", option, value, units ? " of bytes like 262144, 256K or 4M" : " above 0");
+        usage_error("%s %s: expected a number%s", option, value,
+                    units ? " of bytes like 262144, 256K or 4M" : " above 0");
         return false;
     }
     *out = (int64_t)(v * unit);
@@ -232,17 +234,14 @@ static bool apply(struct options *o, const struct option_row *r, const char *val
         }
         *(bool *)field = true;
         return true;
-    case TEXT:
-        *(const char **)field = value;
-        return true;
+    case TEXT: *(const char **)field = value; return true;
     case NUMBER:
     case BYTES:
         if (!number(r->name, value, r->kind == BYTES, &n))
             return false;
         *(int64_t *)field = n;
         return true;
-    case CALL:
-        return call(o, r, value);
+    case CALL: return call(o, r, value);
     }
     return false;
 }
@@ -348,7 +347,8 @@ void options_help(FILE *out, char command) {
     for (int i = 0; i < ROWS; i++)
         if (takes(&rows[i], command)) {
             char head[64];
-            (void)snprintf(head, sizeof head, "%s%s%s", rows[i].name, rows[i].argument ? rows[i].name[1] == '-' ? " " : "" : "",
+            (void)snprintf(head, sizeof head, "%s%s%s", rows[i].name,
+                           rows[i].argument ? rows[i].name[1] == '-' ? " " : "" : "",
                            rows[i].argument ? rows[i].argument : "");
             fprintf(out, "  %-28s %s\n", head, rows[i].help);
         }

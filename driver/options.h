@@ -9,11 +9,11 @@ enum emit_kind { EMIT_C, EMIT_AST, EMIT_IR, EMIT_DEPS, EMIT_PLAN };
 enum color_mode { COLOR_AUTO, COLOR_ALWAYS, COLOR_NEVER };
 
 struct options {
-    char command;                /* letter of options.def */
-    const char *program;         /* argv[0] */
-    VEC(const char *) inputs;    /* ends with NULL */
-    VEC(char *) rest;            /* run: what belongs to the program; ends with NULL */
-    VEC(const char *) binds;     /* ends with NULL if any */
+    char command;             /* letter of options.def */
+    const char *program;      /* argv[0] */
+    VEC(const char *) inputs; /* ends with NULL */
+    VEC(char *) rest;         /* run: what belongs to the program; ends with NULL */
+    VEC(const char *) binds;  /* ends with NULL if any */
     VEC(const char *) stdlib_dirs;
     struct compile_options compile;
     const char *output, *name, *depfile, *optimize, *cc, *march;

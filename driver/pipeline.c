@@ -84,7 +84,10 @@ bool pipeline_load(struct pipeline *p, struct options *o, const char *path) {
     if (!p->source)
         return false;
     if (!o->compile.name)
-        o->compile.name = o->name ? o->name : stem_of(&o->arena, o->output ? o->output : strcmp(path, "-") == 0 ? "model" : path);
+        o->compile.name = o->name ? o->name
+                                  : stem_of(&o->arena, o->output                ? o->output
+                                                       : strcmp(path, "-") == 0 ? "model"
+                                                                                : path);
     const char *identifier = cgen_identifier(&o->arena, o->compile.name);
     if (strcmp(identifier, o->compile.name) != 0 && o->name) {
         diag_error(&p->diag, E_bad_prefix, (struct span){0}, "--name %s cannot begin C identifiers", o->name);
@@ -139,9 +142,12 @@ static bool within_limit(struct pipeline *p) {
         const struct plan_func *f = &plan->funcs[i];
         if (f->arena_bytes <= limit)
             continue;
-        struct diagnostic *e = diag_error(&p->diag, E_memory_limit, f->func->span, "%s needs %lld bytes of working memory, --memory-limit is %lld", f->func->name,
-                                          (long long)f->arena_bytes, (long long)limit);
-        diag_help(&p->diag, e, "the lower bound for its order of operations is %lld bytes; smaller largest dimensions need less", (long long)f->lower_bound);
+        struct diagnostic *e = diag_error(&p->diag, E_memory_limit, f->func->span,
+                                          "%s needs %lld bytes of working memory, --memory-limit is %lld",
+                                          f->func->name, (long long)f->arena_bytes, (long long)limit);
+        diag_help(&p->diag, e,
+                  "the lower bound for its order of operations is %lld bytes; smaller largest dimensions need less",
+                  (long long)f->lower_bound);
     }
     return p->diag.errors == 0;
 }
@@ -169,8 +175,9 @@ bool pipeline_weights(struct pipeline *p) {
     for (int i = 0; i < m->buffer_count; i++)
         bytes += ir_type_bytes_upper(m->buffers[i]->type);
     if (o->weights == WEIGHTS_SOURCE && bytes > LARGEST) {
-        struct diagnostic *e = diag_error(&p->diag, E_weights_too_large, (struct span){0}, "--weights source: %lld bytes of weights are too many for C text",
-                                          (long long)bytes);
+        struct diagnostic *e =
+            diag_error(&p->diag, E_weights_too_large, (struct span){0},
+                       "--weights source: %lld bytes of weights are too many for C text", (long long)bytes);
         diag_help(&p->diag, e, "--weights file or --weights caller");
         return false;
     }

@@ -21,10 +21,10 @@ static const char *const column_names[COLUMNS] = {"id", "lower", "upper", "size"
 struct table {
     struct diag *diag;
     const struct source *source;
-    int fields;             /* a row's */
-    int at[COLUMNS];        /* field of a column */
+    int fields;      /* a row's */
+    int at[COLUMNS]; /* field of a column */
     VEC(struct placement_item) items;
-    VEC(struct span) rows;  /* text of a row without its end of line */
+    VEC(struct span) rows; /* text of a row without its end of line */
 };
 
 static struct span span_at(const struct table *t, size_t begin, size_t end) {
@@ -109,7 +109,8 @@ static void read_row(struct table *t, size_t begin, size_t line_end) {
             }
         }
     if (field != t->fields) {
-        diag_error(t->diag, E_plan_row, span_at(t, begin, line_end), "the row has %d fields, the header %d", field, t->fields);
+        diag_error(t->diag, E_plan_row, span_at(t, begin, line_end), "the row has %d fields, the header %d", field,
+                   t->fields);
         return;
     }
     if (!good)
@@ -243,8 +244,10 @@ int plan_command(int argc, char **argv) {
     }
     int64_t height = placement_solve(t.items.at, t.items.n, 1, capacity, seconds);
     if (capacity && height > capacity) {
-        diag_error(&d, E_plan_capacity, nowhere, "the best placement found needs %lld bytes, above the capacity of %lld "
-                   "(the lower bound is %lld)", (long long)height, (long long)capacity, (long long)bound);
+        diag_error(&d, E_plan_capacity, nowhere,
+                   "the best placement found needs %lld bytes, above the capacity of %lld "
+                   "(the lower bound is %lld)",
+                   (long long)height, (long long)capacity, (long long)bound);
         return finish(&d, 1);
     }
     struct text result = {0};

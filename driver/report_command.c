@@ -54,7 +54,9 @@ static void cost_op(struct ir_op *op, void *context) {
 
 static int by_bytes(const void *a, const void *b) {
     const struct cost *x = a, *y = b;
-    return x->bytes != y->bytes ? (x->bytes < y->bytes ? 1 : -1) : x->op->span.begin < y->op->span.begin ? -1 : x->op->span.begin > y->op->span.begin;
+    return x->bytes != y->bytes                    ? (x->bytes < y->bytes ? 1 : -1)
+           : x->op->span.begin < y->op->span.begin ? -1
+                                                   : x->op->span.begin > y->op->span.begin;
 }
 
 static void largest(struct text *out, const struct plan_func *p) {
@@ -115,7 +117,8 @@ static void function(struct text *out, struct plan_func *p) {
     if (p->arena_bytes <= p->lower_bound)
         text_add(out, ": optimal\n");
     else
-        text_printf(out, ": %.2f%% above\n", 100.0 * (double)(p->arena_bytes - p->lower_bound) / (double)(p->lower_bound ? p->lower_bound : 1));
+        text_printf(out, ": %.2f%% above\n",
+                    100.0 * (double)(p->arena_bytes - p->lower_bound) / (double)(p->lower_bound ? p->lower_bound : 1));
     text_add(out, "  workspaces   ");
     bytes(out, p->workspace_bytes);
     text_add(out, p->workspace_bytes ? ", packed panels and sums of kernels: behind the plan's arena\n" : "\n");
@@ -154,7 +157,8 @@ int report_command(int argc, char **argv) {
     if (ok) {
         int64_t params = 0, states = 0;
         for (int i = 0; i < p.module->buffer_count; i++)
-            *(p.module->buffers[i]->kind == BUFFER_PARAM ? &params : &states) += ir_type_bytes_upper(p.module->buffers[i]->type);
+            *(p.module->buffers[i]->kind == BUFFER_PARAM ? &params : &states) +=
+                ir_type_bytes_upper(p.module->buffers[i]->type);
         text_printf(&t, "%s\n  params       ", p.module->name);
         bytes(&t, params);
         text_add(&t, "\n  states       ");
@@ -165,7 +169,8 @@ int report_command(int argc, char **argv) {
         for (int i = 0; i < p.passes.plan->func_count; i++)
             function(&t, &p.passes.plan->funcs[i]);
         if (o.html) {
-            text_printf(&page, "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>%s</title><pre>", p.module->name);
+            text_printf(&page, "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>%s</title><pre>",
+                        p.module->name);
             for (const char *s = text_string(&t); *s; s++)
                 text_add(&page, *s == '<' ? "&lt;" : *s == '&' ? "&amp;" : (char[2]){*s, 0});
             text_add(&page, "</pre></html>\n");

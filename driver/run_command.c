@@ -31,8 +31,9 @@ bool save_weights(const struct ir_module *m, struct eager *e, const char *path) 
     struct mxrt_named *named = ARENA_ARRAY(&a, struct mxrt_named, m->buffer_count + 1);
     for (int i = 0; i < m->buffer_count; i++) {
         struct tensor *t = eager_buffer(e, m->buffers[i]->name);
-        named[i] = (struct mxrt_named){m->buffers[i]->name,
-                                       {(mx_dtype)t->dtype, t->rank, t->dims, t->data, (size_t)(tensor_elements(t) * dtype_size(t->dtype))}};
+        named[i] = (struct mxrt_named){
+            m->buffers[i]->name,
+            {(mx_dtype)t->dtype, t->rank, t->dims, t->data, (size_t)(tensor_elements(t) * dtype_size(t->dtype))}};
     }
     const char *metadata[1][2] = {{"model", m->name}};
     struct mxrt_why why;

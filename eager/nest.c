@@ -27,7 +27,7 @@ struct reduction {
     struct accumulator *accs;
     int count;
     int lo[NEST_MAX_INDICES], hi[NEST_MAX_INDICES]; /* nodes of ragged bounds */
-    int64_t visited; /* reduction points since the accumulators began */
+    int64_t visited;                                /* reduction points since the accumulators began */
     bool ragged_within; /* some bounds depend on reduction indices: then the position is not `visited` */
     void *scratch;
 };
@@ -332,7 +332,7 @@ static void end(struct reduction *r) {
         for (int64_t i = 0; i < n; i++) {                                        \
             int64_t j = each ? i : 0, here = each ? at : at + i;                 \
             bool better = a->op == RED_ARGMAX ? p[i] > best[j] : p[i] < best[j]; \
-            if (first || better || (p[i] != p[i] && best[j] == best[j])) {           \
+            if (first || better || (p[i] != p[i] && best[j] == best[j])) {       \
                 best[j] = p[i];                                                  \
                 a->position[j] = here;                                           \
                 first = each && first;                                           \
@@ -381,7 +381,8 @@ static void accumulate(struct reduction *r) {
                 table->fold[RED_SUM][a->kind](a->lanes, r->scratch, NULL, n);
             }
         } else if (a->position) {
-            extremum(a, kern_lanes(k, a->node), n, r->ragged_within ? position(r) : r->visited, !r->over_lanes, !r->visited);
+            extremum(a, kern_lanes(k, a->node), n, r->ragged_within ? position(r) : r->visited, !r->over_lanes,
+                     !r->visited);
         } else {
             a->step(a->lanes, kern_lanes(k, a->node), NULL, n);
         }

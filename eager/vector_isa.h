@@ -1,5 +1,8 @@
 /* All kinds of eager/vector_rows.h for one instruction set: included by vector.c with ISA (a function attribute) and
  * ISA_TAG(name, kind). */
+
+/* Laid out by hand. */
+/* clang-format off */
 #define T float
 #define M(f) mx_##f##_f32
 #define KIND KIND_F32

@@ -5,6 +5,9 @@
  *   ISA                function attribute
  *   IS_FLOAT, IS_INT   what T is; neither: bool
  */
+
+/* Laid out by hand. */
+/* clang-format off */
 #define LOOP(name, R, expression, A, B)                                                                                \
     static ISA void TAG(name)(void *r_, const void *a_, const void *b_, const void *c_, int64_t n)                     \
     {                                                                                                                  \

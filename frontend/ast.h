@@ -3,6 +3,9 @@
  * Nodes live in the arena given to `parse`; strings are interned nowhere (compare with strcmp). Types are expressions:
  * `f32[N <= 64, ..S]` is an INDEX of NAME f32 by COMPARE and SPLICE subscripts.
  */
+
+/* Laid out by hand. */
+/* clang-format off */
 #ifndef MXCC_FRONTEND_AST_H
 #define MXCC_FRONTEND_AST_H
 

@@ -18,25 +18,25 @@ enum val_kind {
     VAL_ERROR, /* already reported: operations on it stay silent */
     VAL_NONE,
     VAL_INT,
-    VAL_DIM,   /* an integer known up to dimension symbols */
+    VAL_DIM, /* an integer known up to dimension symbols */
     VAL_FLOAT,
     VAL_BOOL,
     VAL_STRING,
     VAL_LIST,
     VAL_DTYPE,
-    VAL_TYPE,   /* f32[2, 3] as an expression */
+    VAL_TYPE, /* f32[2, 3] as an expression */
     VAL_FN,
     VAL_BUILTIN,
-    VAL_CLASS,  /* a block declaration */
-    VAL_BLOCK,  /* an instance */
+    VAL_CLASS, /* a block declaration */
+    VAL_BLOCK, /* an instance */
     VAL_MODULE,
     VAL_BUFFER, /* a param or state: stands for its current version, carries name and shape */
     VAL_SCALAR, /* a rank-0 run-time value as an expression */
     VAL_TENSOR,
-    VAL_LAZY,   /* inside index notation: a tensor that depends on index variables; elements are made on demand */
-    VAL_RANGE,  /* a..b with a run-time end */
-    VAL_TUPLE,  /* several results */
-    VAL_DATA,   /* a constant tensor from a file: becomes a TENSOR in each function that uses it */
+    VAL_LAZY,  /* inside index notation: a tensor that depends on index variables; elements are made on demand */
+    VAL_RANGE, /* a..b with a run-time end */
+    VAL_TUPLE, /* several results */
+    VAL_DATA,  /* a constant tensor from a file: becomes a TENSOR in each function that uses it */
 };
 
 struct cell;
@@ -92,16 +92,16 @@ struct lazy {
     struct ir_value *base; /* partial load: at[base rank], NULL where an axis is left */
     const ir_expr *at;
     ir_expr otherwise;
-    struct val *elements;  /* [product of dims], row-major; dims are constants */
+    struct val *elements; /* [product of dims], row-major; dims are constants */
 };
 
 /* A name that can be assigned: a var, a result of inout binding, a param or state. */
 struct cell {
     const char *name;
-    bool is_var;            /* else let or a parameter: assigning is an error */
-    bool typed;             /* var with a type: assignments broadcast to it */
-    struct ir_type type;    /* of typed cells and buffers */
-    struct val value;       /* current version (not for buffers not yet read in this function) */
+    bool is_var;              /* else let or a parameter: assigning is an error */
+    bool typed;               /* var with a type: assignments broadcast to it */
+    struct ir_type type;      /* of typed cells and buffers */
+    struct val value;         /* current version (not for buffers not yet read in this function) */
     struct ir_buffer *buffer; /* param or state */
     struct instance *owner;   /* of buffers */
     const struct ast_expr *initial;
@@ -109,8 +109,8 @@ struct cell {
     int versions;
     struct span span;
     struct span written; /* the statement that assigned it last */
-    struct cell *alias; /* inout: the caller's cell */
-    struct frame *home; /* the region it was made in: only regions inside that see it as something from outside */
+    struct cell *alias;  /* inout: the caller's cell */
+    struct frame *home;  /* the region it was made in: only regions inside that see it as something from outside */
 };
 
 struct binding {
@@ -160,13 +160,13 @@ struct instance {
 struct elab_index {
     const char *name;
     bool reduction;
-    ir_dim extent;  /* parallel; reduction: upper bound of hi */
-    ir_expr lo, hi; /* reduction (virtual numbering) */
+    ir_dim extent;            /* parallel; reduction: upper bound of hi */
+    ir_expr lo, hi;           /* reduction (virtual numbering) */
     struct ir_value *counter; /* a loop's counter: an index only for proofs, else a loaded value */
 };
 
 struct pending_check {
-    ir_expr index;  /* index check: 0 <= index < extent; NULL: `condition` must hold */
+    ir_expr index; /* index check: 0 <= index < extent; NULL: `condition` must hold */
     ir_dim extent;
     ir_expr condition;
     struct span span;
@@ -185,7 +185,7 @@ enum frame_kind { FRAME_BRANCH, FRAME_FOR, FRAME_WHILE_COND, FRAME_WHILE_BODY };
 
 struct journal_entry {
     struct cell *cell;
-    struct val before; /* value at entry of the region */
+    struct val before;    /* value at entry of the region */
     struct ir_value *arg; /* loops: the region's argument standing for it */
     bool assigned;
 };
@@ -244,17 +244,18 @@ struct elab {
     VEC(struct cell *) buffers; /* all */
     VEC(struct dim_pair) entry_checks;
     int instance_serial, rng_places;
-    int64_t work; /* expressions elaborated and list entries made: a bound against endless programs */
+    int64_t work;   /* expressions elaborated and list entries made: a bound against endless programs */
     int defaults;   /* default arguments being evaluated, one inside the other */
     bool exhausted; /* work is over MOST_WORK, which was reported */
     bool gave_up;
     struct val result; /* of the innermost function body, once `return` was met */
     bool returned;
     const struct ast_fn *current_fn;
-    struct gradient_frame { /* gradients being elaborated: a call of the same function there has no gradient of its own */
+    struct
+        gradient_frame { /* gradients being elaborated: a call of the same function there has no gradient of its own */
         struct gradient_frame *outer;
         const struct ast_fn *fn;
-    } *gradients;
+    } * gradients;
     /* init */
     bool silent; /* errors are not reported: trial evaluation */
 };
@@ -274,13 +275,13 @@ struct val val_scalar(ir_expr x);
 struct val val_list_new(struct elab *e, int count);
 struct val val_type(struct elab *e, struct ir_type t);
 bool val_is_static(struct val v);
-bool val_is_number(struct val v); /* INT, DIM, FLOAT */
+bool val_is_number(struct val v);  /* INT, DIM, FLOAT */
 bool val_is_runtime(struct val v); /* SCALAR, TENSOR, LAZY, BUFFER */
 /* "f32[N, 10]", "int 3", "a list of 4", "block Dense": for messages. */
 const char *val_describe(struct elab *e, struct val v);
 const char *type_text(struct elab *e, struct ir_type t);
 const char *dim_text(struct elab *e, ir_dim d);
-bool val_as_dim(struct elab *e, struct val v, ir_dim *d); /* INT and DIM */
+bool val_as_dim(struct elab *e, struct val v, ir_dim *d);                  /* INT and DIM */
 bool val_equal(struct elab *e, struct val a, struct val b, bool *decided); /* static values, whole */
 
 /* ---- elab_scope.c --------------------------------------------------------------------------------------------------- */
@@ -329,7 +330,8 @@ struct val elab_map(struct elab *e, enum scalar_fn fn, struct val *args, int n, 
 /* Pieces of these that the four files share. */
 bool dim_is_one(ir_dim d);
 ir_expr elab_broadcast_load(struct elab *e, struct ir_value *v, int rank, const int *pars);
-ir_expr elab_hoisted(struct elab *e, ir_expr x, struct span at); /* heavy index-free scalar parts, computed before the nest */
+ir_expr elab_hoisted(struct elab *e, ir_expr x,
+                     struct span at); /* heavy index-free scalar parts, computed before the nest */
 bool elab_lazy_elements(struct elab *e, struct lazy *l, struct span at);
 struct val elab_matmul(struct elab *e, struct val a, struct val b, struct span at);
 /* Broadcast to a type (assignment to typed vars, buffers, slices). NULL after an error. */
@@ -346,7 +348,8 @@ bool elab_dims_equal(struct elab *e, ir_dim a, ir_dim b, struct span at);
 ir_dim elab_runtime_dim(struct elab *e, ir_expr length, int64_t lo, int64_t hi, const char *name, struct span at);
 /* hi - lo where both cancel to something static. */
 bool elab_linear_difference(struct elab *e, ir_expr hi, ir_expr lo, ir_dim *difference);
-void elab_require(struct elab *e, ir_expr condition, struct span at, const char *message); /* a check, or pending in a body */
+void elab_require(struct elab *e, ir_expr condition, struct span at,
+                  const char *message); /* a check, or pending in a body */
 
 /* ---- elab_nest.c: from virtual numbering to nests ----------------------------------------------------------------- */
 
@@ -383,13 +386,14 @@ struct val elab_counter(struct elab *e, const char *name, struct ir_value *count
 
 struct val elab_index_expr(struct elab *e, struct scope *s, const struct ast_expr *x, const struct ast_expr *otherwise);
 /* base[subs] = value (or combined by op): the next version. NULL after an error. */
-struct ir_value *elab_update(struct elab *e, struct scope *s, struct val base, const struct ast_expr *target, bool has_op,
-                             enum binary_op op, struct val value, struct span at);
+struct ir_value *elab_update(struct elab *e, struct scope *s, struct val base, const struct ast_expr *target,
+                             bool has_op, enum binary_op op, struct val value, struct span at);
 
 /* ---- elab_type.c ---------------------------------------------------------------------------------------------------- */
 
 bool elab_type(struct elab *e, struct scope *s, const struct ast_expr *x, struct ir_type *t); /* all names bound */
-struct val elab_type_expr(struct elab *e, enum dtype t, struct scope *s, const struct ast_expr *x); /* f32[…] as a value */
+struct val elab_type_expr(struct elab *e, enum dtype t, struct scope *s,
+                          const struct ast_expr *x); /* f32[…] as a value */
 /* Whether a name in a type is not yet bound. */
 bool type_has_unbound(struct elab *e, struct scope *s, const struct ast_expr *x);
 enum match { MATCH_YES, MATCH_NO, MATCH_LATER };
@@ -397,7 +401,8 @@ enum match { MATCH_YES, MATCH_NO, MATCH_LATER };
 enum match elab_match(struct elab *e, struct scope *s, const struct ast_expr *type, struct val *v, struct span at,
                       const char *what, bool last_try);
 /* An exported function's parameter: makes symbols. */
-bool elab_export_type(struct elab *e, struct scope *s, const struct ast_expr *x, struct ir_type *t, const char *what, bool *later);
+bool elab_export_type(struct elab *e, struct scope *s, const struct ast_expr *x, struct ir_type *t, const char *what,
+                      bool *later);
 
 /* ---- elab_call.c ---------------------------------------------------------------------------------------------------- */
 
@@ -414,8 +419,10 @@ struct val elab_instantiate(struct elab *e, struct elab_class *c, struct arg *ar
 bool elab_bind_params(struct elab *e, struct scope *s, const struct ast_param *params, int count, struct arg *args,
                       int arg_count, struct span at, const char *what, struct span decl);
 /* Converts results to the declared types; *v is one value or a TUPLE. */
-bool elab_match_results(struct elab *e, struct scope *s, const struct ast_fn *fn, struct val *v, struct span at, const char *what);
-struct cell *elab_lvalue(struct elab *e, struct scope *s, const struct ast_expr *x); /* NAME or MEMBER; NULL after an error */
+bool elab_match_results(struct elab *e, struct scope *s, const struct ast_fn *fn, struct val *v, struct span at,
+                        const char *what);
+struct cell *elab_lvalue(struct elab *e, struct scope *s,
+                         const struct ast_expr *x); /* NAME or MEMBER; NULL after an error */
 bool elab_enter(struct elab *e, const char *what, struct span at, struct call_frame *f); /* recursion bound */
 void elab_leave(struct elab *e, struct call_frame *f);
 /* Where the user's own files ask for what is being elaborated (`at` itself, or a call of the library), and its name. */
@@ -449,7 +456,8 @@ struct ir_value *buffer_value(struct elab *e, struct cell *c);
 /* ---- elab_block.c, elab_module.c -------------------------------------------------------------------------------------- */
 
 void elab_decl(struct elab *e, struct scope *s, const struct ast_decl *d);
-void elab_assign_name(struct elab *e, struct scope *s, const char *name, struct val v, struct span at); /* an instance */
+void elab_assign_name(struct elab *e, struct scope *s, const char *name, struct val v,
+                      struct span at); /* an instance */
 void elab_list_buffers(struct elab *e, struct val v, bool params, bool states, struct val *list, struct span at);
 struct scope *elab_use(struct elab *e, const char *path, bool is_file, struct span at);
 const char *instance_path(struct elab *e, struct instance *i);
@@ -458,7 +466,8 @@ const char *instance_path(struct elab *e, struct instance *i);
 struct diagnostic *elab_error(struct elab *e, enum error_code code, struct span at, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 void elab_label(struct elab *e, struct diagnostic *d, const char *format, ...) __attribute__((format(printf, 3, 4)));
-void elab_note(struct elab *e, struct diagnostic *d, struct span at, const char *format, ...) __attribute__((format(printf, 4, 5)));
+void elab_note(struct elab *e, struct diagnostic *d, struct span at, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
 void elab_help(struct elab *e, struct diagnostic *d, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 #endif

@@ -32,7 +32,8 @@ struct val elab_reshape(struct elab *e, struct val v, struct val shape, struct s
             continue;
         }
         if (!val_as_dim(e, s, &dims[i])) {
-            struct diagnostic *d = elab_error(e, E_reshape_size, at, "the shape of reshape must be a list of dimensions");
+            struct diagnostic *d =
+                elab_error(e, E_reshape_size, at, "the shape of reshape must be a list of dimensions");
             elab_label(e, d, "%s", val_describe(e, s));
             return val_error;
         }
@@ -139,7 +140,8 @@ struct ir_value *elab_broadcast(struct elab *e, struct val v, struct ir_type t, 
     int pars[32];
     for (int d = 0; d < t.rank; d++)
         pars[d] = elab_new_index(e, arena_printf(e->arena, "i%d", d), t.dims[d]);
-    struct nest_spec n = {.pars = pars, .par_count = t.rank, .body = elab_broadcast_load(e, x, t.rank, pars), .span = at};
+    struct nest_spec n = {
+        .pars = pars, .par_count = t.rank, .body = elab_broadcast_load(e, x, t.rank, pars), .span = at};
     return elab_form_nest(e, &n, NULL);
 }
 
@@ -214,7 +216,8 @@ struct val elab_concat(struct elab *e, struct val_list *xs, int axis, struct spa
         return elab_from_value(e, v[0]);
     int out_rank = rank + stack, at_axis = stack ? 0 : axis;
     dims[at_axis] = total;
-    struct val base = elab_full(e, ir_type_make(e->module, t, out_rank, dims), t == BOOL ? val_bool(false) : val_int(0), at);
+    struct val base =
+        elab_full(e, ir_type_make(e->module, t, out_rank, dims), t == BOOL ? val_bool(false) : val_int(0), at);
     struct ir_value *out = elab_materialize(e, base, t, at);
     ir_dim offset = ir_dim_const(e->module, 0);
     for (int i = 0; i < n && out; i++) {
@@ -264,7 +267,8 @@ struct linear {
 static void linear_add(struct elab *e, struct linear *l, ir_expr x, int64_t factor) {
     double number;
     if (x->kind == X_DIM) {
-        l->constant = ir_dim_add(e->module, l->constant, ir_dim_mul(e->module, ir_dim_const(e->module, factor), x->dim));
+        l->constant =
+            ir_dim_add(e->module, l->constant, ir_dim_mul(e->module, ir_dim_const(e->module, factor), x->dim));
         return;
     }
     if (ir_expr_is_const(x, &number)) {

@@ -37,13 +37,15 @@ void elab_assign_name(struct elab *e, struct scope *s, const char *name, struct 
 
 struct val elab_instantiate(struct elab *e, struct elab_class *c, struct arg *args, int count, struct span at) {
     if (e->in_function) {
-        struct diagnostic *d = elab_error(e, E_block_in_function, at, "block `%s` is made inside a function of the program", c->name);
+        struct diagnostic *d =
+            elab_error(e, E_block_in_function, at, "block `%s` is made inside a function of the program", c->name);
         elab_help(e, d, "make it once, at file level or in a block: `name = %s(…)`", c->name);
         return val_error;
     }
     struct scope *params = scope_new(e, c->scope);
     struct call_frame frame;
-    if (!elab_bind_params(e, params, c->decl->block.params, c->decl->block.param_count, args, count, at, c->name, c->decl->name_span))
+    if (!elab_bind_params(e, params, c->decl->block.params, c->decl->block.param_count, args, count, at, c->name,
+                          c->decl->name_span))
         return val_error;
     if (!elab_enter(e, c->name, at, &frame))
         return val_error;
@@ -74,7 +76,8 @@ static void push(struct elab *e, struct val *list, struct cell *c) {
     *list = grown;
 }
 
-static void list_value(struct elab *e, struct val v, struct instance *owner, bool params, bool states, struct val *list);
+static void list_value(struct elab *e, struct val v, struct instance *owner, bool params, bool states,
+                       struct val *list);
 
 static void list_instance(struct elab *e, struct instance *i, bool params, bool states, struct val *list) {
     for (struct binding *b = i->scope->first; b; b = b->next) {
@@ -88,7 +91,8 @@ static void list_instance(struct elab *e, struct instance *i, bool params, bool 
     }
 }
 
-static void list_value(struct elab *e, struct val v, struct instance *owner, bool params, bool states, struct val *list) {
+static void list_value(struct elab *e, struct val v, struct instance *owner, bool params, bool states,
+                       struct val *list) {
     if (v.kind == VAL_BLOCK && (!owner || v.block->owner == owner))
         list_instance(e, v.block, params, states, list);
     if (v.kind == VAL_LIST)
@@ -101,7 +105,8 @@ static void list_value(struct elab *e, struct val v, struct instance *owner, boo
 void elab_list_buffers(struct elab *e, struct val v, bool params, bool states, struct val *list, struct span at) {
     if (v.kind != VAL_BLOCK && v.kind != VAL_LIST && v.kind != VAL_BUFFER) {
         if (v.kind != VAL_ERROR) {
-            struct diagnostic *d = elab_error(e, E_builtin_argument, at, "a block or a list of blocks, params or states was expected");
+            struct diagnostic *d =
+                elab_error(e, E_builtin_argument, at, "a block or a list of blocks, params or states was expected");
             elab_label(e, d, "%s", val_describe(e, v));
         }
         return;
@@ -146,13 +151,15 @@ static void declare_const(struct elab *e, struct scope *s, const struct ast_decl
             v = val_error;
         }
     } else if (val_is_runtime(v) || v.kind == VAL_TUPLE || v.kind == VAL_RANGE) {
-        struct diagnostic *x = elab_error(e, E_const_runtime, d->variable.value->span, "a constant must be known at compile time");
+        struct diagnostic *x =
+            elab_error(e, E_const_runtime, d->variable.value->span, "a constant must be known at compile time");
         elab_label(e, x, "%s", val_describe(e, v));
         v = val_error;
     }
     if (d->variable.type && v.kind != VAL_ERROR && v.kind != VAL_DATA) {
         struct val fitted = v;
-        if (elab_match(e, s, d->variable.type, &fitted, d->variable.value->span, arena_printf(e->arena, "`%s`", d->name), true) != MATCH_YES)
+        if (elab_match(e, s, d->variable.type, &fitted, d->variable.value->span,
+                       arena_printf(e->arena, "`%s`", d->name), true) != MATCH_YES)
             fitted = val_error;
         v = fitted;
     }
@@ -183,7 +190,8 @@ void elab_decl(struct elab *e, struct scope *s, const struct ast_decl *d) {
     }
     if (d->name && d->kind != DECL_TRAIN && d->kind != DECL_EXTERN) {
         struct binding *b = scope_find_here(s, d->name);
-        bool same = b && (b->value.kind == VAL_FN ? b->value.fn->decl == d : b->value.kind == VAL_CLASS && b->value.class_->decl == d);
+        bool same = b && (b->value.kind == VAL_FN ? b->value.fn->decl == d
+                                                  : b->value.kind == VAL_CLASS && b->value.class_->decl == d);
         if (same)
             return; /* bound beforehand: functions and blocks may be used above their declaration */
         if (b) {

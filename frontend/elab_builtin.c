@@ -15,7 +15,8 @@ struct given {
 };
 
 /* Distributes arguments by the row's signature. */
-static bool take(struct elab *e, const struct elab_builtin *b, struct arg *args, int count, struct given *g, struct span at) {
+static bool take(struct elab *e, const struct elab_builtin *b, struct arg *args, int count, struct given *g,
+                 struct span at) {
     memset(g, 0, sizeof *g);
     char names[MOST][24];
     bool optional[MOST];
@@ -38,12 +39,14 @@ static bool take(struct elab *e, const struct elab_builtin *b, struct arg *args,
                 if (strcmp(names[k], args[i].name) == 0)
                     p = k;
             if (p < 0) {
-                struct diagnostic *d = elab_error(e, E_argument_name, args[i].span, "`%s` has no parameter `%s`", b->name, args[i].name);
+                struct diagnostic *d =
+                    elab_error(e, E_argument_name, args[i].span, "`%s` has no parameter `%s`", b->name, args[i].name);
                 elab_help(e, d, "%s(%s)", b->name, b->signature);
                 return false;
             }
         } else if ((p = next++) >= n) {
-            struct diagnostic *d = elab_error(e, E_argument_count, args[i].span, "`%s` takes %d argument%s, %d given", b->name, n, n == 1 ? "" : "s", count);
+            struct diagnostic *d = elab_error(e, E_argument_count, args[i].span, "`%s` takes %d argument%s, %d given",
+                                              b->name, n, n == 1 ? "" : "s", count);
             elab_help(e, d, "%s(%s)", b->name, b->signature);
             return false;
         }
@@ -57,7 +60,8 @@ static bool take(struct elab *e, const struct elab_builtin *b, struct arg *args,
     }
     for (int k = 0; k < n; k++)
         if (!g->has[k] && !optional[k]) {
-            struct diagnostic *d = elab_error(e, E_argument_missing, at, "`%s` needs the argument `%s`", b->name, names[k]);
+            struct diagnostic *d =
+                elab_error(e, E_argument_missing, at, "`%s` needs the argument `%s`", b->name, names[k]);
             elab_help(e, d, "%s(%s)", b->name, b->signature);
             return false;
         }
@@ -84,7 +88,8 @@ static bool static_bool(struct elab *e, const struct elab_builtin *b, struct giv
 }
 
 /* An axis argument as 0 .. rank-1. */
-static bool static_axis(struct elab *e, const struct elab_builtin *b, struct given *g, int i, int rank, int otherwise, int *axis) {
+static bool static_axis(struct elab *e, const struct elab_builtin *b, struct given *g, int i, int rank, int otherwise,
+                        int *axis) {
     int64_t a = otherwise;
     if (g->has[i]) {
         if (g->v[i].kind != VAL_INT) {
@@ -146,7 +151,8 @@ static struct val static_float(enum scalar_fn fn, double a, double b) {
 }
 
 static struct val static_scalar(struct elab *e, enum scalar_fn fn, struct val *v, int n, struct span at) {
-    bool floats = v[0].kind == VAL_FLOAT || (n > 1 && v[1].kind == VAL_FLOAT), dims = v[0].kind == VAL_DIM || (n > 1 && v[1].kind == VAL_DIM);
+    bool floats = v[0].kind == VAL_FLOAT || (n > 1 && v[1].kind == VAL_FLOAT),
+         dims = v[0].kind == VAL_DIM || (n > 1 && v[1].kind == VAL_DIM);
     if (dims && !floats && (fn == FN_max || fn == FN_min)) {
         ir_dim a, b;
         val_as_dim(e, v[0], &a);
@@ -179,10 +185,12 @@ static struct val static_scalar(struct elab *e, enum scalar_fn fn, struct val *v
         default: break;
         }
     }
-    return static_float(fn, v[0].kind == VAL_FLOAT ? v[0].f : (double)v[0].i, n > 1 ? (v[1].kind == VAL_FLOAT ? v[1].f : (double)v[1].i) : 0);
+    return static_float(fn, v[0].kind == VAL_FLOAT ? v[0].f : (double)v[0].i,
+                        n > 1 ? (v[1].kind == VAL_FLOAT ? v[1].f : (double)v[1].i) : 0);
 }
 
-static struct val scalar_call(struct elab *e, enum scalar_fn fn, struct val *v, int n, struct span at, struct span *spans) {
+static struct val scalar_call(struct elab *e, enum scalar_fn fn, struct val *v, int n, struct span at,
+                              struct span *spans) {
     int length = -1;
     bool runtime = false;
     for (int i = 0; i < n; i++) {
@@ -208,7 +216,8 @@ static struct val scalar_call(struct elab *e, enum scalar_fn fn, struct val *v, 
     }
     if (fn == FN_where && v[0].kind == VAL_BOOL)
         return v[v[0].b ? 1 : 2];
-    bool numbers = scalar_table[fn].type_class == CLASS_NUM || scalar_table[fn].type_class == CLASS_FLT || fn == FN_isnan;
+    bool numbers =
+        scalar_table[fn].type_class == CLASS_NUM || scalar_table[fn].type_class == CLASS_FLT || fn == FN_isnan;
     for (int i = 0; i < n; i++)
         numbers = numbers && val_is_number(v[i]);
     if (!runtime && numbers && fn != FN_fma)
@@ -216,7 +225,8 @@ static struct val scalar_call(struct elab *e, enum scalar_fn fn, struct val *v, 
     if (scalar_table[fn].type_class == CLASS_FLT)
         for (int i = 0; i < n; i++)
             if (v[i].kind == VAL_SCALAR && v[i].flex) {
-                struct diagnostic *d = elab_error(e, E_type_mismatch, spans ? spans[i] : at, "`%s` needs floats, found an index", scalar_table[fn].name);
+                struct diagnostic *d = elab_error(e, E_type_mismatch, spans ? spans[i] : at,
+                                                  "`%s` needs floats, found an index", scalar_table[fn].name);
                 elab_help(e, d, "convert first: %s(f32(…))", scalar_table[fn].name);
                 return val_error;
             }
@@ -227,7 +237,8 @@ static struct val scalar_call(struct elab *e, enum scalar_fn fn, struct val *v, 
     return elab_map(e, fn, v, n, at, spans);
 }
 
-static struct val run_scalar(struct elab *e, const struct elab_builtin *b, struct arg *args, int count, struct span at) {
+static struct val run_scalar(struct elab *e, const struct elab_builtin *b, struct arg *args, int count,
+                             struct span at) {
     struct given g;
     if (!take(e, b, args, count, &g, at))
         return val_error;
@@ -265,7 +276,8 @@ static struct val reduce_list(struct elab *e, const struct elab_builtin *b, stru
     return out;
 }
 
-static struct val run_reduce(struct elab *e, const struct elab_builtin *b, struct arg *args, int count, struct span at) {
+static struct val run_reduce(struct elab *e, const struct elab_builtin *b, struct arg *args, int count,
+                             struct span at) {
     /* two-argument max and min are elementwise */
     if (b->code >= 0 && count == 2 && !args[0].name && !args[1].name) {
         struct val v[2] = {args[0].value, args[1].value};
@@ -273,7 +285,8 @@ static struct val run_reduce(struct elab *e, const struct elab_builtin *b, struc
         return scalar_call(e, (enum scalar_fn)b->code, v, 2, at, spans);
     }
     if (count >= 2 && !args[1].name) {
-        struct diagnostic *d = elab_error(e, E_builtin_argument, args[1].span, "the axis of `%s` is given by name", b->name);
+        struct diagnostic *d =
+            elab_error(e, E_builtin_argument, args[1].span, "the axis of `%s` is given by name", b->name);
         elab_help(e, d, "%s(x, axis = 1)", b->name);
         return val_error;
     }
@@ -317,7 +330,8 @@ static struct val run_full(struct elab *e, const struct elab_builtin *b, struct 
     return elab_full(e, t, v, at);
 }
 
-static struct val run_zeros_like(struct elab *e, const struct elab_builtin *b, struct arg *args, int count, struct span at) {
+static struct val run_zeros_like(struct elab *e, const struct elab_builtin *b, struct arg *args, int count,
+                                 struct span at) {
     struct given g;
     if (!take(e, b, args, count, &g, at))
         return val_error;
@@ -327,12 +341,14 @@ static struct val run_zeros_like(struct elab *e, const struct elab_builtin *b, s
     return elab_full(e, t, t.dtype == BOOL ? val_bool(b->code) : val_int(b->code), at);
 }
 
-static struct val run_reshape(struct elab *e, const struct elab_builtin *b, struct arg *args, int count, struct span at) {
+static struct val run_reshape(struct elab *e, const struct elab_builtin *b, struct arg *args, int count,
+                              struct span at) {
     struct given g;
     return take(e, b, args, count, &g, at) ? elab_reshape(e, g.v[0], g.v[1], at) : val_error;
 }
 
-static struct val run_transpose(struct elab *e, const struct elab_builtin *b, struct arg *args, int count, struct span at) {
+static struct val run_transpose(struct elab *e, const struct elab_builtin *b, struct arg *args, int count,
+                                struct span at) {
     struct given g;
     if (!take(e, b, args, count, &g, at))
         return val_error;
@@ -354,7 +370,8 @@ static struct val run_transpose(struct elab *e, const struct elab_builtin *b, st
             }
         }
         if (!fine) {
-            struct diagnostic *d = elab_error(e, E_axis, g.span[1], "the axes of transpose must be a permutation of 0..%d", rank);
+            struct diagnostic *d =
+                elab_error(e, E_axis, g.span[1], "the axes of transpose must be a permutation of 0..%d", rank);
             elab_label(e, d, "%s", val_describe(e, g.v[1]));
             return val_error;
         }
@@ -362,7 +379,8 @@ static struct val run_transpose(struct elab *e, const struct elab_builtin *b, st
     return elab_transpose(e, g.v[0], perm, at);
 }
 
-static struct val run_concat(struct elab *e, const struct elab_builtin *b, struct arg *args, int count, struct span at) {
+static struct val run_concat(struct elab *e, const struct elab_builtin *b, struct arg *args, int count,
+                             struct span at) {
     struct given g;
     if (!take(e, b, args, count, &g, at))
         return val_error;
@@ -409,11 +427,13 @@ static struct val run_sort(struct elab *e, const struct elab_builtin *b, struct 
         if (!val_as_dim(e, g.v[1], &limit))
             return wrong(e, b, &g, 1, "a known number");
         if (ir_dim_lt(e->module, dims[axis], limit) || ir_dim_lower(limit) < 0) {
-            elab_error(e, E_builtin_argument, g.span[1], "topk of %s entries takes at most as many, not %s", dim_text(e, dims[axis]), dim_text(e, limit));
+            elab_error(e, E_builtin_argument, g.span[1], "topk of %s entries takes at most as many, not %s",
+                       dim_text(e, dims[axis]), dim_text(e, limit));
             return val_error;
         }
         if (!ir_dim_le(e->module, limit, dims[axis]))
-            elab_require(e, ir_fn2(e->module, FN_le, ir_dim_expr(e->module, limit), ir_dim_expr(e->module, dims[axis])), at, "topk asks for more than there are");
+            elab_require(e, ir_fn2(e->module, FN_le, ir_dim_expr(e->module, limit), ir_dim_expr(e->module, dims[axis])),
+                         at, "topk asks for more than there are");
         dims[axis] = limit;
     }
     struct ir_op *op = ir_op_new(&e->b, OP_sort, &x, 1, 0);
@@ -438,13 +458,15 @@ static struct val run_scan(struct elab *e, const struct elab_builtin *b, struct 
     struct given g;
     bool reverse = false, exclusive = false;
     int axis;
-    if (!take(e, b, args, count, &g, at) || !static_bool(e, b, &g, 2, &reverse) || !static_bool(e, b, &g, 3, &exclusive))
+    if (!take(e, b, args, count, &g, at) || !static_bool(e, b, &g, 2, &reverse) ||
+        !static_bool(e, b, &g, 3, &exclusive))
         return val_error;
     struct ir_value *x = elab_materialize(e, g.v[0], DTYPE_COUNT, g.span[0]);
     if (!x)
         return val_error;
     if (!g.has[1] && x->type.rank != 1) {
-        elab_error(e, E_argument_missing, at, "`%s` of a tensor with %d dimensions needs the argument `axis`", b->name, x->type.rank);
+        elab_error(e, E_argument_missing, at, "`%s` of a tensor with %d dimensions needs the argument `axis`", b->name,
+                   x->type.rank);
         return val_error;
     }
     if (!static_axis(e, b, &g, 1, x->type.rank, 0, &axis))
@@ -528,13 +550,15 @@ static struct val run_split(struct elab *e, const struct elab_builtin *b, struct
     const char *s = g.v[0].s;
     for (int i = 0; i < parts; i++) {
         const char *end = strstr(s, g.v[1].s);
-        out.list->items[i] = val_string(end ? arena_strndup(e->arena, s, (size_t)(end - s)) : arena_strdup(e->arena, s));
+        out.list->items[i] =
+            val_string(end ? arena_strndup(e->arena, s, (size_t)(end - s)) : arena_strdup(e->arena, s));
         s = end ? end + strlen(g.v[1].s) : s;
     }
     return out;
 }
 
-static struct val run_buffers(struct elab *e, const struct elab_builtin *b, struct arg *args, int count, struct span at) {
+static struct val run_buffers(struct elab *e, const struct elab_builtin *b, struct arg *args, int count,
+                              struct span at) {
     struct given g;
     if (!take(e, b, args, count, &g, at))
         return val_error;
@@ -607,7 +631,8 @@ static struct val run_grad(struct elab *e, const struct elab_builtin *b, struct 
     if (!w.operands.at[0])
         return val_error;
     struct ir_op *op = ir_op_new(&e->b, OP_grad, w.operands.at, w.operands.n, 0);
-    op->grad.wrt_buffers = arena_copy(&e->module->arena, w.buffers.at, sizeof(struct ir_buffer *) * (size_t)w.buffers.n);
+    op->grad.wrt_buffers =
+        arena_copy(&e->module->arena, w.buffers.at, sizeof(struct ir_buffer *) * (size_t)w.buffers.n);
     struct val out = val_list_new(e, w.buffers.n);
     for (int i = 0; i < w.buffers.n; i++)
         out.list->items[i] = elab_from_value(e, ir_op_result(op, w.operands.at[i + 1]->type));
@@ -627,7 +652,8 @@ static struct val run_stop(struct elab *e, const struct elab_builtin *b, struct 
     return elab_from_value(e, ir_op_result(op, x->type));
 }
 
-static struct val run_bitcast(struct elab *e, const struct elab_builtin *b, struct arg *args, int count, struct span at) {
+static struct val run_bitcast(struct elab *e, const struct elab_builtin *b, struct arg *args, int count,
+                              struct span at) {
     struct given g;
     struct ir_type t;
     if (!take(e, b, args, count, &g, at) || !given_type(e, b, &g, 0, &t))
@@ -776,8 +802,10 @@ void elab_bind_builtins(struct elab *e, struct scope *s) {
     static const char *const signatures[] = {"", "x", "x y", "x y z"};
     for (int fn = 0; fn < FN_COUNT; fn++) {
         const struct scalar_info *info = &scalar_table[fn];
-        bool operator_only = fn == FN_add || fn == FN_sub || fn == FN_mul || fn == FN_div || fn == FN_mod || fn == FN_neg;
-        if ((info->type_class != CLASS_FLT && info->type_class != CLASS_NUM && fn != FN_isnan) || operator_only || scope_find_here(s, info->name))
+        bool operator_only =
+            fn == FN_add || fn == FN_sub || fn == FN_mul || fn == FN_div || fn == FN_mod || fn == FN_neg;
+        if ((info->type_class != CLASS_FLT && info->type_class != CLASS_NUM && fn != FN_isnan) || operator_only ||
+            scope_find_here(s, info->name))
             continue;
         struct elab_builtin *b = ARENA_NEW(e->arena, struct elab_builtin);
         *b = (struct elab_builtin){info->name, signatures[info->arity], run_scalar, fn};

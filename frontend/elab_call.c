@@ -14,7 +14,8 @@ bool elab_enter(struct elab *e, const char *what, struct span at, struct call_fr
         depth++;
     if (depth >= DEEPEST_CALL) {
         if (!e->gave_up) {
-            struct diagnostic *d = elab_error(e, E_recursion, at, "calls of `%s` are nested more than %d deep", what, DEEPEST_CALL);
+            struct diagnostic *d =
+                elab_error(e, E_recursion, at, "calls of `%s` are nested more than %d deep", what, DEEPEST_CALL);
             elab_help(e, d, "elaboration runs recursion; it needs a static condition that ends it");
         }
         e->gave_up = true;
@@ -58,7 +59,8 @@ struct cell *elab_lvalue(struct elab *e, struct scope *s, const struct ast_expr 
         if (!b->cell || (!b->cell->is_var && !b->cell->buffer)) {
             struct diagnostic *d = elab_error(e, E_not_assignable, x->span, "`%s` cannot be assigned", x->string);
             elab_note(e, d, b->span, "declared here");
-            elab_help(e, d, "`var %s = …` makes a variable; a parameter of a function is one if it is `inout`", x->string);
+            elab_help(e, d, "`var %s = …` makes a variable; a parameter of a function is one if it is `inout`",
+                      x->string);
             return NULL;
         }
     } else if (x->kind == EXPR_MEMBER) {
@@ -150,8 +152,8 @@ static bool is_none(const struct ast_expr *x) {
 }
 
 /* Distributes arguments over parameters; given[i] is NULL where the default holds. */
-static bool distribute(struct elab *e, const struct ast_param *params, int count, struct arg *args, int arg_count, struct arg **given,
-                       struct span at, const char *what, struct span decl) {
+static bool distribute(struct elab *e, const struct ast_param *params, int count, struct arg *args, int arg_count,
+                       struct arg **given, struct span at, const char *what, struct span decl) {
     int next = 0;
     bool fine = true;
     for (int i = 0; i < arg_count; i++) {
@@ -159,7 +161,8 @@ static bool distribute(struct elab *e, const struct ast_param *params, int count
         if (args[i].name) {
             const struct ast_param *found = find_param(params, count, args[i].name);
             if (!found) {
-                struct diagnostic *d = elab_error(e, E_argument_name, args[i].span, "%s has no parameter `%s`", what, args[i].name);
+                struct diagnostic *d =
+                    elab_error(e, E_argument_name, args[i].span, "%s has no parameter `%s`", what, args[i].name);
                 elab_note(e, d, decl, "declared here");
                 fine = false;
                 continue;
@@ -167,8 +170,8 @@ static bool distribute(struct elab *e, const struct ast_param *params, int count
             p = (int)(found - params);
         } else {
             if (next >= count) {
-                struct diagnostic *d = elab_error(e, E_argument_count, args[i].span, "%s takes %d argument%s, %d given", what, count,
-                                                  count == 1 ? "" : "s", arg_count);
+                struct diagnostic *d = elab_error(e, E_argument_count, args[i].span, "%s takes %d argument%s, %d given",
+                                                  what, count, count == 1 ? "" : "s", arg_count);
                 elab_note(e, d, decl, "declared here");
                 return false;
             }
@@ -180,9 +183,9 @@ static bool distribute(struct elab *e, const struct ast_param *params, int count
             continue;
         }
         if (params[p].is_inout != (args[i].cell != NULL)) {
-            struct diagnostic *d = elab_error(e, E_inout_argument, args[i].span,
-                                              params[p].is_inout ? "`%s` is inout: the call must say so" : "`%s` is not inout",
-                                              params[p].name);
+            struct diagnostic *d = elab_error(
+                e, E_inout_argument, args[i].span,
+                params[p].is_inout ? "`%s` is inout: the call must say so" : "`%s` is not inout", params[p].name);
             if (params[p].is_inout)
                 elab_help(e, d, "write `inout` before the argument: it will be changed");
             fine = false;
@@ -192,15 +195,16 @@ static bool distribute(struct elab *e, const struct ast_param *params, int count
     }
     for (int i = 0; fine && i < count; i++)
         if (!given[i] && !params[i].initial) {
-            struct diagnostic *d = elab_error(e, E_argument_missing, at, "%s needs the argument `%s`", what, params[i].name);
+            struct diagnostic *d =
+                elab_error(e, E_argument_missing, at, "%s needs the argument `%s`", what, params[i].name);
             elab_note(e, d, decl, "declared here");
             fine = false;
         }
     return fine;
 }
 
-bool elab_bind_params(struct elab *e, struct scope *s, const struct ast_param *params, int count, struct arg *args, int arg_count,
-                      struct span at, const char *what, struct span decl) {
+bool elab_bind_params(struct elab *e, struct scope *s, const struct ast_param *params, int count, struct arg *args,
+                      int arg_count, struct span at, const char *what, struct span decl) {
     struct arg **given = ARENA_ARRAY(e->arena, struct arg *, count + 1);
     bool *done = ARENA_ARRAY(e->arena, bool, count + 1);
     if (!distribute(e, params, count, args, arg_count, given, at, what, decl))
@@ -264,7 +268,8 @@ bool elab_bind_params(struct elab *e, struct scope *s, const struct ast_param *p
                     return false;
                 if (m == MATCH_LATER) {
                     if (last) {
-                        struct diagnostic *d = elab_error(e, E_type_mismatch, where, "the type of %s cannot be determined", label);
+                        struct diagnostic *d =
+                            elab_error(e, E_type_mismatch, where, "the type of %s cannot be determined", label);
                         elab_note(e, d, p->type->span, "a name in this type is bound nowhere");
                         return false;
                     }
@@ -299,7 +304,8 @@ bool elab_bind_params(struct elab *e, struct scope *s, const struct ast_param *p
 
 /* ---- results -------------------------------------------------------------------------------------------------------------- */
 
-bool elab_match_results(struct elab *e, struct scope *s, const struct ast_fn *fn, struct val *v, struct span at, const char *what) {
+bool elab_match_results(struct elab *e, struct scope *s, const struct ast_fn *fn, struct val *v, struct span at,
+                        const char *what) {
     if (!fn->has_results)
         return true;
     int have = v->kind == VAL_TUPLE ? v->list->count : v->kind == VAL_NONE ? 0 : 1;
@@ -455,16 +461,18 @@ static struct val call_kernel(struct elab *e, struct scope *s, struct elab_fn *f
             }
         }
         if (total != fn->gradient_count) {
-            struct diagnostic *d = elab_error(e, E_gradient_count, fn->gradient_span,
-                                              "gradient(…) names %d values; %s has %d: its tensor parameters, results, and their gradients",
-                                              fn->gradient_count, what, total);
+            struct diagnostic *d = elab_error(
+                e, E_gradient_count, fn->gradient_span,
+                "gradient(…) names %d values; %s has %d: its tensor parameters, results, and their gradients",
+                fn->gradient_count, what, total);
             elab_note(e, d, at, "in this call");
             fine = false;
         } else {
             struct ast_fn body = {.body = fn->gradient};
             struct gradient_frame gf = {.outer = e->gradients, .fn = fn};
             e->gradients = &gf;
-            struct val gv = run_body(e, gs, &body, fn->gradient_span, arena_printf(e->arena, "the gradient of %s", what));
+            struct val gv =
+                run_body(e, gs, &body, fn->gradient_span, arena_printf(e->arena, "the gradient of %s", what));
             e->gradients = gf.outer;
             int got = gv.kind == VAL_TUPLE ? gv.list->count : gv.kind == VAL_NONE ? 0 : 1, want = 0;
             for (int i = 0; i < n; i++)
@@ -473,14 +481,16 @@ static struct val call_kernel(struct elab *e, struct scope *s, struct elab_fn *f
             if (gv.kind == VAL_ERROR) {
                 fine = false;
             } else if (got != want) {
-                elab_error(e, E_gradient_count, fn->gradient_span, "the gradient of %s returns %d values, one for each of %d float parameters is needed",
-                           what, got, want);
+                elab_error(e, E_gradient_count, fn->gradient_span,
+                           "the gradient of %s returns %d values, one for each of %d float parameters is needed", what,
+                           got, want);
                 fine = false;
             }
             for (int i = 0, k = 0; fine && i < n; i++)
                 if (dtype_is_float(operands[i]->type.dtype)) {
-                    yields[k] = elab_broadcast(e, gv.kind == VAL_TUPLE ? gv.list->items[k] : gv, operands[i]->type, fn->gradient_span,
-                                               arena_printf(e->arena, "the gradient of `%s`", fn->params[params[i]].name));
+                    yields[k] = elab_broadcast(
+                        e, gv.kind == VAL_TUPLE ? gv.list->items[k] : gv, operands[i]->type, fn->gradient_span,
+                        arena_printf(e->arena, "the gradient of `%s`", fn->params[params[i]].name));
                     fine = yields[k++] != NULL;
                 }
             if (fine)
@@ -505,10 +515,11 @@ static struct val call_kernel(struct elab *e, struct scope *s, struct elab_fn *f
 }
 
 /* The C declaration, where libclang can read it, against what the call passes: pointers to const are read, others written. */
-static bool check_signature(struct elab *e, const struct elab_fn *f, const struct ast_expr *call, const int *params, int count,
-                            struct ir_value **operands, const struct ir_type *results, bool returns) {
+static bool check_signature(struct elab *e, const struct elab_fn *f, const struct ast_expr *call, const int *params,
+                            int count, struct ir_value **operands, const struct ir_type *results, bool returns) {
     struct extern_signature s;
-    const char *from = f->decl->span.source ? f->decl->span.source->path : "", *slash = strrchr(from, '/'), *path = f->header;
+    const char *from = f->decl->span.source ? f->decl->span.source->path : "", *slash = strrchr(from, '/'),
+               *path = f->header;
     if (path[0] != '/' && slash)
         path = arena_printf(e->arena, "%.*s/%s", (int)(slash - from), from, path);
     const char *name = call->call.callee->string;
@@ -516,11 +527,14 @@ static bool check_signature(struct elab *e, const struct elab_fn *f, const struc
         diag_note_file(e->diag, path);
     switch (extern_header_read(e->arena, path, name, &s)) {
     case EXTERN_FOUND: break;
-    case EXTERN_NO_FUNCTION: elab_error(e, E_extern_call, call->span, "`%s` declares no function `%s`", f->header, name); return false;
+    case EXTERN_NO_FUNCTION:
+        elab_error(e, E_extern_call, call->span, "`%s` declares no function `%s`", f->header, name);
+        return false;
     default: return true; /* on the include path of the C compiler, perhaps: it will tell */
     }
     if (s.count != count) {
-        elab_error(e, E_extern_call, call->span, "`%s` has %d parameters in `%s`, %d are passed", name, s.count, f->header, count);
+        elab_error(e, E_extern_call, call->span, "`%s` has %d parameters in `%s`, %d are passed", name, s.count,
+                   f->header, count);
         return false;
     }
     for (int i = 0; i < count; i++) {
@@ -529,23 +543,29 @@ static bool check_signature(struct elab *e, const struct elab_fn *f, const struc
         struct ir_type t = params[i] >= 0 ? operands[params[i]]->type : results[~params[i]];
         bool pointer = params[i] < 0 || t.rank > 0, half = t.dtype == F16 || t.dtype == BF16;
         if (p->is_pointer != pointer) {
-            elab_error(e, E_extern_call, at, "parameter %d of `%s` is `%s`, but a %s is passed", i + 1, name, p->type, pointer ? "tensor" : "scalar");
+            elab_error(e, E_extern_call, at, "parameter %d of `%s` is `%s`, but a %s is passed", i + 1, name, p->type,
+                       pointer ? "tensor" : "scalar");
             return false;
         }
         if (pointer && p->known && p->dtype != t.dtype && !(half && p->dtype == U16)) {
-            elab_error(e, E_extern_call, at, "parameter %d of `%s` is `%s`, but %s is passed", i + 1, name, p->type, type_text(e, t));
+            elab_error(e, E_extern_call, at, "parameter %d of `%s` is `%s`, but %s is passed", i + 1, name, p->type,
+                       type_text(e, t));
             return false;
         }
         if (pointer && p->is_const == (params[i] < 0)) {
-            struct diagnostic *d = elab_error(e, E_extern_call, at, params[i] < 0 ? "`%s` only reads parameter %d (`%s`), but the result is passed"
-                                                                                   : "`%s` may write parameter %d (`%s`), which is an argument here",
-                                              name, i + 1, p->type);
-            elab_help(e, d, "pointers to const are read, the others written: what is written is `result` or a named result");
+            struct diagnostic *d =
+                elab_error(e, E_extern_call, at,
+                           params[i] < 0 ? "`%s` only reads parameter %d (`%s`), but the result is passed"
+                                         : "`%s` may write parameter %d (`%s`), which is an argument here",
+                           name, i + 1, p->type);
+            elab_help(e, d,
+                      "pointers to const are read, the others written: what is written is `result` or a named result");
             return false;
         }
     }
     if (returns && (s.returns_void || s.result.is_pointer || (s.result.known && s.result.dtype != results[0].dtype))) {
-        elab_error(e, E_extern_call, call->span, "`%s` returns `%s`, not %s", name, s.result.type, type_text(e, results[0]));
+        elab_error(e, E_extern_call, call->span, "`%s` returns `%s`, not %s", name, s.result.type,
+                   type_text(e, results[0]));
         return false;
     }
     return true;
@@ -570,7 +590,8 @@ static struct val call_extern(struct elab *e, struct scope *s, struct elab_fn *f
         const struct ast_expr *a = call->call.args[i].value;
         int result = -1;
         for (int k = 0; a->kind == EXPR_NAME && k < fn->result_count; k++)
-            if (strcmp(a->string, fn->results[k].name ? fn->results[k].name : "result") == 0 && !scope_find_here(s, a->string))
+            if (strcmp(a->string, fn->results[k].name ? fn->results[k].name : "result") == 0 &&
+                !scope_find_here(s, a->string))
                 result = k;
         if (result >= 0) {
             params[i] = ~result;
@@ -586,7 +607,8 @@ static struct val call_extern(struct elab *e, struct scope *s, struct elab_fn *f
             return val_error;
         params[i] = n++;
     }
-    if (!check_signature(e, f, call, params, call->call.count, operands, results, fn->result_count > 0 && !used_result[0]))
+    if (!check_signature(e, f, call, params, call->call.count, operands, results,
+                         fn->result_count > 0 && !used_result[0]))
         return val_error;
     struct ir_op *op = ir_op_new(&e->b, OP_extern, operands, n, 0);
     op->name = arena_strdup(&e->module->arena, f->name);
@@ -602,7 +624,8 @@ static struct val call_extern(struct elab *e, struct scope *s, struct elab_fn *f
             return val_error;
         }
     if (op->external.returns && results[0].rank > 0) {
-        elab_error(e, E_extern_call, call->span, "the result must stand among the arguments of the C call (as `result`): it is a tensor");
+        elab_error(e, E_extern_call, call->span,
+                   "the result must stand among the arguments of the C call (as `result`): it is a tensor");
         return val_error;
     }
     struct val out = val_list_new(e, fn->result_count);
@@ -617,7 +640,8 @@ static struct val call_extern(struct elab *e, struct scope *s, struct elab_fn *f
 
 struct val elab_call_fn(struct elab *e, struct elab_fn *f, struct arg *args, int count, struct span at) {
     const struct ast_fn *fn = &f->decl->fn;
-    const char *what = f->scope->instance ? arena_printf(e->arena, "%s.%s", f->scope->instance->class_->name, f->name) : f->name;
+    const char *what =
+        f->scope->instance ? arena_printf(e->arena, "%s.%s", f->scope->instance->class_->name, f->name) : f->name;
     bool training = e->training;
     /* `training = false` overrides for a call */
     if (!find_param(fn->params, fn->param_count, "training"))
@@ -639,10 +663,14 @@ struct val elab_call_fn(struct elab *e, struct elab_fn *f, struct arg *args, int
     s->is_function = true;
     struct val v = val_error;
     struct call_frame frame;
-    if (elab_bind_params(e, s, fn->params, fn->param_count, args, count, at, what, f->decl->name_span) && elab_enter(e, what, at, &frame)) {
+    if (elab_bind_params(e, s, fn->params, fn->param_count, args, count, at, what, f->decl->name_span) &&
+        elab_enter(e, what, at, &frame)) {
         const struct instance *own = f->scope->instance;
         const char *dot = own && own->name ? strrchr(own->name, '.') : NULL;
-        frame.hint = !own || strcmp(f->name, "forward") != 0 ? f->name : !own->name ? own->class_->name : dot && dot[1] > '9' ? dot + 1 : own->name;
+        frame.hint = !own || strcmp(f->name, "forward") != 0 ? f->name
+                     : !own->name                            ? own->class_->name
+                     : dot && dot[1] > '9'                   ? dot + 1
+                                                             : own->name;
         bool own_gradient = fn->gradient != NULL;
         for (const struct gradient_frame *g = e->gradients; g; g = g->outer)
             own_gradient = own_gradient && g->fn != fn;

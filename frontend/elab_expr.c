@@ -128,7 +128,9 @@ static struct val static_op(struct elab *e, enum binary_op op, struct val a, str
         struct val *q = a.kind == VAL_FLOAT ? &b : &a;
         if (q->kind != VAL_FLOAT && q->quotient) {
             struct diagnostic *d = elab_error(e, E_quotient_to_float, at, "an integer quotient meets a float");
-            elab_help(e, d, "`/` on integers is the floor division: write one side as a float (0.5, 2.0), or cast: f32(a / b)");
+            elab_help(
+                e, d,
+                "`/` on integers is the floor division: write one side as a float (0.5, 2.0), or cast: f32(a / b)");
             return val_error;
         }
         if (a.kind == VAL_DIM || b.kind == VAL_DIM) {
@@ -188,7 +190,8 @@ static struct val list_op(struct elab *e, enum binary_op op, struct val a, struc
     }
     struct val out = val_list_new(e, n);
     for (int i = 0; i < n; i++) {
-        out.list->items[i] = elab_binary(e, op, a.kind == VAL_LIST ? a.list->items[i] : a, b.kind == VAL_LIST ? b.list->items[i] : b, at);
+        out.list->items[i] = elab_binary(e, op, a.kind == VAL_LIST ? a.list->items[i] : a,
+                                         b.kind == VAL_LIST ? b.list->items[i] : b, at);
         if (out.list->items[i].kind == VAL_ERROR)
             return val_error;
     }
@@ -241,7 +244,8 @@ struct val elab_binary(struct elab *e, enum binary_op op, struct val a, struct v
     if (a.kind == VAL_ERROR || b.kind == VAL_ERROR)
         return val_error;
     if (a.kind == VAL_TUPLE || b.kind == VAL_TUPLE) {
-        elab_error(e, E_result_count, at, "a call with %d results is used as one value", (a.kind == VAL_TUPLE ? a : b).list->count);
+        elab_error(e, E_result_count, at, "a call with %d results is used as one value",
+                   (a.kind == VAL_TUPLE ? a : b).list->count);
         return val_error;
     }
     if (op == BIN_IN)
@@ -288,7 +292,8 @@ struct val elab_binary(struct elab *e, enum binary_op op, struct val a, struct v
         int c = strcmp(a.s, b.s);
         return static_op(e, op, val_int(c), val_int(0), at);
     }
-    if (static_both && (op == BIN_AND || op == BIN_OR || op == BIN_EQ || op == BIN_NE) && a.kind == VAL_BOOL && b.kind == VAL_BOOL)
+    if (static_both && (op == BIN_AND || op == BIN_OR || op == BIN_EQ || op == BIN_NE) && a.kind == VAL_BOOL &&
+        b.kind == VAL_BOOL)
         return val_bool(op == BIN_AND ? a.b && b.b : op == BIN_OR ? a.b || b.b : (a.b == b.b) == (op == BIN_EQ));
     if ((op == BIN_AND || op == BIN_OR) && (a.kind == VAL_BOOL || b.kind == VAL_BOOL)) {
         struct val known = a.kind == VAL_BOOL ? a : b, other = a.kind == VAL_BOOL ? b : a;
@@ -307,9 +312,10 @@ struct val elab_binary(struct elab *e, enum binary_op op, struct val a, struct v
     if (is_compare(op))
         return runtime_compare(e, op, a, b, at);
     static const enum scalar_fn fns[] = {
-        [BIN_ADD] = FN_add,       [BIN_SUB] = FN_sub,     [BIN_MUL] = FN_mul,       [BIN_DIV] = FN_div, [BIN_MOD] = FN_mod,
-        [BIN_POW] = FN_pow,       [BIN_AND] = FN_and,     [BIN_OR] = FN_or,         [BIN_BITAND] = FN_bitand,
-        [BIN_BITOR] = FN_bitor,   [BIN_BITXOR] = FN_bitxor, [BIN_SHL] = FN_shl,     [BIN_SHR] = FN_shr,
+        [BIN_ADD] = FN_add,       [BIN_SUB] = FN_sub,     [BIN_MUL] = FN_mul,       [BIN_DIV] = FN_div,
+        [BIN_MOD] = FN_mod,       [BIN_POW] = FN_pow,     [BIN_AND] = FN_and,       [BIN_OR] = FN_or,
+        [BIN_BITAND] = FN_bitand, [BIN_BITOR] = FN_bitor, [BIN_BITXOR] = FN_bitxor, [BIN_SHL] = FN_shl,
+        [BIN_SHR] = FN_shr,
     };
     if (op == BIN_POW && b.kind == VAL_INT && b.i == 2) {
         struct val square[2] = {a, a};
@@ -407,12 +413,14 @@ bool elab_items(struct elab *e, struct val v, struct val_list **items, struct sp
     if (v.kind == VAL_ERROR)
         return false;
     if (v.kind == VAL_RANGE && v.range->lo.kind == VAL_INT && v.range->hi.kind == VAL_INT) {
-        struct diagnostic *d = elab_error(e, E_too_much_work, at, "elaboration makes lists of at most %d entries", LONGEST_LIST);
+        struct diagnostic *d =
+            elab_error(e, E_too_much_work, at, "elaboration makes lists of at most %d entries", LONGEST_LIST);
         elab_help(e, d, "a loop of the program, `for`, has no such limit");
         return false;
     }
-    struct diagnostic *d = elab_error(e, v.kind == VAL_RANGE ? E_unroll_runtime : E_iterate, at,
-                                      v.kind == VAL_RANGE ? "this range is not known at compile time" : "this cannot be iterated over");
+    struct diagnostic *d =
+        elab_error(e, v.kind == VAL_RANGE ? E_unroll_runtime : E_iterate, at,
+                   v.kind == VAL_RANGE ? "this range is not known at compile time" : "this cannot be iterated over");
     elab_label(e, d, "%s", val_describe(e, v));
     if (val_is_runtime(v))
         elab_help(e, d, "`for i in 0..n` visits the entries x[i]");
@@ -424,7 +432,8 @@ bool bind_pattern(struct elab *e, struct scope *s, const struct ast_pattern *p, 
         struct ast_name *n = &p->names[0];
         if (n->is_inout) {
             if (v.kind != VAL_BUFFER) {
-                struct diagnostic *d = elab_error(e, E_inout_argument, n->span, "`inout %s` needs parameters or states", n->name);
+                struct diagnostic *d =
+                    elab_error(e, E_inout_argument, n->span, "`inout %s` needs parameters or states", n->name);
                 elab_label(e, d, "%s", val_describe(e, v));
                 return false;
             }
@@ -450,7 +459,8 @@ bool bind_pattern(struct elab *e, struct scope *s, const struct ast_pattern *p, 
     for (int i = 0; i < p->count; i++)
         for (int k = 0; k < i; k++)
             if (strcmp(p->names[i].name, p->names[k].name) == 0 && strcmp(p->names[i].name, "_") != 0)
-                elab_error(e, E_redefined, p->names[i].span, "`%s` stands twice in this list of names", p->names[i].name);
+                elab_error(e, E_redefined, p->names[i].span, "`%s` stands twice in this list of names",
+                           p->names[i].name);
     for (int i = 0; i < p->count; i++) {
         struct ast_pattern one = {.names = &p->names[i], .count = 1, .span = p->names[i].span};
         fine = bind_pattern(e, s, &one, v.list->items[i]) && fine;
@@ -519,7 +529,8 @@ static struct val elab_listcomp(struct elab *e, struct scope *s, const struct as
         if (x->listcomp.cond) {
             int c = elab_condition(e, inner, x->listcomp.cond, NULL);
             if (c == -1)
-                elab_error(e, E_not_static, x->listcomp.cond->span, "the condition of a list must be known at compile time");
+                elab_error(e, E_not_static, x->listcomp.cond->span,
+                           "the condition of a list must be known at compile time");
             if (c < 0)
                 return val_error;
             if (!c)
@@ -631,7 +642,8 @@ struct val elab_member(struct elab *e, struct val base, const char *name, struct
             b = scope_find_here(base.block->scope->parent, name); /* the block's parameters */
         if (b)
             return binding_read(e, b);
-        struct diagnostic *d = elab_error(e, E_unknown_member, at, "block `%s` has no `%s`", base.block->class_->name, name);
+        struct diagnostic *d =
+            elab_error(e, E_unknown_member, at, "block `%s` has no `%s`", base.block->class_->name, name);
         const char *near = scope_similar(e, &(struct scope){.first = base.block->scope->first}, name);
         if (near)
             elab_help(e, d, "did you mean `%s`?", near);
@@ -668,7 +680,8 @@ struct val elab_member(struct elab *e, struct val base, const char *name, struct
             return (struct val){.kind = VAL_DTYPE, .dtype = t.dtype};
         if (strcmp(name, "T") == 0) {
             if (t.rank < 2) {
-                elab_error(e, E_rank, at, "`.T` swaps the last two axes; this has %d dimension%s", t.rank, t.rank == 1 ? "" : "s");
+                elab_error(e, E_rank, at, "`.T` swaps the last two axes; this has %d dimension%s", t.rank,
+                           t.rank == 1 ? "" : "s");
                 return val_error;
             }
             int perm[32];
@@ -700,8 +713,8 @@ static struct val elab_logic(struct elab *e, struct scope *s, const struct ast_e
     for (int i = 0; i < 2; i++)
         if (both[i].kind != VAL_ERROR && both[i].kind != VAL_BOOL &&
             !(val_is_runtime(both[i]) && val_runtime_type(e, both[i]).dtype == BOOL)) {
-            struct diagnostic *d = elab_error(e, E_bool_expected, (i ? x->binary.right : x->binary.left)->span, "`%s` needs bools",
-                                              is_or ? "or" : "and");
+            struct diagnostic *d = elab_error(e, E_bool_expected, (i ? x->binary.right : x->binary.left)->span,
+                                              "`%s` needs bools", is_or ? "or" : "and");
             elab_label(e, d, "%s", val_describe(e, both[i]));
             return val_error;
         }

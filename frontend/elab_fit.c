@@ -64,7 +64,8 @@ static ir_expr fit_scalar(struct elab *e, struct val v, enum dtype t, struct spa
         if (dtype_is_float(t))
             return ir_const_float(m, t, (double)v.i);
         if (!integer_fits(t, v.i)) {
-            elab_error(e, E_number_fit, at, t == BOOL ? "%lld is no %s" : "%lld does not fit %s", (long long)v.i, dtype_name(t));
+            elab_error(e, E_number_fit, at, t == BOOL ? "%lld is no %s" : "%lld does not fit %s", (long long)v.i,
+                       dtype_name(t));
             return NULL;
         }
         return ir_const_int(m, t, v.i);
@@ -89,7 +90,8 @@ static ir_expr fit_scalar(struct elab *e, struct val v, enum dtype t, struct spa
         return ir_const_float(m, t, v.f);
     case VAL_BOOL:
         if (t != DTYPE_COUNT && t != BOOL) {
-            struct diagnostic *d = elab_error(e, E_number_fit, at, "%s is no %s", v.b ? "true" : "false", dtype_name(t));
+            struct diagnostic *d =
+                elab_error(e, E_number_fit, at, "%s is no %s", v.b ? "true" : "false", dtype_name(t));
             elab_help(e, d, "%s(condition) gives 1 or 0", dtype_name(t));
             return NULL;
         }
@@ -165,8 +167,8 @@ struct ir_value *elab_materialize(struct elab *e, struct val v, enum dtype t, st
         return NULL;
     }
     if (v.kind == VAL_NONE || v.kind == VAL_STRING || v.kind == VAL_FN || v.kind == VAL_BLOCK || v.kind == VAL_CLASS ||
-        v.kind == VAL_TYPE || v.kind == VAL_DTYPE || v.kind == VAL_BUILTIN || v.kind == VAL_MODULE || v.kind == VAL_RANGE ||
-        v.kind == VAL_TUPLE) {
+        v.kind == VAL_TYPE || v.kind == VAL_DTYPE || v.kind == VAL_BUILTIN || v.kind == VAL_MODULE ||
+        v.kind == VAL_RANGE || v.kind == VAL_TUPLE) {
         struct diagnostic *d = elab_error(e, E_not_a_number, at, "a tensor was expected");
         elab_label(e, d, "%s", val_describe(e, v));
         return NULL;
@@ -253,8 +255,8 @@ struct val elab_bitcast(struct elab *e, enum dtype t, struct val v, struct span 
     if (v.kind == VAL_TENSOR || v.kind == VAL_SCALAR) {
         enum dtype own = val_runtime_type(e, v).dtype;
         if (dtype_size(own) != dtype_size(t)) {
-            elab_error(e, E_type_mismatch, at, "bitcast needs types of one size: %s has %d bytes, %s %d", dtype_name(own),
-                       dtype_size(own), dtype_name(t), dtype_size(t));
+            elab_error(e, E_type_mismatch, at, "bitcast needs types of one size: %s has %d bytes, %s %d",
+                       dtype_name(own), dtype_size(own), dtype_name(t), dtype_size(t));
             return val_error;
         }
         if (v.kind == VAL_SCALAR)

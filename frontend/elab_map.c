@@ -40,7 +40,8 @@ bool elab_lazy_elements(struct elab *e, struct lazy *l, struct span at) {
     return true;
 }
 
-static struct val lazy_map(struct elab *e, enum scalar_fn fn, struct val *args, int n, struct span at, struct span *spans) {
+static struct val lazy_map(struct elab *e, enum scalar_fn fn, struct val *args, int n, struct span at,
+                           struct span *spans) {
     struct lazy *shape = NULL;
     for (int i = 0; i < n; i++) {
         if (args[i].kind == VAL_TENSOR) {
@@ -128,8 +129,9 @@ bool dim_is_one(ir_dim d) {
 
 static void shape_error(struct elab *e, enum scalar_fn fn, struct val *args, int n, int axis, struct span at) {
     static const char *const signs[FN_COUNT] = {
-        [FN_add] = "+", [FN_sub] = "-", [FN_mul] = "*", [FN_div] = "/",  [FN_mod] = "%",    [FN_pow] = "**",   [FN_eq] = "==",
-        [FN_ne] = "!=", [FN_lt] = "<",  [FN_le] = "<=", [FN_and] = "and", [FN_or] = "or",    [FN_bitand] = "&", [FN_bitor] = "|",
+        [FN_add] = "+",   [FN_sub] = "-", [FN_mul] = "*",    [FN_div] = "/",   [FN_mod] = "%",
+        [FN_pow] = "**",  [FN_eq] = "==", [FN_ne] = "!=",    [FN_lt] = "<",    [FN_le] = "<=",
+        [FN_and] = "and", [FN_or] = "or", [FN_bitand] = "&", [FN_bitor] = "|",
     };
     const char *sign = signs[fn] ? signs[fn] : scalar_table[fn].name;
     struct diagnostic *d = elab_error(e, E_shape_mismatch, at, "shapes do not match in `%s`", sign);
@@ -147,7 +149,8 @@ static void shape_error(struct elab *e, enum scalar_fn fn, struct val *args, int
         if (val_is_runtime(args[i]) && val_runtime_type(e, args[i]).rank >= axis) {
             if (a.rank == 0)
                 a = val_runtime_type(e, args[i]);
-            else if (val_runtime_type(e, args[i]).dims[val_runtime_type(e, args[i]).rank - axis] != a.dims[a.rank - axis])
+            else if (val_runtime_type(e, args[i]).dims[val_runtime_type(e, args[i]).rank - axis] !=
+                     a.dims[a.rank - axis])
                 b = val_runtime_type(e, args[i]);
         }
     if (a.rank && b.rank)
@@ -157,7 +160,8 @@ static void shape_error(struct elab *e, enum scalar_fn fn, struct val *args, int
 }
 
 /* The common broadcast shape; false after an error. */
-static bool broadcast_shape(struct elab *e, enum scalar_fn fn, struct val *args, int n, struct span at, int *rank, ir_dim *dims) {
+static bool broadcast_shape(struct elab *e, enum scalar_fn fn, struct val *args, int n, struct span at, int *rank,
+                            ir_dim *dims) {
     *rank = 0;
     for (int i = 0; i < n; i++)
         if (args[i].kind == VAL_TENSOR && args[i].value->type.rank > *rank)
@@ -184,7 +188,8 @@ ir_expr elab_broadcast_load(struct elab *e, struct ir_value *v, int rank, const 
     ir_expr at[32];
     int own = v->type.rank;
     for (int d = 0; d < own; d++)
-        at[d] = dim_is_one(v->type.dims[d]) ? ir_const_int(e->module, I64, 0) : ir_index(e->module, pars[rank - own + d]);
+        at[d] =
+            dim_is_one(v->type.dims[d]) ? ir_const_int(e->module, I64, 0) : ir_index(e->module, pars[rank - own + d]);
     return ir_load(e->module, elab_slot(e, v), v->type.dtype, own, at, NULL);
 }
 
@@ -200,8 +205,8 @@ static bool common_dtype(struct elab *e, enum scalar_fn fn, struct val *args, in
         if (*t == DTYPE_COUNT) {
             *t = own;
         } else if (*t != own) {
-            struct diagnostic *d = elab_error(e, E_implicit_conversion, at, "element types differ: %s and %s", dtype_name(*t),
-                                              dtype_name(own));
+            struct diagnostic *d = elab_error(e, E_implicit_conversion, at, "element types differ: %s and %s",
+                                              dtype_name(*t), dtype_name(own));
             if (spans)
                 elab_label(e, d, "%s, %s", val_describe(e, args[from]), val_describe(e, args[i]));
             elab_help(e, d, "there is no implicit conversion: write %s(…) or %s(…)", dtype_name(*t), dtype_name(own));
@@ -216,15 +221,31 @@ static bool class_takes(struct elab *e, enum scalar_fn fn, enum dtype t, struct 
     bool good = true;
     const char *want = "";
     switch (info->type_class) {
-    case CLASS_NUM: good = t != BOOL; want = "numbers"; break;
-    case CLASS_FLT: good = dtype_is_float(t); want = "floats"; break;
-    case CLASS_INT: good = dtype_is_int(t); want = "integers"; break;
-    case CLASS_BIT: good = dtype_is_int(t) || t == BOOL; want = "integers or bools"; break;
-    case CLASS_LOG: good = t == BOOL; want = "bools"; break;
+    case CLASS_NUM:
+        good = t != BOOL;
+        want = "numbers";
+        break;
+    case CLASS_FLT:
+        good = dtype_is_float(t);
+        want = "floats";
+        break;
+    case CLASS_INT:
+        good = dtype_is_int(t);
+        want = "integers";
+        break;
+    case CLASS_BIT:
+        good = dtype_is_int(t) || t == BOOL;
+        want = "integers or bools";
+        break;
+    case CLASS_LOG:
+        good = t == BOOL;
+        want = "bools";
+        break;
     default: break;
     }
     if (!good) {
-        struct diagnostic *d = elab_error(e, E_type_mismatch, at, "`%s` needs %s, found %s", info->name, want, dtype_name(t));
+        struct diagnostic *d =
+            elab_error(e, E_type_mismatch, at, "`%s` needs %s, found %s", info->name, want, dtype_name(t));
         if (info->type_class == CLASS_LOG)
             elab_help(e, d, "compare with 0 to get a bool: x != 0");
         else
@@ -317,7 +338,8 @@ struct val elab_map(struct elab *e, enum scalar_fn fn, struct val *given, int n,
         if (args[i].kind == VAL_ERROR)
             return val_error;
         if (!val_is_runtime(args[i]) && !val_is_number(args[i]) && args[i].kind != VAL_BOOL) {
-            struct diagnostic *d = elab_error(e, E_not_a_number, spans ? spans[i] : at, "`%s` needs a number or a tensor", info->name);
+            struct diagnostic *d =
+                elab_error(e, E_not_a_number, spans ? spans[i] : at, "`%s` needs a number or a tensor", info->name);
             elab_label(e, d, "%s", val_describe(e, args[i]));
             return val_error;
         }
@@ -339,7 +361,8 @@ struct val elab_map(struct elab *e, enum scalar_fn fn, struct val *given, int n,
     if (info->type_class == CLASS_SEL) {
         enum dtype c = val_is_runtime(args[0]) ? val_runtime_type(e, args[0]).dtype : BOOL;
         if (c != BOOL) {
-            elab_error(e, E_bool_expected, spans ? spans[0] : at, "the condition of `where` must be bool, found %s", dtype_name(c));
+            elab_error(e, E_bool_expected, spans ? spans[0] : at, "the condition of `where` must be bool, found %s",
+                       dtype_name(c));
             return val_error;
         }
     }

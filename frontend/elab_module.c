@@ -11,7 +11,8 @@
 /* Functions and blocks first: they may be used above their declaration. */
 static void bind_declarations(struct elab *e, struct scope *s, const struct ast_file *f) {
     for (int i = 0; i < f->count; i++)
-        if (f->stmts[i]->kind == STMT_DECL && (f->stmts[i]->decl->kind == DECL_FN || f->stmts[i]->decl->kind == DECL_BLOCK))
+        if (f->stmts[i]->kind == STMT_DECL &&
+            (f->stmts[i]->decl->kind == DECL_FN || f->stmts[i]->decl->kind == DECL_BLOCK))
             elab_decl(e, s, f->stmts[i]->decl);
 }
 
@@ -151,7 +152,8 @@ static void finish_function(struct elab *e) {
     for (int i = 0; i < e->touched.n; i++) {
         struct cell *c = e->touched.at[i];
         struct val v = c->value;
-        if (v.kind == VAL_TENSOR && !(v.value->op && v.value->op->code == OP_read && v.value->op->buffer.buffer == c->buffer))
+        if (v.kind == VAL_TENSOR &&
+            !(v.value->op && v.value->op->code == OP_read && v.value->op->buffer.buffer == c->buffer))
             ir_build_write(&e->b, c->buffer, v.value);
         c->value = val_none;
     }
@@ -166,7 +168,8 @@ static void finish_function(struct elab *e) {
 }
 
 static bool reserved_export(const char *name) {
-    static const char *const words[] = {"init", "size", "free", "save", "load", "reset_all", "param", "error", "options"};
+    static const char *const words[] = {"init",      "size",  "free",  "save",   "load",
+                                        "reset_all", "param", "error", "options"};
     if (strncmp(name, "mx_", 3) == 0) /* static functions of the generated unit */
         return true;
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
@@ -216,7 +219,8 @@ static void collect_result_symbols(struct elab *e, struct scope *s, const struct
             if (v.kind == VAL_INT)
                 f->result_symbols[i].hi = v.i;
             else if (v.kind != VAL_ERROR)
-                elab_error(e, E_dimension, found[i].bound->span, "the largest value of `%s` must be an integer known at compile time", found[i].name);
+                elab_error(e, E_dimension, found[i].bound->span,
+                           "the largest value of `%s` must be an integer known at compile time", found[i].name);
         }
     }
 }
@@ -231,7 +235,9 @@ static void bind_result_symbols(struct elab *e, struct scope *s, struct ir_func 
         if (f->result_symbols[i].hi < 0)
             f->result_symbols[i].hi = ir_dim_upper(d);
         else if (ir_dim_upper(d) > f->result_symbols[i].hi)
-            elab_require(e, ir_fn2(e->module, FN_le, ir_dim_expr(e->module, d), ir_const_int(e->module, I64, f->result_symbols[i].hi)),
+            elab_require(e,
+                         ir_fn2(e->module, FN_le, ir_dim_expr(e->module, d),
+                                ir_const_int(e->module, I64, f->result_symbols[i].hi)),
                          f->span, arena_printf(e->arena, "more than %lld results", (long long)f->result_symbols[i].hi));
     }
 }
@@ -262,14 +268,17 @@ static bool export_params(struct elab *e, struct scope *s, const struct ast_fn *
                 for (int k = 0; k < p->type->index.count; k++) {
                     const struct ast_expr *d = p->type->index.subs[k].index;
                     if (d && d->kind == EXPR_NAME && !scope_find(s, d->string)) {
-                        struct diagnostic *x = elab_error(e, E_unbound_dimension, d->span, "the dimension `%s` has no largest value", d->string);
-                        elab_help(e, x, "memory is planned ahead: write `%s <= 64`, or give --bind %s=64", d->string, d->string);
+                        struct diagnostic *x = elab_error(e, E_unbound_dimension, d->span,
+                                                          "the dimension `%s` has no largest value", d->string);
+                        elab_help(e, x, "memory is planned ahead: write `%s <= 64`, or give --bind %s=64", d->string,
+                                  d->string);
                     }
                 }
                 fine = false;
             }
             if (p->initial)
-                elab_error(e, E_export_parameter, p->initial->span, "a parameter of an exported function has no default");
+                elab_error(e, E_export_parameter, p->initial->span,
+                           "a parameter of an exported function has no default");
             done[i] = true;
             left--;
         }
@@ -311,12 +320,14 @@ static void note_symbol(const struct ir_symbol *y, void *context) {
 static void export_function(struct elab *e, struct scope *file, const struct ast_decl *d) {
     const struct ast_fn *fn = &d->fn;
     if (reserved_export(d->name)) {
-        struct diagnostic *x = elab_error(e, E_export_name, d->name_span, "an exported function may not be named `%s`", d->name);
+        struct diagnostic *x =
+            elab_error(e, E_export_name, d->name_span, "an exported function may not be named `%s`", d->name);
         elab_help(e, x, "the generated interface has a function of that name");
         return;
     }
     if (fn->is_kernel || fn->gradient) {
-        elab_error(e, E_declaration_place, d->span, "an exported function is neither a kernel nor has a gradient of its own");
+        elab_error(e, E_declaration_place, d->span,
+                   "an exported function is neither a kernel nor has a gradient of its own");
         return;
     }
     struct ir_func *f = ir_func_new(e->module, d->name, d->name_span);
@@ -360,7 +371,8 @@ static void export_function(struct elab *e, struct scope *file, const struct ast
                 v = v.list->items[0];
         }
         e->current_fn = NULL;
-        if (e->diag->errors == errors && elab_match_results(e, s, fn, &v, where, arena_printf(e->arena, "`%s`", d->name))) {
+        if (e->diag->errors == errors &&
+            elab_match_results(e, s, fn, &v, where, arena_printf(e->arena, "`%s`", d->name))) {
             bind_result_symbols(e, s, f);
             int count = v.kind == VAL_TUPLE ? v.list->count : v.kind == VAL_NONE ? 0 : 1, inouts = 0;
             for (int i = 0; i < fn->param_count; i++)
@@ -459,7 +471,8 @@ static void elab_init_function(struct elab *e) {
         struct cell *c = e->buffers.at[i];
         e->b.span = c->span;
         struct val v = c->initial ? initial_value(e, c) : c->type.dtype == BOOL ? val_bool(false) : val_int(0);
-        struct ir_value *x = elab_broadcast(e, v, c->type, c->initial ? c->initial->span : c->span, arena_printf(e->arena, "`%s`", c->buffer->name));
+        struct ir_value *x = elab_broadcast(e, v, c->type, c->initial ? c->initial->span : c->span,
+                                            arena_printf(e->arena, "`%s`", c->buffer->name));
         if (!x)
             continue;
         c->value = val_tensor(x);
@@ -505,7 +518,8 @@ static const struct ir_setting_value *setting_value(struct elab *e, struct scope
         break;
     }
     case EXPR_BINARY: {
-        bool calls = x->binary.left->kind == EXPR_CALL || x->binary.right->kind == EXPR_CALL || x->binary.left->kind == EXPR_BINARY;
+        bool calls = x->binary.left->kind == EXPR_CALL || x->binary.right->kind == EXPR_CALL ||
+                     x->binary.left->kind == EXPR_BINARY;
         if (!calls)
             break;
         static const char *const signs[] = {"+", "-", "*", "/"};
@@ -558,7 +572,8 @@ static const struct ir_setting_value *setting_value(struct elab *e, struct scope
 static bool is_step_parameter(const struct elab *e, const struct ast_decl *d, const char *key) {
     for (int i = 0; i < d->train.count; i++) {
         const struct ast_stmt *x = d->train.settings[i];
-        if (x->kind != STMT_ASSIGN || x->assign.count != 1 || x->assign.targets[0]->kind != EXPR_NAME || x->assign.value->kind != EXPR_NAME)
+        if (x->kind != STMT_ASSIGN || x->assign.count != 1 || x->assign.targets[0]->kind != EXPR_NAME ||
+            x->assign.value->kind != EXPR_NAME)
             continue;
         if (strcmp(x->assign.targets[0]->string, "step") != 0 && strcmp(x->assign.targets[0]->string, "evaluate") != 0)
             continue;
@@ -573,7 +588,8 @@ static bool is_step_parameter(const struct elab *e, const struct ast_decl *d, co
 }
 
 static void elab_train(struct elab *e, struct scope *s, const struct ast_decl *d) {
-    static const char *const keys[] = {"data", "test", "split", "batch", "epochs", "step", "evaluate", "seed", "shuffle", "test"};
+    static const char *const keys[] = {"data", "test",     "split", "batch",   "epochs",
+                                       "step", "evaluate", "seed",  "shuffle", "test"};
     struct ir_module *m = e->module;
     if (m->settings) {
         elab_error(e, E_setting, d->span, "there is a second `train` block");
@@ -591,7 +607,9 @@ static void elab_train(struct elab *e, struct scope *s, const struct ast_decl *d
             known = known || strcmp(keys[k], key) == 0;
         if (!known) {
             struct diagnostic *diag = elab_error(e, E_setting, x->span, "`train` has no setting `%s`", key);
-            elab_help(e, diag, "data, test, split, batch, epochs, step, evaluate, lr, seed, shuffle, checkpoint, log, steps, or a parameter of `step`");
+            elab_help(
+                e, diag,
+                "data, test, split, batch, epochs, step, evaluate, lr, seed, shuffle, checkpoint, log, steps, or a parameter of `step`");
             continue;
         }
         for (int k = 0; k < m->setting_count; k++)
@@ -607,7 +625,8 @@ static void elab_train(struct elab *e, struct scope *s, const struct ast_decl *d
             if (!found && e->diag->errors == 0)
                 elab_error(e, E_setting, x->assign.value->span, "`%s` must name an exported function", key);
         }
-        m->settings[m->setting_count++] = (struct ir_setting){.key = arena_strdup(&m->arena, key), .value = v, .span = x->span};
+        m->settings[m->setting_count++] =
+            (struct ir_setting){.key = arena_strdup(&m->arena, key), .value = v, .span = x->span};
     }
 }
 
@@ -630,7 +649,8 @@ static void annotate(struct diag *d, struct diagnostic *x, void *context) {
         name = f->outer->what;
         int line, column;
         span_position(f->call, &line, &column);
-        diag_note(d, x, (struct span){0}, "in %s, called from `%s` (%s:%d:%d)", f->what, name, f->call.source ? f->call.source->path : "?", line, column);
+        diag_note(d, x, (struct span){0}, "in %s, called from `%s` (%s:%d:%d)", f->what, name,
+                  f->call.source ? f->call.source->path : "?", line, column);
         shown++;
     }
 }
@@ -659,7 +679,8 @@ struct ir_module *elaborate_file(struct diag *d, const struct source *source, co
     elab_into(e, s, file);
     order_buffers(e, s);
     for (int i = 0; i < file->count; i++)
-        if (file->stmts[i]->kind == STMT_DECL && file->stmts[i]->decl->kind == DECL_FN && file->stmts[i]->decl->fn.is_export)
+        if (file->stmts[i]->kind == STMT_DECL && file->stmts[i]->decl->kind == DECL_FN &&
+            file->stmts[i]->decl->fn.is_export)
             export_function(e, s, file->stmts[i]->decl);
     elab_init_function(e);
     for (int i = 0; i < file->count; i++)

@@ -70,8 +70,8 @@ bool expr_has_index(struct elab *e, ir_expr x) {
 
 struct renumber {
     struct elab *e;
-    int *position;   /* index variable -> position in the nest, -1: not in it */
-    int *slot;       /* e->slots -> operand, -1: not yet one */
+    int *position; /* index variable -> position in the nest, -1: not in it */
+    int *slot;     /* e->slots -> operand, -1: not yet one */
     struct ir_value **operands;
     int slots, count, cap;
     struct arena *scratch;
@@ -239,7 +239,8 @@ static struct ir_value *settle_check(struct elab *e, const struct pending_check 
     switch (prove_check(e, c)) {
     case INSIDE: return NULL;
     case OUTSIDE: {
-        struct diagnostic *d = elab_error(e, c->index ? E_index_outside : E_division_by_zero, c->span, "%s", c->message);
+        struct diagnostic *d =
+            elab_error(e, c->index ? E_index_outside : E_division_by_zero, c->span, "%s", c->message);
         if (c->index)
             elab_help(e, d, "`x[…] else 0` says what the value outside is; `where` does not guard an index");
         return NULL;
@@ -289,11 +290,10 @@ void elab_load_checks(struct elab *e, struct ir_value *v, const ir_expr *at, str
             continue;
         int line, column;
         span_position(span, &line, &column);
-        const char *message =
-            arena_printf(&e->module->arena, "%s:%d:%d: index %sleaves axis %d of %s, which has %s entries",
-                         span.source ? span.source->path : "?", line, column,
-                         index_known ? arena_printf(e->arena, "%lld ", (long long)i) : "", d, what,
-                         dim_text(e, v->type.dims[d]));
+        const char *message = arena_printf(
+            &e->module->arena, "%s:%d:%d: index %sleaves axis %d of %s, which has %s entries",
+            span.source ? span.source->path : "?", line, column,
+            index_known ? arena_printf(e->arena, "%lld ", (long long)i) : "", d, what, dim_text(e, v->type.dims[d]));
         struct pending_check c = {.index = at[d], .extent = v->type.dims[d], .span = span, .message = message};
         VEC_PUSH(e->arena, e->body->checks, c);
     }
@@ -426,7 +426,8 @@ static bool add_index(struct elab *e, const char *name, bool reduction, struct v
     if (!reduction) {
         int64_t first;
         if (!fixed || !ir_dim_is_const(dim_lo, &first) || first != 0) {
-            struct diagnostic *d = elab_error(e, E_index_bound, at, "the bound of `%s` must be a dimension, from 0", name);
+            struct diagnostic *d =
+                elab_error(e, E_index_bound, at, "the bound of `%s` must be a dimension, from 0", name);
             elab_label(e, d, "%s", val_describe(e, fixed ? lo : hi));
             elab_help(e, d, "reductions may have bounds that depend on other indices and on data; `tensor` may not");
             return false;
@@ -456,7 +457,8 @@ static bool add_index(struct elab *e, const char *name, bool reduction, struct v
     return true;
 }
 
-static bool bind_indices(struct elab *e, struct scope *outer, struct scope *s, const struct ast_expr *x, bool reduction) {
+static bool bind_indices(struct elab *e, struct scope *outer, struct scope *s, const struct ast_expr *x,
+                         bool reduction) {
     bool fine = true;
     (void)outer;
     for (int i = 0; i < x->comp.count; i++) {
@@ -484,16 +486,18 @@ static bool bind_indices(struct elab *e, struct scope *outer, struct scope *s, c
         } else if (ix->is_run) {
             int n = hi.kind == VAL_LIST ? hi.list->count : lo.kind == VAL_LIST ? lo.list->count : -1;
             if (n < 0 || (hi.kind == VAL_LIST && lo.kind == VAL_LIST && lo.list->count != n)) {
-                struct diagnostic *d = elab_error(e, E_run, ix->span, "the bound of the run `..%s` must be a list", ix->name);
+                struct diagnostic *d =
+                    elab_error(e, E_run, ix->span, "the bound of the run `..%s` must be a list", ix->name);
                 elab_label(e, d, "%s", val_describe(e, hi));
                 fine = false;
             } else {
                 variable = val_list_new(e, n);
                 for (int k = 0; k < n; k++)
-                    fine = add_index(e, n == 1 ? ix->name : arena_printf(e->arena, "%s%d", ix->name, k), reduction,
-                                     lo.kind == VAL_LIST ? lo.list->items[k] : lo,
-                                     hi.kind == VAL_LIST ? hi.list->items[k] : hi, ix->span, &variable.list->items[k]) &&
-                           fine;
+                    fine =
+                        add_index(e, n == 1 ? ix->name : arena_printf(e->arena, "%s%d", ix->name, k), reduction,
+                                  lo.kind == VAL_LIST ? lo.list->items[k] : lo,
+                                  hi.kind == VAL_LIST ? hi.list->items[k] : hi, ix->span, &variable.list->items[k]) &&
+                        fine;
             }
         } else if (hi.kind == VAL_LIST) {
             elab_error(e, E_run, ix->span, "the bound of `%s` is a list; a run of indices is written `..%s`", ix->name,
@@ -572,11 +576,12 @@ static void warn_stray_terms(struct elab *e, const struct ast_expr *x, ir_expr b
             uses = uses || used[i];
         arena_free(&scratch);
         if (!uses) {
-            struct diagnostic *d = diag_warning(e->diag, E_unused_index, x->span,
-                                                "%s of `%s` uses none of its indices", sum ? "a term in the body" : "the body",
-                                                x->comp.what);
+            struct diagnostic *d = diag_warning(e->diag, E_unused_index, x->span, "%s of `%s` uses none of its indices",
+                                                sum ? "a term in the body" : "the body", x->comp.what);
             if (sum)
-                elab_help(e, d, "a reduction reaches as far right as it can: put it in parentheses if the term stands outside");
+                elab_help(
+                    e, d,
+                    "a reduction reaches as far right as it can: put it in parentheses if the term stands outside");
             return;
         }
     }
@@ -638,7 +643,8 @@ static struct val form_inner(struct elab *e, struct nest_spec *n, const bool *us
 }
 
 /* mean: what the sum is divided by. Where a bound uses another of the reduction's own indices, it is counted. */
-static ir_expr count_of(struct elab *e, const int *own, int count, const bool *used, int first, struct body *body, struct span at) {
+static ir_expr count_of(struct elab *e, const int *own, int count, const bool *used, int first, struct body *body,
+                        struct span at) {
     struct arena scratch = {0};
     struct used u = {.e = e, .index = used_indices(e, &scratch)};
     ir_expr n = ir_const_int(e->module, I64, 1);
@@ -654,7 +660,8 @@ static ir_expr count_of(struct elab *e, const int *own, int count, const bool *u
     arena_free(&scratch);
     if (!dependent)
         return n;
-    struct nest_spec c = {.reds = own, .red_count = count, .op = RED_SUM, .body = ir_const_int(e->module, I64, 1), .span = at};
+    struct nest_spec c = {
+        .reds = own, .red_count = count, .op = RED_SUM, .body = ir_const_int(e->module, I64, 1), .span = at};
     return elab_scalar(e, form_inner(e, &c, used, first, body), I64, at);
 }
 
@@ -706,7 +713,8 @@ struct val elab_comprehension(struct elab *e, struct scope *outer, const struct 
         return val_error;
     }
     if (!is_tensor && (op == RED_ANY || op == RED_ALL) && value->dtype != BOOL) {
-        elab_error(e, E_bool_expected, x->span, "`%s` needs bools; the body is %s", x->comp.what, dtype_name(value->dtype));
+        elab_error(e, E_bool_expected, x->span, "`%s` needs bools; the body is %s", x->comp.what,
+                   dtype_name(value->dtype));
         value = NULL;
     } else if (!is_tensor && op <= RED_PROD && value->dtype == BOOL) {
         struct diagnostic *d = elab_error(e, E_type_mismatch, x->span, "`%s` of bools", x->comp.what);
@@ -757,7 +765,9 @@ struct val elab_comprehension(struct elab *e, struct scope *outer, const struct 
         if (half || mean) {
             ir_expr acc = ir_acc(e->module, 0, n.body->dtype);
             if (mean)
-                acc = ir_fn2(e->module, FN_div, acc, ir_cast(e->module, n.body->dtype, count_of(e, own_indices, own, used, first, body, x->span)));
+                acc = ir_fn2(
+                    e->module, FN_div, acc,
+                    ir_cast(e->module, n.body->dtype, count_of(e, own_indices, own, used, first, body, x->span)));
             n.result = ir_cast(e->module, t, acc);
         }
         if (own == 0) { /* a run without indices: one iteration */

@@ -11,13 +11,14 @@ struct val elab_matmul(struct elab *e, struct val a, struct val b, struct span a
         return val_error;
     struct ir_type s = x->type, t = y->type;
     if (s.dtype != t.dtype) {
-        struct diagnostic *d = elab_error(e, E_implicit_conversion, at, "element types differ in `@`: %s and %s", dtype_name(s.dtype),
-                                          dtype_name(t.dtype));
+        struct diagnostic *d = elab_error(e, E_implicit_conversion, at, "element types differ in `@`: %s and %s",
+                                          dtype_name(s.dtype), dtype_name(t.dtype));
         elab_help(e, d, "there is no implicit conversion");
         return val_error;
     }
     if (s.rank == 0 || t.rank == 0 || s.dtype == BOOL) {
-        struct diagnostic *d = elab_error(e, E_matmul_shape, at, "`@` needs numeric tensors with at least one dimension");
+        struct diagnostic *d =
+            elab_error(e, E_matmul_shape, at, "`@` needs numeric tensors with at least one dimension");
         elab_label(e, d, "%s @ %s", type_text(e, s), type_text(e, t));
         return val_error;
     }
@@ -25,8 +26,8 @@ struct val elab_matmul(struct elab *e, struct val a, struct val b, struct span a
     if (!elab_dims_equal(e, inner, other, at)) {
         struct diagnostic *d = elab_error(e, E_matmul_shape, at, "the shapes do not fit `@`");
         elab_label(e, d, "%s @ %s", type_text(e, s), type_text(e, t));
-        elab_note(e, d, (struct span){0}, "the last dimension on the left is %s, the %s on the right is %s", dim_text(e, inner),
-                  t.rank == 1 ? "dimension" : "last but one", dim_text(e, other));
+        elab_note(e, d, (struct span){0}, "the last dimension on the left is %s, the %s on the right is %s",
+                  dim_text(e, inner), t.rank == 1 ? "dimension" : "last but one", dim_text(e, other));
         return val_error;
     }
     int sb = s.rank > 2 ? s.rank - 2 : 0, tb = t.rank > 2 ? t.rank - 2 : 0, batch = sb > tb ? sb : tb;
@@ -95,7 +96,8 @@ static bool read_axes(struct elab *e, struct val axis, int rank, bool *reduced, 
         }
         int64_t a = one.i < 0 ? one.i + rank : one.i;
         if (a < 0 || a >= rank) {
-            elab_error(e, E_axis, at, "axis %lld of a tensor with %d dimension%s", (long long)one.i, rank, rank == 1 ? "" : "s");
+            elab_error(e, E_axis, at, "axis %lld of a tensor with %d dimension%s", (long long)one.i, rank,
+                       rank == 1 ? "" : "s");
             return false;
         }
         reduced[a] = true;

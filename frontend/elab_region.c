@@ -127,7 +127,8 @@ struct side {
 };
 
 /* Elaborates one side, notes what it assigned, and puts every cell back. */
-static void run_side(struct elab *e, struct scope *s, struct side *side, struct ir_region *r, const struct ast_block_body *body) {
+static void run_side(struct elab *e, struct scope *s, struct side *side, struct ir_region *r,
+                     const struct ast_block_body *body) {
     struct ir_builder saved = e->b;
     side->frame = (struct frame){.outer = e->frame, .kind = FRAME_BRANCH, .region = r};
     e->frame = &side->frame;
@@ -136,7 +137,8 @@ static void run_side(struct elab *e, struct scope *s, struct side *side, struct 
     if (body) {
         elab_body_block(e, s, body);
         if (e->returned) {
-            struct diagnostic *d = elab_error(e, E_return_place, body->span, "`return` stands in a branch of the program");
+            struct diagnostic *d =
+                elab_error(e, E_return_place, body->span, "`return` stands in a branch of the program");
             elab_help(e, d, "assign a variable in the branches and return it at the end, or use where(…)");
             e->gave_up = true;
         }
@@ -163,7 +165,8 @@ static bool typed_value(struct val v) {
 }
 
 static void branch_types(struct elab *e, struct span at, struct cell *cell, struct val then, struct val otherwise) {
-    struct diagnostic *d = elab_error(e, E_branch_types, at, "the sides of this branch give `%s` different types", cell->name);
+    struct diagnostic *d =
+        elab_error(e, E_branch_types, at, "the sides of this branch give `%s` different types", cell->name);
     elab_label(e, d, "%s and %s", val_describe(e, then), val_describe(e, otherwise));
     cell->value = val_error;
 }
@@ -180,7 +183,8 @@ static enum dtype runtime_dtype(struct elab *e, struct val a, struct val b) {
     return DTYPE_COUNT;
 }
 
-static struct ir_value *materialize_in(struct elab *e, struct ir_region *r, struct val v, enum dtype t, struct span at) {
+static struct ir_value *materialize_in(struct elab *e, struct ir_region *r, struct val v, enum dtype t,
+                                       struct span at) {
     struct ir_builder saved = e->b;
     e->b.region = r;
     e->b.before = NULL;
@@ -231,8 +235,9 @@ void elab_runtime_if(struct elab *e, struct scope *s, const struct ast_stmt *x, 
                 continue;
             struct val mine = sides[k].values.at[i];
             /* A buffer that the other side did not read has its outer version there. */
-            struct val theirs = other >= 0 ? sides[1 - k].values.at[other]
-                                           : cell->buffer ? val_tensor(buffer_value(e, cell)) : cell->value;
+            struct val theirs = other >= 0     ? sides[1 - k].values.at[other]
+                                : cell->buffer ? val_tensor(buffer_value(e, cell))
+                                               : cell->value;
             if (mine.kind == VAL_ERROR || theirs.kind == VAL_ERROR) {
                 cell->value = val_error;
                 continue;
@@ -275,7 +280,8 @@ void elab_runtime_if(struct elab *e, struct scope *s, const struct ast_stmt *x, 
 
 /* ---- loops ---------------------------------------------------------------------------------------------------------------- */
 
-static bool prepare_vars(struct elab *e, struct scope *s, const struct ast_block_body *body, const struct ast_expr *cond, struct names *n) {
+static bool prepare_vars(struct elab *e, struct scope *s, const struct ast_block_body *body,
+                         const struct ast_expr *cond, struct names *n) {
     *n = (struct names){.e = e, .scope = s};
     note_expr(n, cond);
     note_body(n, body);
@@ -284,9 +290,11 @@ static bool prepare_vars(struct elab *e, struct scope *s, const struct ast_block
         struct cell *c = n->cells.at[i];
         if (c->value.kind == VAL_ERROR)
             return false;
-        if (c->value.kind == VAL_NONE || c->value.kind == VAL_STRING || c->value.kind == VAL_FN || c->value.kind == VAL_BLOCK) {
-            struct diagnostic *d = elab_error(e, E_loop_type, c->span, "`%s` is assigned in a loop of the program, but is %s before it",
-                                              c->name, val_describe(e, c->value));
+        if (c->value.kind == VAL_NONE || c->value.kind == VAL_STRING || c->value.kind == VAL_FN ||
+            c->value.kind == VAL_BLOCK) {
+            struct diagnostic *d =
+                elab_error(e, E_loop_type, c->span, "`%s` is assigned in a loop of the program, but is %s before it",
+                           c->name, val_describe(e, c->value));
             elab_help(e, d, "give it a number or tensor first");
             return false;
         }
@@ -305,7 +313,8 @@ static void carry_vars(struct elab *e, struct frame *f, struct names *n, struct 
         struct ir_value *init = elab_materialize(e, c->value, DTYPE_COUNT, at);
         struct ir_value *arg = ir_region_arg(f->region, init->type, c->name);
         arg->buffer_name = c->name;
-        VEC_PUSH(e->arena, f->journal, (struct journal_entry){.cell = c, .before = elab_from_value(e, init), .arg = arg, .assigned = true});
+        VEC_PUSH(e->arena, f->journal,
+                 (struct journal_entry){.cell = c, .before = elab_from_value(e, init), .arg = arg, .assigned = true});
         c->value = elab_from_value(e, arg);
     }
 }
@@ -316,7 +325,8 @@ static struct ir_value *loop_value(struct elab *e, struct journal_entry *j, stru
     struct ir_type want = j->arg->type;
     if (j->cell->written.source)
         at = j->cell->written;
-    struct ir_value *x = materialize_in(e, r, v, val_is_runtime(v) && !(v.kind == VAL_SCALAR && v.flex) ? DTYPE_COUNT : want.dtype, at);
+    struct ir_value *x =
+        materialize_in(e, r, v, val_is_runtime(v) && !(v.kind == VAL_SCALAR && v.flex) ? DTYPE_COUNT : want.dtype, at);
     if (!x)
         return NULL;
     if (!ir_type_equal(x->type, want)) {
@@ -366,7 +376,8 @@ static void complete_args(struct elab *e, struct frame *f) {
         struct journal_entry *j = &f->journal.at[i];
         if (j->arg || !j->assigned)
             continue;
-        struct ir_value *before = j->before.kind == VAL_TENSOR ? j->before.value : elab_materialize(e, j->before, DTYPE_COUNT, j->cell->span);
+        struct ir_value *before =
+            j->before.kind == VAL_TENSOR ? j->before.value : elab_materialize(e, j->before, DTYPE_COUNT, j->cell->span);
         if (!before)
             continue;
         j->before = elab_from_value(e, before);
@@ -383,7 +394,8 @@ static ir_dim loop_limit(struct elab *e, struct scope *s, const struct ast_expr 
     if (v.kind == VAL_ERROR)
         return NULL;
     if (!val_as_dim(e, v, &d) || ir_dim_upper(d) <= 0) {
-        elab_error(e, E_loop_bound, x->span, "the bound of a loop's trips must be a positive integer known at compile time, found %s",
+        elab_error(e, E_loop_bound, x->span,
+                   "the bound of a loop's trips must be a positive integer known at compile time, found %s",
                    val_describe(e, v));
         return NULL;
     }
@@ -403,7 +415,8 @@ static bool loop_end(struct elab *e, struct val v, struct span at, ir_expr *x) {
 
 void elab_runtime_for(struct elab *e, struct scope *s, const struct ast_stmt *x, struct val range) {
     ir_expr lo, hi;
-    if (!loop_end(e, range.range->lo, x->for_.iter->span, &lo) || !loop_end(e, range.range->hi, x->for_.iter->span, &hi))
+    if (!loop_end(e, range.range->lo, x->for_.iter->span, &lo) ||
+        !loop_end(e, range.range->hi, x->for_.iter->span, &hi))
         return;
     ir_dim limit = loop_limit(e, s, x->for_.limit), dlo, dhi;
     if (x->for_.pattern.count != 1 || x->for_.pattern.parenthesized) {
@@ -414,7 +427,8 @@ void elab_runtime_for(struct elab *e, struct scope *s, const struct ast_stmt *x,
         limit = ir_dim_max(e->module, ir_dim_sub(e->module, dhi, dlo), ir_dim_const(e->module, 0));
     if (limit)
         limit = ir_dim_const(e->module, ir_dim_upper(limit));
-    struct ir_value *ends[2] = {elab_materialize(e, val_scalar(lo), I64, x->span), elab_materialize(e, val_scalar(hi), I64, x->span)};
+    struct ir_value *ends[2] = {elab_materialize(e, val_scalar(lo), I64, x->span),
+                                elab_materialize(e, val_scalar(hi), I64, x->span)};
     struct names n;
     if (!ends[0] || !ends[1] || !prepare_vars(e, s, x->for_.body, NULL, &n))
         return;
@@ -429,8 +443,8 @@ void elab_runtime_for(struct elab *e, struct scope *s, const struct ast_stmt *x,
     e->b.region = op->regions[0];
     e->b.before = NULL;
     struct scope *inner = scope_new(e, s);
-    scope_bind(e, inner, x->for_.pattern.names[0].name, elab_counter(e, x->for_.pattern.names[0].name, f->counter, lo, hi),
-               x->for_.pattern.names[0].span);
+    scope_bind(e, inner, x->for_.pattern.names[0].name,
+               elab_counter(e, x->for_.pattern.names[0].name, f->counter, lo, hi), x->for_.pattern.names[0].span);
     elab_stmts(e, inner, x->for_.body->stmts, x->for_.body->count);
     if (e->returned) {
         elab_error(e, E_return_place, x->span, "`return` stands in a loop of the program");
@@ -488,7 +502,8 @@ void elab_runtime_while(struct elab *e, struct scope *s, const struct ast_stmt *
     complete_args(e, body);
     VEC(struct ir_value *) yields = {0};
     for (int i = 0; i < body->journal.n; i++) {
-        struct ir_value *v = body->journal.at[i].arg ? loop_value(e, &body->journal.at[i], op->regions[1], x->while_.body->span) : NULL;
+        struct ir_value *v =
+            body->journal.at[i].arg ? loop_value(e, &body->journal.at[i], op->regions[1], x->while_.body->span) : NULL;
         VEC_PUSH(e->arena, yields, v ? v : body->journal.at[i].arg);
     }
     ir_region_yield(op->regions[1], yields.at, yields.n);
@@ -498,7 +513,8 @@ void elab_runtime_while(struct elab *e, struct scope *s, const struct ast_stmt *
         if (!j->arg)
             continue;
         struct ir_value *arg = ir_region_arg(op->regions[0], j->arg->type, j->cell->name);
-        VEC_PUSH(e->arena, cond->journal, (struct journal_entry){.cell = j->cell, .before = j->before, .arg = arg, .assigned = true});
+        VEC_PUSH(e->arena, cond->journal,
+                 (struct journal_entry){.cell = j->cell, .before = j->before, .arg = arg, .assigned = true});
         j->cell->value = j->cell->buffer ? val_tensor(arg) : elab_from_value(e, arg);
     }
     int carried = cond->journal.n;
@@ -520,20 +536,23 @@ void elab_runtime_while(struct elab *e, struct scope *s, const struct ast_stmt *
     e->b = saved;
     for (int i = 0; i < cond->journal.n; i++) { /* what was first read here is not carried */
         if (cond->journal.at[i].assigned)
-            elab_error(e, E_not_assignable, x->while_.cond->span, "the condition of a loop changes `%s`", cond->journal.at[i].cell->name);
+            elab_error(e, E_not_assignable, x->while_.cond->span, "the condition of a loop changes `%s`",
+                       cond->journal.at[i].cell->name);
         cond->journal.at[i].assigned = i < carried;
     }
     drop_unassigned(e, cond);
     e->frame = body->outer;
     if (!cv)
-        cv = ir_build_int(&(struct ir_builder){.module = e->module, .func = e->func, .region = op->regions[0]}, BOOL, 0);
+        cv =
+            ir_build_int(&(struct ir_builder){.module = e->module, .func = e->func, .region = op->regions[0]}, BOOL, 0);
     ir_region_yield(op->regions[0], &cv, 1);
     for (int i = 0; i < body->journal.n; i++) {
         struct journal_entry *j = &body->journal.at[i];
         if (!j->arg)
             continue;
         op->operands = memcpy(ARENA_ARRAY(&e->module->arena, struct ir_value *, op->operand_count + 1),
-                              op->operand_count ? (void *)op->operands : (void *)&j, sizeof *op->operands * (size_t)op->operand_count);
+                              op->operand_count ? (void *)op->operands : (void *)&j,
+                              sizeof *op->operands * (size_t)op->operand_count);
         op->operands[op->operand_count++] = elab_materialize(e, j->before, DTYPE_COUNT, x->span);
         struct ir_value *r = ir_op_result(op, j->arg->type);
         r->name = j->cell->name;
@@ -563,7 +582,8 @@ void elab_checkpoint(struct elab *e, struct scope *s, const struct ast_stmt *x) 
     VEC(struct cell *) cells = {0};
     for (int i = 0; i < side.frame.journal.n; i++) {
         struct journal_entry *j = &side.frame.journal.at[i];
-        struct ir_value *v = j->cell->value.kind == VAL_ERROR ? NULL : elab_materialize(e, j->cell->value, DTYPE_COUNT, x->span);
+        struct ir_value *v =
+            j->cell->value.kind == VAL_ERROR ? NULL : elab_materialize(e, j->cell->value, DTYPE_COUNT, x->span);
         j->cell->value = j->before;
         if (!v)
             continue;
@@ -574,9 +594,12 @@ void elab_checkpoint(struct elab *e, struct scope *s, const struct ast_stmt *x) 
     /* `return` may stand at its end */
     int returns = 0;
     if (e->returned && !was) {
-        returns = e->result.kind == VAL_TUPLE ? e->result.list->count : e->result.kind == VAL_NONE || e->result.kind == VAL_ERROR ? 0 : 1;
+        returns = e->result.kind == VAL_TUPLE                                 ? e->result.list->count
+                  : e->result.kind == VAL_NONE || e->result.kind == VAL_ERROR ? 0
+                                                                              : 1;
         for (int i = 0; i < returns; i++) {
-            struct ir_value *v = elab_materialize(e, e->result.kind == VAL_TUPLE ? e->result.list->items[i] : e->result, DTYPE_COUNT, x->span);
+            struct ir_value *v = elab_materialize(e, e->result.kind == VAL_TUPLE ? e->result.list->items[i] : e->result,
+                                                  DTYPE_COUNT, x->span);
             if (!v) {
                 returns = i;
                 break;
@@ -590,7 +613,8 @@ void elab_checkpoint(struct elab *e, struct scope *s, const struct ast_stmt *x) 
     for (int i = 0; i < yields.n; i++)
         ir_op_result(op, yields.at[i]->type);
     for (int i = 0; i < assigned; i++)
-        cell_write(e, cells.at[i], cells.at[i]->buffer ? val_tensor(op->results[i]) : elab_from_value(e, op->results[i]));
+        cell_write(e, cells.at[i],
+                   cells.at[i]->buffer ? val_tensor(op->results[i]) : elab_from_value(e, op->results[i]));
     if (returns == 1 && e->result.kind != VAL_TUPLE)
         e->result = elab_from_value(e, op->results[assigned]);
     for (int i = 0; i < returns && e->result.kind == VAL_TUPLE; i++)

@@ -15,7 +15,7 @@ enum axis_kind { AXIS_FIXED, AXIS_SLICE, AXIS_GATHER };
 struct selection {
     struct ir_value *base;
     enum axis_kind kind[MAX_RANK + 1];
-    ir_expr index[MAX_RANK + 1];        /* FIXED: i64; SLICE: the start */
+    ir_expr index[MAX_RANK + 1]; /* FIXED: i64; SLICE: the start */
     int64_t step[MAX_RANK + 1];
     ir_dim length[MAX_RANK + 1];        /* SLICE */
     struct ir_value *ids[MAX_RANK + 1]; /* GATHER */
@@ -38,8 +38,8 @@ static ir_expr index_value(struct elab *e, struct val v, const struct ast_expr *
     bool from_end = x->kind == EXPR_UNARY && x->unary.op == UN_NEG;
     if (v.kind == VAL_ERROR)
         return NULL;
-    if (v.kind == VAL_FLOAT || v.kind == VAL_BOOL ||
-        (v.kind == VAL_SCALAR && !dtype_is_int(v.expr->dtype)) || !(val_is_number(v) || v.kind == VAL_SCALAR)) {
+    if (v.kind == VAL_FLOAT || v.kind == VAL_BOOL || (v.kind == VAL_SCALAR && !dtype_is_int(v.expr->dtype)) ||
+        !(val_is_number(v) || v.kind == VAL_SCALAR)) {
         struct diagnostic *d = elab_error(e, E_index_type, x->span, "an index must be an integer");
         elab_label(e, d, "%s", val_describe(e, v));
         return NULL;
@@ -66,7 +66,8 @@ static bool static_dim_of(struct elab *e, ir_expr x, ir_dim *d) {
     return false;
 }
 
-static bool add_slice(struct elab *e, struct scope *s, struct selection *sel, int axis, const struct ast_subscript *sub) {
+static bool add_slice(struct elab *e, struct scope *s, struct selection *sel, int axis,
+                      const struct ast_subscript *sub) {
     ir_dim extent = sel->base->type.dims[axis], length = NULL, dlo = NULL, dhi = NULL;
     struct ir_module *m = e->module;
     int64_t step = 1;
@@ -74,8 +75,8 @@ static bool add_slice(struct elab *e, struct scope *s, struct selection *sel, in
         struct val v = elab_expr(e, s, sub->step);
         if (v.kind != VAL_INT || v.i == 0) {
             if (v.kind != VAL_ERROR)
-                elab_error(e, E_slice, sub->step->span, "the step of a slice must be a known integer other than 0, found %s",
-                           val_describe(e, v));
+                elab_error(e, E_slice, sub->step->span,
+                           "the step of a slice must be a known integer other than 0, found %s", val_describe(e, v));
             return false;
         }
         step = v.i;
@@ -116,8 +117,9 @@ static bool add_slice(struct elab *e, struct scope *s, struct selection *sel, in
         /* 0 <= lo <= hi <= extent, before anything is read */
         ir_expr c = ir_fn2(m, FN_and, ir_fn2(m, FN_le, zero, lo),
                            ir_fn2(m, FN_and, ir_fn2(m, FN_le, lo, hi), ir_fn2(m, FN_le, hi, end)));
-        elab_require(e, c, sub->span,
-                     arena_printf(e->arena, "a slice bound leaves axis %d, which has %s entries", axis, dim_text(e, extent)));
+        elab_require(
+            e, c, sub->span,
+            arena_printf(e->arena, "a slice bound leaves axis %d, which has %s entries", axis, dim_text(e, extent)));
     }
     if (!length) {
         if (in_notation(e)) {
@@ -198,8 +200,8 @@ static bool gather_shape(struct elab *e, struct selection *sel, struct span at) 
             if (!out || is_const_dim(out, 1))
                 out = k;
             else if (!is_const_dim(k, 1) && !elab_dims_equal(e, out, k, at)) {
-                elab_error(e, E_shape_mismatch, at, "the index tensors have different shapes: %s and %s entries", dim_text(e, out),
-                           dim_text(e, k));
+                elab_error(e, E_shape_mismatch, at, "the index tensors have different shapes: %s and %s entries",
+                           dim_text(e, out), dim_text(e, k));
                 return false;
             }
         }
@@ -244,9 +246,7 @@ static bool select_axes(struct elab *e, struct scope *s, const struct ast_expr *
     for (int i = 0; i < x->index.count; i++) {
         const struct ast_subscript *sub = &x->index.subs[i];
         switch (sub->kind) {
-        case SUB_NEWAXIS:
-            sel->order[sel->order_count++] = -1;
-            break;
+        case SUB_NEWAXIS: sel->order[sel->order_count++] = -1; break;
         case SUB_ELLIPSIS:
             for (int k = used; k < rank; k++)
                 add_whole(e, sel, axis++);
@@ -337,7 +337,8 @@ static struct val index_lazy(struct elab *e, struct scope *s, struct lazy *l, co
             v[n++] = one;
         } else {
             if (one.kind != VAL_ERROR || !sub->index)
-                elab_error(e, E_index_body, sub->span, "inside index notation a part of a tensor is taken entry by entry");
+                elab_error(e, E_index_body, sub->span,
+                           "inside index notation a part of a tensor is taken entry by entry");
             return val_error;
         }
     }
@@ -377,8 +378,8 @@ static struct val index_lazy(struct elab *e, struct scope *s, struct lazy *l, co
             return val_scalar(out);
         }
         if (v[i].kind != VAL_INT || v[i].i < -k || v[i].i >= k) {
-            elab_error(e, E_index_outside, x->span, "index %s leaves axis %d, which has %lld entries", val_describe(e, v[i]), i,
-                       (long long)k);
+            elab_error(e, E_index_outside, x->span, "index %s leaves axis %d, which has %lld entries",
+                       val_describe(e, v[i]), i, (long long)k);
             return val_error;
         }
         offset = offset * k + (v[i].i < 0 ? v[i].i + k : v[i].i);
@@ -391,7 +392,8 @@ static struct val index_lazy(struct elab *e, struct scope *s, struct lazy *l, co
     if (n == l->rank)
         return l->elements[offset];
     struct lazy *part = ARENA_NEW(e->arena, struct lazy);
-    *part = (struct lazy){.dtype = l->dtype, .rank = l->rank - n, .dims = l->dims + n, .elements = l->elements + offset};
+    *part =
+        (struct lazy){.dtype = l->dtype, .rank = l->rank - n, .dims = l->dims + n, .elements = l->elements + offset};
     return (struct val){.kind = VAL_LAZY, .lazy = part};
 }
 
@@ -428,7 +430,8 @@ static struct val index_list(struct elab *e, struct scope *s, struct val list, c
             if (v.kind == VAL_ERROR)
                 return v;
             if (v.kind != VAL_INT) {
-                elab_error(e, E_not_static, parts[i]->span, "the bounds of a list's slice must be known, found %s", val_describe(e, v));
+                elab_error(e, E_not_static, parts[i]->span, "the bounds of a list's slice must be known, found %s",
+                           val_describe(e, v));
                 return val_error;
             }
             bounds[i] = i < 2 && v.i < 0 && parts[i]->kind == EXPR_UNARY ? v.i + n : v.i;
@@ -448,7 +451,8 @@ static struct val index_list(struct elab *e, struct scope *s, struct val list, c
                        (long long)bounds[1], n);
             return val_error;
         }
-        int64_t span = bounds[2] > 0 ? bounds[1] - bounds[0] : bounds[0] - bounds[1], step = bounds[2] > 0 ? bounds[2] : -bounds[2];
+        int64_t span = bounds[2] > 0 ? bounds[1] - bounds[0] : bounds[0] - bounds[1],
+                step = bounds[2] > 0 ? bounds[2] : -bounds[2];
         int count = span <= 0 ? 0 : (int)((span + step - 1) / step);
         struct val out = val_list_new(e, count);
         for (int i = 0; i < count; i++)
@@ -480,10 +484,12 @@ static struct val index_list(struct elab *e, struct scope *s, struct val list, c
             }
             return val_error;
         }
-        elab_error(e, E_not_static, sub->index->span, "the index of a list must be known at compile time, found %s", val_describe(e, v));
+        elab_error(e, E_not_static, sub->index->span, "the index of a list must be known at compile time, found %s",
+                   val_describe(e, v));
         return val_error;
     }
-    int64_t i = v.i < 0 && sub->index->kind == EXPR_UNARY ? v.i + n : v.i; /* only a written minus counts from the end */
+    int64_t i =
+        v.i < 0 && sub->index->kind == EXPR_UNARY ? v.i + n : v.i; /* only a written minus counts from the end */
     if (i < 0 || i >= n) {
         elab_error(e, E_index_outside, sub->index->span, "index %lld leaves a list of %d", (long long)v.i, n);
         return val_error;
@@ -492,8 +498,10 @@ static struct val index_list(struct elab *e, struct scope *s, struct val list, c
 }
 
 /* `list[i] else e`: which of both it is, elaboration knows. */
-static struct val guarded_item(struct elab *e, struct scope *s, struct val list, const struct ast_expr *x, const struct ast_expr *otherwise) {
-    struct val i = x->index.count == 1 && x->index.subs[0].kind == SUB_INDEX ? elab_expr(e, s, x->index.subs[0].index) : val_none;
+static struct val guarded_item(struct elab *e, struct scope *s, struct val list, const struct ast_expr *x,
+                               const struct ast_expr *otherwise) {
+    struct val i =
+        x->index.count == 1 && x->index.subs[0].kind == SUB_INDEX ? elab_expr(e, s, x->index.subs[0].index) : val_none;
     if (i.kind == VAL_ERROR)
         return i;
     if (i.kind != VAL_INT) {
@@ -505,7 +513,8 @@ static struct val guarded_item(struct elab *e, struct scope *s, struct val list,
     return at >= 0 && at < list.list->count ? list.list->items[at] : elab_expr(e, s, otherwise);
 }
 
-struct val elab_index_expr(struct elab *e, struct scope *s, const struct ast_expr *x, const struct ast_expr *otherwise) {
+struct val elab_index_expr(struct elab *e, struct scope *s, const struct ast_expr *x,
+                           const struct ast_expr *otherwise) {
     struct val base = elab_expr(e, s, x->index.base);
     switch (base.kind) {
     case VAL_ERROR: return base;
@@ -567,8 +576,9 @@ struct val elab_index_expr(struct elab *e, struct scope *s, const struct ast_exp
     bool entries = sel.order_count == 0;
     bool partial = open != NULL;
     for (int i = 0; i < sel.order_count; i++)
-        partial = partial && sel.order[i] >= 0 && sel.index[sel.order[i]]->kind == X_CONST && sel.index[sel.order[i]]->value.i == 0 &&
-                  sel.step[sel.order[i]] == 1 && sel.length[sel.order[i]] == sel.base->type.dims[sel.order[i]];
+        partial = partial && sel.order[i] >= 0 && sel.index[sel.order[i]]->kind == X_CONST &&
+                  sel.index[sel.order[i]]->value.i == 0 && sel.step[sel.order[i]] == 1 &&
+                  sel.length[sel.order[i]] == sel.base->type.dims[sel.order[i]];
     for (int a = 0, whole = 0; partial && a < sel.axes; a++) { /* fixed axes first, whole ones after */
         whole = whole || sel.kind[a] != AXIS_FIXED;
         partial = !(whole && sel.kind[a] == AXIS_FIXED);
@@ -601,8 +611,12 @@ struct val elab_index_expr(struct elab *e, struct scope *s, const struct ast_exp
                 fixed++;
             ir_expr *kept = ARENA_ARRAY(e->arena, ir_expr, sel.axes + 1);
             memcpy(kept, at, sizeof *kept * (size_t)fixed);
-            *l = (struct lazy){.dtype = base.value->type.dtype, .rank = sel.axes - fixed, .dims = base.value->type.dims + fixed,
-                               .base = base.value, .at = kept, .otherwise = other};
+            *l = (struct lazy){.dtype = base.value->type.dtype,
+                               .rank = sel.axes - fixed,
+                               .dims = base.value->type.dims + fixed,
+                               .base = base.value,
+                               .at = kept,
+                               .otherwise = other};
             return (struct val){.kind = VAL_LAZY, .lazy = l};
         }
         if (!other)
@@ -611,7 +625,8 @@ struct val elab_index_expr(struct elab *e, struct scope *s, const struct ast_exp
         return finish_scalar(e, load, open ? NULL : b, x->span);
     }
     if (indexed) {
-        elab_error(e, E_index_body, x->span, "inside index notation a part of a tensor is taken from the left: x[i] of x[i, j]");
+        elab_error(e, E_index_body, x->span,
+                   "inside index notation a part of a tensor is taken from the left: x[i] of x[i, j]");
         e->body = saved;
         return val_error;
     }
@@ -627,8 +642,8 @@ struct val elab_index_expr(struct elab *e, struct scope *s, const struct ast_exp
     return out;
 }
 
-struct ir_value *elab_update(struct elab *e, struct scope *s, struct val base, const struct ast_expr *target, bool has_op,
-                             enum binary_op op, struct val value, struct span at) {
+struct ir_value *elab_update(struct elab *e, struct scope *s, struct val base, const struct ast_expr *target,
+                             bool has_op, enum binary_op op, struct val value, struct span at) {
     struct ir_value *old = elab_materialize(e, base, DTYPE_COUNT, target->index.base->span);
     if (!old || value.kind == VAL_ERROR)
         return NULL;
@@ -656,14 +671,16 @@ struct ir_value *elab_update(struct elab *e, struct scope *s, struct val base, c
     if (value.kind == VAL_TENSOR || value.kind == VAL_LIST) {
         struct ir_value *v = NULL;
         if (value.kind == VAL_TENSOR && value.value->type.rank > count) {
-            struct diagnostic *d = elab_error(e, E_shape_mismatch, at, "the value has more dimensions than what is assigned");
+            struct diagnostic *d =
+                elab_error(e, E_shape_mismatch, at, "the value has more dimensions than what is assigned");
             elab_label(e, d, "%s = %s", type_text(e, shape), type_text(e, value.value->type));
         } else if (value.kind == VAL_TENSOR && !ir_type_equal(value.value->type, shape)) {
             /* broadcast in the load, without a copy */
             struct ir_type t = value.value->type;
             bool fits = t.dtype == shape.dtype;
             for (int d = 1; fits && d <= t.rank; d++)
-                fits = is_const_dim(t.dims[t.rank - d], 1) || elab_dims_equal(e, t.dims[t.rank - d], dims[count - d], at);
+                fits =
+                    is_const_dim(t.dims[t.rank - d], 1) || elab_dims_equal(e, t.dims[t.rank - d], dims[count - d], at);
             v = fits ? value.value : elab_broadcast(e, value, shape, at, "the selection");
         } else {
             v = elab_broadcast(e, value, shape, at, "the selection");

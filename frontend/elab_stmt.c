@@ -9,7 +9,8 @@ static struct val snapshot(struct elab *e, struct val v) {
 
 /* A named float is a value of its own: grad can be asked for it, and it is computed once. */
 static struct val named(struct elab *e, struct val v, struct span at) {
-    if (v.kind == VAL_SCALAR && v.expr->kind != X_CONST && !(v.expr->kind == X_LOAD && v.expr->count == 0) && dtype_is_float(v.expr->dtype) && e->in_function && !in_notation(e))
+    if (v.kind == VAL_SCALAR && v.expr->kind != X_CONST && !(v.expr->kind == X_LOAD && v.expr->count == 0) &&
+        dtype_is_float(v.expr->dtype) && e->in_function && !in_notation(e))
         return elab_from_value(e, elab_materialize(e, v, DTYPE_COUNT, at));
     return v;
 }
@@ -36,7 +37,8 @@ static void elab_let(struct elab *e, struct scope *s, const struct ast_stmt *x) 
         if (!elab_type(e, s, x->let.type, &t))
             v = val_error;
         else if (v.kind != VAL_ERROR)
-            v = elab_from_value(e, elab_broadcast(e, v, t, x->let.value->span, arena_printf(e->arena, "`%s`", x->let.names.names[0].name)));
+            v = elab_from_value(e, elab_broadcast(e, v, t, x->let.value->span,
+                                                  arena_printf(e->arena, "`%s`", x->let.names.names[0].name)));
     }
     if (x->let.names.count == 1 && !x->let.names.parenthesized) {
         if (v.kind == VAL_TUPLE) {
@@ -83,8 +85,9 @@ static void elab_var(struct elab *e, struct scope *s, const struct ast_stmt *x) 
                 c->value = val_error;
             } else if (c->value.kind != VAL_ERROR) {
                 struct val init = x->let.value ? c->value : c->type.dtype == BOOL ? val_bool(false) : val_int(0);
-                struct val full = elab_from_value(
-                    e, elab_broadcast(e, init, c->type, x->let.value ? x->let.value->span : x->span, arena_printf(e->arena, "`%s`", n->name)));
+                struct val full =
+                    elab_from_value(e, elab_broadcast(e, init, c->type, x->let.value ? x->let.value->span : x->span,
+                                                      arena_printf(e->arena, "`%s`", n->name)));
                 c->value = full;
             }
         }
@@ -131,8 +134,8 @@ static const char *target_name(const struct ast_expr *x) {
     return x->kind == EXPR_NAME ? x->string : x->kind == EXPR_MEMBER ? x->member.name : "the target";
 }
 
-static void assign_one(struct elab *e, struct scope *s, const struct ast_expr *target, bool has_op, enum binary_op op, struct val v,
-                       const struct ast_stmt *x) {
+static void assign_one(struct elab *e, struct scope *s, const struct ast_expr *target, bool has_op, enum binary_op op,
+                       struct val v, const struct ast_stmt *x) {
     if (target->kind == EXPR_INDEX) {
         /* an element write; the base must be assignable as a whole */
         struct val whole = val_error;
@@ -141,7 +144,8 @@ static void assign_one(struct elab *e, struct scope *s, const struct ast_expr *t
             if (base->kind == EXPR_INDEX) {
                 struct val b = elab_expr(e, s, base);
                 if (b.kind != VAL_BUFFER && b.kind != VAL_ERROR) {
-                    struct diagnostic *d = elab_error(e, E_not_assignable, base->span, "a part of a part cannot be assigned");
+                    struct diagnostic *d =
+                        elab_error(e, E_not_assignable, base->span, "a part of a part cannot be assigned");
                     elab_help(e, d, "write one index: x[i, j]");
                 }
                 if (b.kind != VAL_BUFFER)
@@ -151,14 +155,16 @@ static void assign_one(struct elab *e, struct scope *s, const struct ast_expr *t
             if (!c)
                 return;
             if (c->buffer && !e->in_function) {
-                elab_error(e, E_not_assignable, target->span, "`%s` is written only by functions of the program", c->name);
+                elab_error(e, E_not_assignable, target->span, "`%s` is written only by functions of the program",
+                           c->name);
                 return;
             }
             whole = cell_read(e, c);
             if (whole.kind == VAL_ERROR || v.kind == VAL_ERROR)
                 return;
             if (!val_is_runtime(whole)) {
-                struct diagnostic *d = elab_error(e, E_not_assignable, base->span, "elements of this cannot be assigned");
+                struct diagnostic *d =
+                    elab_error(e, E_not_assignable, base->span, "elements of this cannot be assigned");
                 elab_label(e, d, "%s", val_describe(e, whole));
                 return;
             }
@@ -185,7 +191,8 @@ static void assign_one(struct elab *e, struct scope *s, const struct ast_expr *t
 static void elab_assign(struct elab *e, struct scope *s, const struct ast_stmt *x) {
     const struct ast_expr *first = x->assign.targets[0];
     /* `net = Net()` at file or block level makes a name */
-    if (!e->in_function && !x->assign.has_op && x->assign.count == 1 && first->kind == EXPR_NAME && !scope_find_here(s, first->string)) {
+    if (!e->in_function && !x->assign.has_op && x->assign.count == 1 && first->kind == EXPR_NAME &&
+        !scope_find_here(s, first->string)) {
         struct val v = elab_expr(e, s, x->assign.value);
         elab_assign_name(e, s, first->string, v, first->span);
         return;
@@ -194,7 +201,8 @@ static void elab_assign(struct elab *e, struct scope *s, const struct ast_stmt *
     if (!e->in_function && !x->assign.has_op && x->assign.count == 1 && first->kind == EXPR_NAME) {
         struct binding *b = scope_find_here(s, first->string);
         if (b && !b->cell) {
-            struct diagnostic *d = elab_error(e, E_redefined, first->span, "`%s` is already defined here", first->string);
+            struct diagnostic *d =
+                elab_error(e, E_redefined, first->span, "`%s` is already defined here", first->string);
             elab_note(e, d, b->span, "first defined here");
             return;
         }
@@ -300,7 +308,8 @@ static void elab_return(struct elab *e, struct scope *s, const struct ast_stmt *
         for (int i = 0; i < x->ret.count; i++) {
             struct val one = snapshot(e, elab_expr(e, s, x->ret.values[i]));
             if (one.kind == VAL_TUPLE) {
-                elab_error(e, E_result_count, x->ret.values[i]->span, "a call with several results is one of several results");
+                elab_error(e, E_result_count, x->ret.values[i]->span,
+                           "a call with several results is one of several results");
                 one = val_error;
             }
             if (one.kind == VAL_ERROR)
@@ -350,7 +359,8 @@ runtime:
     span_position(x->span, &line, &column);
     if (v)
         ir_build_check(&e->b, v,
-                       arena_printf(&e->module->arena, "%s:%d:%d: %s", x->span.source ? x->span.source->path : "?", line, column, text));
+                       arena_printf(&e->module->arena, "%s:%d:%d: %s", x->span.source ? x->span.source->path : "?",
+                                    line, column, text));
 }
 
 static void elab_stmt(struct elab *e, struct scope *s, const struct ast_stmt *x) {

@@ -60,7 +60,8 @@ static bool add_dim(struct elab *e, struct val v, ir_dim *dims, int *rank, struc
     if (v.kind == VAL_ERROR)
         return false;
     if (!val_as_dim(e, v, &d)) {
-        struct diagnostic *diag = elab_error(e, E_dimension, at, "a dimension must be an integer known at compile time");
+        struct diagnostic *diag =
+            elab_error(e, E_dimension, at, "a dimension must be an integer known at compile time");
         elab_label(e, diag, "%s", val_describe(e, v));
         return false;
     }
@@ -85,7 +86,8 @@ static bool eval_dims(struct elab *e, struct scope *s, const struct ast_expr *x,
             if (v.kind == VAL_ERROR)
                 return false;
             if (v.kind != VAL_LIST) {
-                struct diagnostic *d = elab_error(e, E_bad_type, sub->span, "`..` in a type needs a list of dimensions");
+                struct diagnostic *d =
+                    elab_error(e, E_bad_type, sub->span, "`..` in a type needs a list of dimensions");
                 elab_label(e, d, "%s", val_describe(e, v));
                 return false;
             }
@@ -164,7 +166,8 @@ static bool static_fits(enum static_type want, struct val v) {
 static enum match static_mismatch(struct elab *e, const char *want, struct val v, struct span at, const char *what) {
     if (v.kind == VAL_ERROR)
         return MATCH_NO;
-    struct diagnostic *d = elab_error(e, val_is_runtime(v) ? E_not_static : E_type_mismatch, at, "%s must be %s", what, want);
+    struct diagnostic *d =
+        elab_error(e, val_is_runtime(v) ? E_not_static : E_type_mismatch, at, "%s must be %s", what, want);
     elab_label(e, d, "%s", val_describe(e, v));
     if (val_is_runtime(v))
         elab_help(e, d, "`int`, `float` and `string` are known at compile time; a run-time number is i64 or f32");
@@ -172,15 +175,17 @@ static enum match static_mismatch(struct elab *e, const char *want, struct val v
 }
 
 /* int, float[D], string, … */
-static enum match match_static(struct elab *e, struct scope *s, const struct ast_expr *x, enum static_type want, struct val *v,
-                               struct span at, const char *what) {
-    static const char *const names[] = {"", "an integer known at compile time", "a number known at compile time", "a string"};
+static enum match match_static(struct elab *e, struct scope *s, const struct ast_expr *x, enum static_type want,
+                               struct val *v, struct span at, const char *what) {
+    static const char *const names[] = {"", "an integer known at compile time", "a number known at compile time",
+                                        "a string"};
     if (x->kind == EXPR_NAME) {
         if (!static_fits(want, *v))
             return static_mismatch(e, names[want], *v, at, what);
         if (want == STATIC_FLOAT && v->kind == VAL_INT) {
             if (v->quotient) {
-                struct diagnostic *d = elab_error(e, E_quotient_to_float, at, "an integer quotient meets float in %s", what);
+                struct diagnostic *d =
+                    elab_error(e, E_quotient_to_float, at, "an integer quotient meets float in %s", what);
                 elab_help(e, d, "write one side as a float: 1.0 / 2");
                 return MATCH_NO;
             }
@@ -202,7 +207,8 @@ static enum match match_static(struct elab *e, struct scope *s, const struct ast
         struct val l = elab_expr(e, s, length);
         if (l.kind != VAL_INT) {
             if (l.kind != VAL_ERROR)
-                elab_error(e, E_bad_type, length->span, "the length of a list type must be an integer, found %s", val_describe(e, l));
+                elab_error(e, E_bad_type, length->span, "the length of a list type must be an integer, found %s",
+                           val_describe(e, l));
             return MATCH_NO;
         }
         n = l.i;
@@ -259,8 +265,8 @@ static void shape_mismatch(struct elab *e, const struct ast_expr *x, struct ir_t
 }
 
 /* The dimensions of a type pattern against an actual shape. */
-static enum match match_dims(struct elab *e, struct scope *s, const struct ast_expr *x, struct ir_type t, struct span at,
-                             const char *what, bool last_try) {
+static enum match match_dims(struct elab *e, struct scope *s, const struct ast_expr *x, struct ir_type t,
+                             struct span at, const char *what, bool last_try) {
     int fixed = 0, runs = 0, run_at = -1;
     for (int i = 0; i < x->index.count; i++) {
         const struct ast_subscript *sub = &x->index.subs[i];
@@ -274,7 +280,8 @@ static enum match match_dims(struct elab *e, struct scope *s, const struct ast_e
                 struct val v = elab_expr(e, s, sub->index);
                 if (v.kind != VAL_LIST) {
                     if (v.kind != VAL_ERROR)
-                        elab_error(e, E_bad_type, sub->span, "`..` in a type needs a list of dimensions, found %s", val_describe(e, v));
+                        elab_error(e, E_bad_type, sub->span, "`..` in a type needs a list of dimensions, found %s",
+                                   val_describe(e, v));
                     return MATCH_NO;
                 }
                 fixed += v.list->count;
@@ -327,8 +334,8 @@ static enum match match_dims(struct elab *e, struct scope *s, const struct ast_e
                         continue;
                     if (!val_as_dim(e, v.list->items[k], &want) || !elab_dims_equal(e, want, t.dims[d], at)) {
                         shape_mismatch(e, x, t, at, what,
-                                       arena_printf(e->arena, "dimension %d is %s, expected %s", d, dim_text(e, t.dims[d]),
-                                                    val_describe(e, v.list->items[k])));
+                                       arena_printf(e->arena, "dimension %d is %s, expected %s", d,
+                                                    dim_text(e, t.dims[d]), val_describe(e, v.list->items[k])));
                         return MATCH_NO;
                     }
                 }
@@ -349,13 +356,14 @@ static enum match match_dims(struct elab *e, struct scope *s, const struct ast_e
                     if (v.kind == VAL_ERROR)
                         return MATCH_NO;
                     if (!val_as_dim(e, v, &want)) {
-                        elab_error(e, E_dimension, dim->span, "a dimension must be an integer, found %s", val_describe(e, v));
+                        elab_error(e, E_dimension, dim->span, "a dimension must be an integer, found %s",
+                                   val_describe(e, v));
                         return MATCH_NO;
                     }
                     if (!elab_dims_equal(e, want, t.dims[d], at)) {
                         shape_mismatch(e, x, t, at, what,
-                                       arena_printf(e->arena, "dimension %d is %s, expected %s", d, dim_text(e, t.dims[d]),
-                                                    dim_text(e, want)));
+                                       arena_printf(e->arena, "dimension %d is %s, expected %s", d,
+                                                    dim_text(e, t.dims[d]), dim_text(e, want)));
                         return MATCH_NO;
                     }
                 }
@@ -404,8 +412,8 @@ static enum match match_dtype(struct elab *e, struct scope *s, const struct ast_
     return MATCH_YES;
 }
 
-enum match elab_match(struct elab *e, struct scope *s, const struct ast_expr *x, struct val *v, struct span at, const char *what,
-                      bool last_try) {
+enum match elab_match(struct elab *e, struct scope *s, const struct ast_expr *x, struct val *v, struct span at,
+                      const char *what, bool last_try) {
     if (v->kind == VAL_ERROR)
         return MATCH_NO;
     const struct ast_expr *base = x->kind == EXPR_INDEX ? x->index.base : x;
@@ -471,14 +479,15 @@ static bool bound_from_options(struct elab *e, const char *name, int64_t *hi) {
     return false;
 }
 
-static bool new_symbol(struct elab *e, struct scope *s, const char *name, const struct ast_expr *bound, struct span at) {
+static bool new_symbol(struct elab *e, struct scope *s, const char *name, const struct ast_expr *bound,
+                       struct span at) {
     int64_t hi;
     if (bound) {
         struct val v = elab_expr(e, s, bound);
         if (v.kind != VAL_INT || v.i < 1) {
             if (v.kind != VAL_ERROR)
-                elab_error(e, E_dimension, bound->span, "the largest value of `%s` must be a positive integer, found %s", name,
-                           val_describe(e, v));
+                elab_error(e, E_dimension, bound->span,
+                           "the largest value of `%s` must be a positive integer, found %s", name, val_describe(e, v));
             return false;
         }
         hi = v.i;
@@ -493,16 +502,20 @@ static bool new_symbol(struct elab *e, struct scope *s, const char *name, const 
     return true;
 }
 
-bool elab_export_type(struct elab *e, struct scope *s, const struct ast_expr *x, struct ir_type *t, const char *what, bool *later) {
+bool elab_export_type(struct elab *e, struct scope *s, const struct ast_expr *x, struct ir_type *t, const char *what,
+                      bool *later) {
     *later = false;
     const struct ast_expr *base = x->kind == EXPR_INDEX ? x->index.base : x;
-    if (unbound_name(s, base) && static_type_of(s, base) == STATIC_NO && base->string[1]) { /* not the `T` of a generic function */
+    if (unbound_name(s, base) && static_type_of(s, base) == STATIC_NO &&
+        base->string[1]) { /* not the `T` of a generic function */
         elab_expr(e, s, base);
         return false;
     }
     if (static_type_of(s, base) != STATIC_NO || (base->kind == EXPR_NAME && !scope_find(s, base->string))) {
-        struct diagnostic *d = elab_error(e, E_export_parameter, x->span, "%s of an exported function needs a run-time type", what);
-        elab_help(e, d, "f32, i64[N <= 64], …: the element types are f64 f32 f16 bf16 i64 i32 i16 i8 u64 u32 u16 u8 bool");
+        struct diagnostic *d =
+            elab_error(e, E_export_parameter, x->span, "%s of an exported function needs a run-time type", what);
+        elab_help(e, d,
+                  "f32, i64[N <= 64], …: the element types are f64 f32 f16 bf16 i64 i32 i16 i8 u64 u32 u16 u8 bool");
         return false;
     }
     if (x->kind != EXPR_INDEX)

@@ -21,7 +21,14 @@ struct cx_type {
     int kind;
     void *data[2];
 };
-enum { CURSOR_FUNCTION = 8, TYPE_VOID = 2, TYPE_POINTER = 101, VISIT_CONTINUE = 1, VISIT_BREAK = 0, SKIP_BODIES = 0x40 };
+enum {
+    CURSOR_FUNCTION = 8,
+    TYPE_VOID = 2,
+    TYPE_POINTER = 101,
+    VISIT_CONTINUE = 1,
+    VISIT_BREAK = 0,
+    SKIP_BODIES = 0x40
+};
 
 struct libclang {
     void *(*create_index)(int, int);
@@ -48,8 +55,8 @@ struct libclang {
 };
 
 static bool load(struct libclang *c) {
-    static const char *const names[] = {"libclang.so",      "libclang.so.1",    "libclang-14.so.1", "libclang-15.so.1", "libclang-16.so.1",
-                                        "libclang-17.so.1", "libclang-18.so.1", "libclang-19.so.1"};
+    static const char *const names[] = {"libclang.so",      "libclang.so.1",    "libclang-14.so.1", "libclang-15.so.1",
+                                        "libclang-16.so.1", "libclang-17.so.1", "libclang-18.so.1", "libclang-19.so.1"};
     void *lib = NULL;
     for (size_t i = 0; i < sizeof names / sizeof *names && !lib; i++)
         lib = dlopen(names[i], RTLD_LAZY | RTLD_LOCAL);
@@ -159,7 +166,8 @@ static int visit(struct cx_cursor cursor, struct cx_cursor parent, void *context
     return VISIT_BREAK;
 }
 
-enum extern_status extern_header_read(struct arena *a, const char *path, const char *function, struct extern_signature *s) {
+enum extern_status extern_header_read(struct arena *a, const char *path, const char *function,
+                                      struct extern_signature *s) {
     struct libclang c;
     *s = (struct extern_signature){0};
     if (access(path, R_OK) != 0)

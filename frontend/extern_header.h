@@ -31,6 +31,7 @@ enum extern_status {
     EXTERN_NO_FUNCTION,
 };
 /* `path` is resolved already. Strings live in the arena. */
-enum extern_status extern_header_read(struct arena *a, const char *path, const char *function, struct extern_signature *s);
+enum extern_status extern_header_read(struct arena *a, const char *path, const char *function,
+                                      struct extern_signature *s);
 
 #endif

@@ -318,8 +318,18 @@ static const char *onnx_tensor(struct arena *a, struct cursor tensor, struct fil
         t->bytes = raw.at;
         return (size_t)(raw.end - raw.at) == t->size ? NULL : "its size does not fit its shape";
     }
-    uint64_t field = t->dtype == F32 ? 4 : t->dtype == I64 ? 7 : t->dtype == F64 ? 10 : t->dtype == U64 || t->dtype == U32 ? 11 : 5;
-    return typed_data(a, tensor, field, field == 4 ? 5 : field == 10 ? 1 : 0, t) ? NULL : "its size does not fit its shape";
+    uint64_t field = t->dtype == F32                      ? 4
+                     : t->dtype == I64                    ? 7
+                     : t->dtype == F64                    ? 10
+                     : t->dtype == U64 || t->dtype == U32 ? 11
+                                                          : 5;
+    return typed_data(a, tensor, field,
+                      field == 4    ? 5
+                      : field == 10 ? 1
+                                    : 0,
+                      t)
+               ? NULL
+               : "its size does not fit its shape";
 }
 
 static const char *read_onnx(struct arena *a, struct cursor model, const char *name, struct file_tensor *t) {

@@ -449,14 +449,10 @@ static int64_t eval_atom(const struct ir_dim_atom *x, const int64_t *values) {
         return values[x->symbol->id];
     int64_t a = ir_dim_eval(x->a, values), b = ir_dim_eval(x->b, values);
     switch (x->kind) {
-    case ATOM_DIV:
-        return dim_floor_div(a, b);
-    case ATOM_MOD:
-        return dim_floor_mod(a, b);
-    case ATOM_MAX:
-        return a > b ? a : b;
-    default:
-        return a < b ? a : b;
+    case ATOM_DIV: return dim_floor_div(a, b);
+    case ATOM_MOD: return dim_floor_mod(a, b);
+    case ATOM_MAX: return a > b ? a : b;
+    default: return a < b ? a : b;
     }
 }
 
@@ -497,14 +493,10 @@ void ir_dim_symbols(ir_dim d, void (*fn)(const struct ir_symbol *, void *), void
 
 ir_dim dim_apply(struct ir_module *m, enum dim_atom kind, ir_dim a, ir_dim b) {
     switch (kind) {
-    case ATOM_DIV:
-        return ir_dim_div(m, a, b);
-    case ATOM_MOD:
-        return ir_dim_mod(m, a, b);
-    case ATOM_MAX:
-        return ir_dim_max(m, a, b);
-    default:
-        return ir_dim_min(m, a, b);
+    case ATOM_DIV: return ir_dim_div(m, a, b);
+    case ATOM_MOD: return ir_dim_mod(m, a, b);
+    case ATOM_MAX: return ir_dim_max(m, a, b);
+    default: return ir_dim_min(m, a, b);
     }
 }
 

@@ -60,10 +60,8 @@ static struct interval atom_interval(const struct ir_dim_atom *x, int *budget) {
             return r;
         }
         return (struct interval){min64(b.lo + 1, 0), max64(b.hi - 1, 0)};
-    case ATOM_MAX:
-        return (struct interval){max64(a.lo, b.lo), max64(a.hi, b.hi)};
-    default:
-        return (struct interval){min64(a.lo, b.lo), min64(a.hi, b.hi)};
+    case ATOM_MAX: return (struct interval){max64(a.lo, b.lo), max64(a.hi, b.hi)};
+    default: return (struct interval){min64(a.lo, b.lo), min64(a.hi, b.hi)};
     }
 }
 

@@ -33,14 +33,9 @@ ir_expr expr_raw_fn(struct ir_module *m, enum scalar_fn fn, const ir_expr *args)
     enum dtype t = args[0]->dtype;
     switch (scalar_table[fn].type_class) {
     case CLASS_CMP:
-    case CLASS_LOG:
-        t = BOOL;
-        break;
-    case CLASS_SEL:
-        t = args[1]->dtype;
-        break;
-    default:
-        break;
+    case CLASS_LOG: t = BOOL; break;
+    case CLASS_SEL: t = args[1]->dtype; break;
+    default: break;
     }
     struct ir_expr e = {.kind = X_FN, .dtype = t, .count = (uint8_t)scalar_table[fn].arity, .fn = fn};
     return intern_expr(m, &e, args);
@@ -142,16 +137,12 @@ bool ir_expr_is_const(ir_expr e, double *number) {
 
 ir_expr ir_expr_with_args(struct ir_module *m, ir_expr e, const ir_expr *args) {
     switch (e->kind) {
-    case X_FN:
-        return ir_fn(m, e->fn, args);
-    case X_CAST:
-        return ir_cast(m, e->dtype, args[0]);
-    case X_BITCAST:
-        return ir_bitcast(m, e->dtype, args[0]);
+    case X_FN: return ir_fn(m, e->fn, args);
+    case X_CAST: return ir_cast(m, e->dtype, args[0]);
+    case X_BITCAST: return ir_bitcast(m, e->dtype, args[0]);
     case X_LOAD:
         return ir_load(m, e->index, e->dtype, e->count - e->guarded, args, e->guarded ? args[e->count - 1] : NULL);
-    default:
-        return e;
+    default: return e;
     }
 }
 

@@ -5,8 +5,8 @@
 #include "ir/intern.h"
 
 /* Numbers of a type. */
-double float_round(enum dtype t, double value); /* to the nearest, ties to even */
-int64_t int_wrap(enum dtype t, int64_t value);  /* bool: not zero */
+double float_round(enum dtype t, double value);   /* to the nearest, ties to even */
+int64_t int_wrap(enum dtype t, int64_t value);    /* bool: not zero */
 int64_t float_to_int(enum dtype t, double value); /* truncates and saturates; nan gives 0; bool: not zero */
 
 /* The call as it stands, interned. */

@@ -25,14 +25,10 @@ static double round_narrow(double v, int bits, int min, int max) {
 
 double float_round(enum dtype t, double v) {
     switch (t) {
-    case F32:
-        return (float)v;
-    case F16:
-        return round_narrow(v, 11, -14, 15);
-    case BF16:
-        return round_narrow(v, 8, -126, 127);
-    default:
-        return v;
+    case F32: return (float)v;
+    case F16: return round_narrow(v, 11, -14, 15);
+    case BF16: return round_narrow(v, 8, -126, 127);
+    default: return v;
     }
 }
 
@@ -55,7 +51,7 @@ int64_t float_to_int(enum dtype t, double v) {
     bool is_signed = dtype_is_signed(t);
     double limit = ldexp(1, bits_of(t) - is_signed);
     if (is_signed)
-        return v >= limit ? (int64_t)((UINT64_C(1) << (bits_of(t) - 1)) - 1)
+        return v >= limit   ? (int64_t)((UINT64_C(1) << (bits_of(t) - 1)) - 1)
                : v < -limit ? int_wrap(t, (int64_t)(UINT64_C(1) << (bits_of(t) - 1)))
                             : (int64_t)v;
     return v >= limit ? int_wrap(t, -1) : v <= 0 ? 0 : (int64_t)(uint64_t)v;
@@ -115,18 +111,10 @@ static bool compute_int(enum scalar_fn fn, enum dtype t, int64_t a, int64_t b, i
     uint64_t ua = (uint64_t)a, ub = (uint64_t)b;
     bool is_signed = dtype_is_signed(t);
     switch (fn) {
-    case FN_add:
-        *r = (int64_t)(ua + ub);
-        return true;
-    case FN_sub:
-        *r = (int64_t)(ua - ub);
-        return true;
-    case FN_mul:
-        *r = (int64_t)(ua * ub);
-        return true;
-    case FN_neg:
-        *r = (int64_t)(0 - ua);
-        return true;
+    case FN_add: *r = (int64_t)(ua + ub); return true;
+    case FN_sub: *r = (int64_t)(ua - ub); return true;
+    case FN_mul: *r = (int64_t)(ua * ub); return true;
+    case FN_neg: *r = (int64_t)(0 - ua); return true;
     case FN_div:
     case FN_mod:
         if (!b)
@@ -146,79 +134,36 @@ static bool compute_int(enum scalar_fn fn, enum dtype t, int64_t a, int64_t b, i
             return false;
         *r = power(a, b);
         return true;
-    case FN_abs:
-        *r = is_signed && a < 0 ? (int64_t)(0 - ua) : a;
-        return true;
-    case FN_sign:
-        *r = is_signed ? (a > 0) - (a < 0) : a != 0;
-        return true;
-    case FN_max:
-        *r = int_less(t, a, b) ? b : a;
-        return true;
-    case FN_min:
-        *r = int_less(t, a, b) ? a : b;
-        return true;
-    case FN_eq:
-        *r = a == b;
-        return true;
-    case FN_ne:
-        *r = a != b;
-        return true;
-    case FN_lt:
-        *r = int_less(t, a, b);
-        return true;
-    case FN_le:
-        *r = !int_less(t, b, a);
-        return true;
+    case FN_abs: *r = is_signed && a < 0 ? (int64_t)(0 - ua) : a; return true;
+    case FN_sign: *r = is_signed ? (a > 0) - (a < 0) : a != 0; return true;
+    case FN_max: *r = int_less(t, a, b) ? b : a; return true;
+    case FN_min: *r = int_less(t, a, b) ? a : b; return true;
+    case FN_eq: *r = a == b; return true;
+    case FN_ne: *r = a != b; return true;
+    case FN_lt: *r = int_less(t, a, b); return true;
+    case FN_le: *r = !int_less(t, b, a); return true;
     case FN_and:
-    case FN_bitand:
-        *r = a & b;
-        return true;
+    case FN_bitand: *r = a & b; return true;
     case FN_or:
-    case FN_bitor:
-        *r = a | b;
-        return true;
-    case FN_bitxor:
-        *r = a ^ b;
-        return true;
-    case FN_not:
-        *r = !a;
-        return true;
-    case FN_bitnot:
-        *r = t == BOOL ? !a : ~a;
-        return true;
-    case FN_shl:
-        *r = (int64_t)(ua << (ub & 63));
-        return b >= 0 && b < bits_of(t);
-    case FN_shr:
-        *r = is_signed ? a >> (ub & 63) : (int64_t)(ua >> (ub & 63));
-        return b >= 0 && b < bits_of(t);
-    default:
-        return false;
+    case FN_bitor: *r = a | b; return true;
+    case FN_bitxor: *r = a ^ b; return true;
+    case FN_not: *r = !a; return true;
+    case FN_bitnot: *r = t == BOOL ? !a : ~a; return true;
+    case FN_shl: *r = (int64_t)(ua << (ub & 63)); return b >= 0 && b < bits_of(t);
+    case FN_shr: *r = is_signed ? a >> (ub & 63) : (int64_t)(ua >> (ub & 63)); return b >= 0 && b < bits_of(t);
+    default: return false;
     }
 }
 
 /* In double; one rounding more to f32 is harmless for these (53 >= 2 * 24 + 2), and so from f32 to f16 and bf16. */
 static bool compute_float(enum scalar_fn fn, double a, double b, double *r) {
     switch (fn) {
-    case FN_add:
-        *r = a + b;
-        return true;
-    case FN_sub:
-        *r = a - b;
-        return true;
-    case FN_mul:
-        *r = a * b;
-        return true;
-    case FN_div:
-        *r = a / b;
-        return true;
-    case FN_neg:
-        *r = -a;
-        return true;
-    case FN_abs:
-        *r = fabs(a);
-        return true;
+    case FN_add: *r = a + b; return true;
+    case FN_sub: *r = a - b; return true;
+    case FN_mul: *r = a * b; return true;
+    case FN_div: *r = a / b; return true;
+    case FN_neg: *r = -a; return true;
+    case FN_abs: *r = fabs(a); return true;
     case FN_max:
     case FN_min:
         if (a != a || b != b)
@@ -226,23 +171,12 @@ static bool compute_float(enum scalar_fn fn, double a, double b, double *r) {
         else
             *r = (a < b) == (fn == FN_max) ? b : a;
         return !(a == 0 && b == 0 && signbit(a) != signbit(b));
-    case FN_floor:
-        *r = floor(a);
-        return true;
-    case FN_ceil:
-        *r = ceil(a);
-        return true;
-    case FN_round:
-        *r = nearbyint(a);
-        return true;
-    case FN_trunc:
-        *r = trunc(a);
-        return true;
-    case FN_sqrt:
-        *r = sqrt(a);
-        return true;
-    default:
-        return false;
+    case FN_floor: *r = floor(a); return true;
+    case FN_ceil: *r = ceil(a); return true;
+    case FN_round: *r = nearbyint(a); return true;
+    case FN_trunc: *r = trunc(a); return true;
+    case FN_sqrt: *r = sqrt(a); return true;
+    default: return false;
     }
 }
 
@@ -263,16 +197,11 @@ static ir_expr fold_constants(struct ir_module *m, enum scalar_fn fn, const ir_e
     }
     double a = args[0]->value.f, b = n > 1 ? args[1]->value.f : 0, r;
     switch (fn) {
-    case FN_eq:
-        return ir_const_int(m, BOOL, a == b);
-    case FN_ne:
-        return ir_const_int(m, BOOL, a != b);
-    case FN_lt:
-        return ir_const_int(m, BOOL, a < b);
-    case FN_le:
-        return ir_const_int(m, BOOL, a <= b);
-    case FN_isnan:
-        return ir_const_int(m, BOOL, a != a);
+    case FN_eq: return ir_const_int(m, BOOL, a == b);
+    case FN_ne: return ir_const_int(m, BOOL, a != b);
+    case FN_lt: return ir_const_int(m, BOOL, a < b);
+    case FN_le: return ir_const_int(m, BOOL, a <= b);
+    case FN_isnan: return ir_const_int(m, BOOL, a != a);
     default:
         if (!compute_float(fn, a, b, &r))
             return NULL;
@@ -350,31 +279,21 @@ static ir_expr fold_dims(struct ir_module *m, enum scalar_fn fn, ir_expr ea, ir_
     if (!a || !b)
         return NULL;
     switch (fn) {
-    case FN_add:
-        return ir_dim_expr(m, ir_dim_add(m, a, b));
-    case FN_sub:
-        return ir_dim_expr(m, ir_dim_sub(m, a, b));
-    case FN_mul:
-        return ir_dim_expr(m, ir_dim_mul(m, a, b));
-    case FN_div:
-        return nonzero(b) ? ir_dim_expr(m, ir_dim_div(m, a, b)) : NULL;
-    case FN_mod:
-        return nonzero(b) ? ir_dim_expr(m, ir_dim_mod(m, a, b)) : NULL;
-    case FN_max:
-        return ir_dim_expr(m, ir_dim_max(m, a, b));
-    case FN_min:
-        return ir_dim_expr(m, ir_dim_min(m, a, b));
-    case FN_lt:
-        return ir_dim_lt(m, a, b) ? bool_const(m, true) : ir_dim_le(m, b, a) ? bool_const(m, false) : NULL;
-    case FN_le:
-        return ir_dim_le(m, a, b) ? bool_const(m, true) : ir_dim_lt(m, b, a) ? bool_const(m, false) : NULL;
+    case FN_add: return ir_dim_expr(m, ir_dim_add(m, a, b));
+    case FN_sub: return ir_dim_expr(m, ir_dim_sub(m, a, b));
+    case FN_mul: return ir_dim_expr(m, ir_dim_mul(m, a, b));
+    case FN_div: return nonzero(b) ? ir_dim_expr(m, ir_dim_div(m, a, b)) : NULL;
+    case FN_mod: return nonzero(b) ? ir_dim_expr(m, ir_dim_mod(m, a, b)) : NULL;
+    case FN_max: return ir_dim_expr(m, ir_dim_max(m, a, b));
+    case FN_min: return ir_dim_expr(m, ir_dim_min(m, a, b));
+    case FN_lt: return ir_dim_lt(m, a, b) ? bool_const(m, true) : ir_dim_le(m, b, a) ? bool_const(m, false) : NULL;
+    case FN_le: return ir_dim_le(m, a, b) ? bool_const(m, true) : ir_dim_lt(m, b, a) ? bool_const(m, false) : NULL;
     case FN_eq:
     case FN_ne:
         if (a == b)
             return bool_const(m, fn == FN_eq);
         return ir_dim_lt(m, a, b) || ir_dim_lt(m, b, a) ? bool_const(m, fn == FN_ne) : NULL;
-    default:
-        return NULL;
+    default: return NULL;
     }
 }
 
@@ -401,10 +320,8 @@ static bool commutes(enum scalar_fn fn) {
     case FN_or:
     case FN_bitand:
     case FN_bitor:
-    case FN_bitxor:
-        return true;
-    default:
-        return false;
+    case FN_bitxor: return true;
+    default: return false;
     }
 }
 
@@ -447,39 +364,29 @@ static ir_expr fold_int(struct ir_module *m, enum scalar_fn fn, ir_expr a, ir_ex
         if (constant && (c == 1 || (c == -1 && dtype_is_signed(t))))
             return ir_const_int(m, t, 0);
         return is_fn(a, FN_mod) && a->args[1] == b && constant && c ? a : NULL;
-    case FN_pow:
-        return constant && c == 1 ? a : constant && c == 0 ? ir_const_int(m, t, 1) : NULL;
+    case FN_pow: return constant && c == 1 ? a : constant && c == 0 ? ir_const_int(m, t, 1) : NULL;
     case FN_neg:
         if (a->kind == X_DIM)
             return ir_dim_expr(m, ir_dim_sub(m, ir_dim_const(m, 0), a->dim));
         return is_fn(a, FN_sub) ? ir_fn2(m, FN_sub, a->args[1], a->args[0]) : NULL;
-    case FN_abs:
-        return dtype_is_signed(t) ? NULL : a;
+    case FN_abs: return dtype_is_signed(t) ? NULL : a;
     case FN_floor:
     case FN_ceil:
     case FN_round:
-    case FN_trunc:
-        return a;
+    case FN_trunc: return a;
     case FN_eq:
-    case FN_le:
-        return a == b ? bool_const(m, true) : NULL;
-    case FN_ne:
-        return a == b ? bool_const(m, false) : NULL;
+    case FN_le: return a == b ? bool_const(m, true) : NULL;
+    case FN_ne: return a == b ? bool_const(m, false) : NULL;
     case FN_lt:
         if (a == b)
             return bool_const(m, false);
         return !dtype_is_signed(t) && constant && c == 0 ? bool_const(m, false) : NULL; /* unsigned < 0 */
-    case FN_bitand:
-        return a == b || (constant && c == int_wrap(t, -1)) ? a : constant && c == 0 ? b : NULL;
-    case FN_bitor:
-        return a == b || (constant && c == 0) ? a : constant && c == int_wrap(t, -1) ? b : NULL;
-    case FN_bitxor:
-        return a == b ? ir_const_int(m, t, 0) : constant && c == 0 ? a : NULL;
+    case FN_bitand: return a == b || (constant && c == int_wrap(t, -1)) ? a : constant && c == 0 ? b : NULL;
+    case FN_bitor: return a == b || (constant && c == 0) ? a : constant && c == int_wrap(t, -1) ? b : NULL;
+    case FN_bitxor: return a == b ? ir_const_int(m, t, 0) : constant && c == 0 ? a : NULL;
     case FN_shl:
-    case FN_shr:
-        return constant && c == 0 ? a : NULL;
-    default:
-        return NULL;
+    case FN_shr: return constant && c == 0 ? a : NULL;
+    default: return NULL;
     }
 }
 
@@ -502,20 +409,16 @@ static ir_expr fold_bool(struct ir_module *m, enum scalar_fn fn, ir_expr a, ir_e
             return bool_const(m, true);
         return a == b ? a : constant ? c ? b : a : NULL;
     case FN_bitxor:
-    case FN_ne:
-        return a == b ? bool_const(m, false) : constant ? c ? ir_fn1(m, FN_not, a) : a : NULL;
-    case FN_eq:
-        return a == b ? bool_const(m, true) : constant ? c ? a : ir_fn1(m, FN_not, a) : NULL;
-    case FN_bitnot:
-        return ir_fn1(m, FN_not, a);
+    case FN_ne: return a == b ? bool_const(m, false) : constant ? c ? ir_fn1(m, FN_not, a) : a : NULL;
+    case FN_eq: return a == b ? bool_const(m, true) : constant ? c ? a : ir_fn1(m, FN_not, a) : NULL;
+    case FN_bitnot: return ir_fn1(m, FN_not, a);
     case FN_not:
         if (is_fn(a, FN_eq) || is_fn(a, FN_ne))
             return ir_fn(m, a->fn == FN_eq ? FN_ne : FN_eq, a->args);
         if ((is_fn(a, FN_lt) || is_fn(a, FN_le)) && !dtype_is_float(a->args[0]->dtype)) /* floats: nan */
             return ir_fn2(m, a->fn == FN_lt ? FN_le : FN_lt, a->args[1], a->args[0]);
         return NULL;
-    default:
-        return NULL;
+    default: return NULL;
     }
 }
 
@@ -526,14 +429,12 @@ static ir_expr fold_float(struct ir_module *m, enum scalar_fn fn, ir_expr a, ir_
         if (is_float_const(b, &c) && c == 0 && signbit(c))
             return a;
         return is_float_const(a, &c) && c == 0 && signbit(c) ? b : NULL;
-    case FN_sub:
-        return is_float_const(b, &c) && c == 0 && !signbit(c) ? a : NULL;
+    case FN_sub: return is_float_const(b, &c) && c == 0 && !signbit(c) ? a : NULL;
     case FN_mul:
         if (is_float_const(b, &c) && c == 1)
             return a;
         return is_float_const(a, &c) && c == 1 ? b : NULL;
-    case FN_div:
-        return is_float_const(b, &c) && c == 1 ? a : NULL;
+    case FN_div: return is_float_const(b, &c) && c == 1 ? a : NULL;
     case FN_abs:
         if (is_fn(a, FN_abs))
             return a;
@@ -543,10 +444,8 @@ static ir_expr fold_float(struct ir_module *m, enum scalar_fn fn, ir_expr a, ir_
     case FN_round:
     case FN_trunc:
         return is_fn(a, FN_floor) || is_fn(a, FN_ceil) || is_fn(a, FN_round) || is_fn(a, FN_trunc) ? a : NULL;
-    case FN_lt:
-        return a == b ? bool_const(m, false) : NULL;
-    default:
-        return NULL;
+    case FN_lt: return a == b ? bool_const(m, false) : NULL;
+    default: return NULL;
     }
 }
 

@@ -26,9 +26,9 @@ static ir_expr build(struct simplifier *s, enum scalar_fn fn, ir_expr a, ir_expr
 
 /* A positive constant or dimension, else NULL. */
 static ir_dim positive(struct ir_module *m, ir_expr e) {
-    ir_dim d = e->kind == X_DIM                                    ? e->dim
+    ir_dim d = e->kind == X_DIM                                                    ? e->dim
                : e->kind == X_CONST && !dtype_is_float(e->dtype) && e->value.i > 0 ? ir_dim_const(m, e->value.i)
-                                                                   : NULL;
+                                                                                   : NULL;
     return d && ir_dim_lower(d) >= 1 && ir_dim_upper(d) > 0 ? d : NULL;
 }
 
@@ -249,16 +249,10 @@ static ir_expr simplify_order(struct simplifier *s, ir_expr e) {
     bool le = o == LESS || o == LESS_EQUAL || o == EQUAL, ge = o == GREATER || o == GREATER_EQUAL || o == EQUAL;
     int answer = -1;
     switch (e->fn) {
-    case FN_max:
-        return le ? b : ge ? a : NULL;
-    case FN_min:
-        return le ? a : ge ? b : NULL;
-    case FN_lt:
-        answer = o == LESS ? 1 : ge ? 0 : -1;
-        break;
-    case FN_le:
-        answer = le ? 1 : o == GREATER ? 0 : -1;
-        break;
+    case FN_max: return le ? b : ge ? a : NULL;
+    case FN_min: return le ? a : ge ? b : NULL;
+    case FN_lt: answer = o == LESS ? 1 : ge ? 0 : -1; break;
+    case FN_le: answer = le ? 1 : o == GREATER ? 0 : -1; break;
     default:
         if (o == EQUAL || o == LESS || o == GREATER)
             answer = (o == EQUAL) == (e->fn == FN_eq);
@@ -323,25 +317,20 @@ static ir_expr simplify_once(struct simplifier *s, ir_expr e) {
     case FN_add:
     case FN_sub:
     case FN_mul:
-    case FN_neg:
-        return simplify_sum(s, e);
-    case FN_div:
-        return simplify_div(s, e);
-    case FN_mod:
-        return simplify_mod(s, e);
+    case FN_neg: return simplify_sum(s, e);
+    case FN_div: return simplify_div(s, e);
+    case FN_mod: return simplify_mod(s, e);
     case FN_max:
     case FN_min:
     case FN_lt:
     case FN_le:
     case FN_eq:
-    case FN_ne:
-        return simplify_order(s, e);
+    case FN_ne: return simplify_order(s, e);
     case FN_abs: {
         struct ir_range range = range_of(&s->ranges, e->args[0]);
         return range.known && ir_dim_lower(range.lo) >= 0 ? e->args[0] : NULL;
     }
-    default:
-        return NULL;
+    default: return NULL;
     }
 }
 

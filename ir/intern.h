@@ -24,7 +24,7 @@ struct memo {
     struct memo_entry *head;
     struct arena arena;
 };
-const void *memo_get(const struct memo *m, int id); /* NULL: absent */
+const void *memo_get(const struct memo *m, int id);       /* NULL: absent */
 void memo_put(struct memo *m, int id, const void *value); /* id must be absent */
 void memo_set(struct memo *m, int id, const void *value); /* replaces */
 void memo_free(struct memo *m);

@@ -8,6 +8,9 @@
  * Order is never implied by position except among OPAQUE operations: whoever may only run after a check lists the
  * check's result among its operands.
  */
+
+/* Laid out by hand. */
+/* clang-format off */
 #ifndef MXCC_IR_IR_H
 #define MXCC_IR_IR_H
 

@@ -77,7 +77,8 @@ static bool is_multiple(lx x, int64_t divisor, int64_t *factor, int64_t *rest) {
     *rest = 0;
     if (x->kind == LX_OP && x->op == I_ADD && lx_is_int(x->args[1], rest))
         x = x->args[0];
-    if (*rest < 0 || *rest >= divisor || x->kind != LX_OP || x->op != I_MUL || !lx_is_int(x->args[1], factor) || *factor % divisor)
+    if (*rest < 0 || *rest >= divisor || x->kind != LX_OP || x->op != I_MUL || !lx_is_int(x->args[1], factor) ||
+        *factor % divisor)
         return false;
     *factor /= divisor;
     return true;
@@ -125,8 +126,7 @@ lx lx_op(struct loop_builder *b, enum lx_op op, lx x, lx y) {
         if (ky && is_multiple(x, cy, &cx, &r))
             return lx_int(b, r);
         break;
-    default:
-        break;
+    default: break;
     }
     bool compares = op >= I_LT;
     struct lx *e = lx_new(b, LX_OP, compares ? BOOL : I64, 1, y ? 2 : 1);
@@ -137,12 +137,24 @@ lx lx_op(struct loop_builder *b, enum lx_op op, lx x, lx y) {
     return e;
 }
 
-lx lx_add(struct loop_builder *b, lx x, lx y) { return lx_op(b, I_ADD, x, y); }
-lx lx_sub(struct loop_builder *b, lx x, lx y) { return lx_op(b, I_SUB, x, y); }
-lx lx_mul(struct loop_builder *b, lx x, lx y) { return lx_op(b, I_MUL, x, y); }
-lx lx_div(struct loop_builder *b, lx x, lx y) { return lx_op(b, I_DIV, x, y); }
-lx lx_mod(struct loop_builder *b, lx x, lx y) { return lx_op(b, I_MOD, x, y); }
-lx lx_min(struct loop_builder *b, lx x, lx y) { return lx_op(b, I_MIN, x, y); }
+lx lx_add(struct loop_builder *b, lx x, lx y) {
+    return lx_op(b, I_ADD, x, y);
+}
+lx lx_sub(struct loop_builder *b, lx x, lx y) {
+    return lx_op(b, I_SUB, x, y);
+}
+lx lx_mul(struct loop_builder *b, lx x, lx y) {
+    return lx_op(b, I_MUL, x, y);
+}
+lx lx_div(struct loop_builder *b, lx x, lx y) {
+    return lx_op(b, I_DIV, x, y);
+}
+lx lx_mod(struct loop_builder *b, lx x, lx y) {
+    return lx_op(b, I_MOD, x, y);
+}
+lx lx_min(struct loop_builder *b, lx x, lx y) {
+    return lx_op(b, I_MIN, x, y);
+}
 
 lx lx_load(struct loop_builder *b, const struct loop_mem *m, lx at, int lanes) {
     struct lx *e = lx_new(b, LX_LOAD, m->dtype, lanes, 1);
@@ -174,8 +186,12 @@ static lx unary(struct loop_builder *b, enum lx_kind kind, enum dtype t, lx x) {
     return e;
 }
 
-lx lx_cast(struct loop_builder *b, enum dtype t, lx x) { return x->dtype == t ? x : unary(b, LX_CAST, t, x); }
-lx lx_bitcast(struct loop_builder *b, enum dtype t, lx x) { return x->dtype == t ? x : unary(b, LX_BITCAST, t, x); }
+lx lx_cast(struct loop_builder *b, enum dtype t, lx x) {
+    return x->dtype == t ? x : unary(b, LX_CAST, t, x);
+}
+lx lx_bitcast(struct loop_builder *b, enum dtype t, lx x) {
+    return x->dtype == t ? x : unary(b, LX_BITCAST, t, x);
+}
 
 lx lx_splat(struct loop_builder *b, lx x, int lanes) {
     if (x->lanes == lanes)

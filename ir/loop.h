@@ -33,20 +33,20 @@ struct loop_mem {
     const char *name;
     enum dtype dtype;
     enum loop_mem_kind kind;
-    const char *base;  /* POINTER: the address as the unit writes it */
-    int64_t count;     /* LOCAL: elements */
-    bool written;      /* else const */
-    bool no_alias;     /* nothing else in its scope reaches the same bytes */
+    const char *base; /* POINTER: the address as the unit writes it */
+    int64_t count;    /* LOCAL: elements */
+    bool written;     /* else const */
+    bool no_alias;    /* nothing else in its scope reaches the same bytes */
 };
 
 enum lx_kind {
-    LX_INT,    /* an index constant: value.i */
-    LX_CONST,  /* a model constant of dtype */
-    LX_VAR,    /* var, [args[0]] if it is an array of registers */
-    LX_OP,     /* index arithmetic or a comparison of indices: op */
-    LX_LOAD,   /* mem at flat element args[0]; lanes > 1: contiguous from there */
-    LX_FN,     /* model arithmetic: fn over args, lane by lane */
-    LX_CAST,   /* args[0] to dtype as the language says */
+    LX_INT,   /* an index constant: value.i */
+    LX_CONST, /* a model constant of dtype */
+    LX_VAR,   /* var, [args[0]] if it is an array of registers */
+    LX_OP,    /* index arithmetic or a comparison of indices: op */
+    LX_LOAD,  /* mem at flat element args[0]; lanes > 1: contiguous from there */
+    LX_FN,    /* model arithmetic: fn over args, lane by lane */
+    LX_CAST,  /* args[0] to dtype as the language says */
     LX_BITCAST,
     LX_SPLAT,  /* scalar args[0] in all lanes */
     LX_FMA,    /* args[0] * args[1] + args[2]; rounded once where the target has the instruction */
@@ -107,7 +107,7 @@ struct loop_stmt {
     struct {
         const struct loop_mem *mem;
         lx offset;
-    } *call_mems;
+    } * call_mems;
     lx *call_args;
 };
 

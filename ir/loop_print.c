@@ -6,7 +6,8 @@
 
 #include "ir/loop.h"
 
-static const char *const op_names[] = {"+", "-", "*", "/", "%", "fdiv", "fmod", "min", "max", "<", "<=", "==", "and", "or", "not"};
+static const char *const op_names[] = {"+",   "-", "*",  "/",  "%",   "fdiv", "fmod", "min",
+                                       "max", "<", "<=", "==", "and", "or",   "not"};
 
 void lx_print(struct text *out, lx e) {
     switch (e->kind) {
@@ -227,8 +228,8 @@ static void check_block(struct check *c, const struct loop_block *k) {
             if (!in_scope(c, s->var))
                 broken(c, "%s.%d is assigned outside its scope", s->var->name, s->var->id);
             if (s->value->dtype != s->var->dtype || s->value->lanes != s->var->lanes)
-                broken(c, "%s is %s x %d and is assigned %s x %d", s->var->name, dtype_name(s->var->dtype), s->var->lanes,
-                       dtype_name(s->value->dtype), s->value->lanes);
+                broken(c, "%s is %s x %d and is assigned %s x %d", s->var->name, dtype_name(s->var->dtype),
+                       s->var->lanes, dtype_name(s->value->dtype), s->value->lanes);
             break;
         case LS_STORE:
             if (s->mem->dtype != s->value->dtype)
@@ -246,7 +247,8 @@ static void check_block(struct check *c, const struct loop_block *k) {
         case LS_CALL:
             for (int i = 0; i < s->callee->mem_count; i++)
                 if (s->call_mems[i].mem->dtype != s->callee->mems[i]->dtype)
-                    broken(c, "%s gets %s for %s", s->callee->name, s->call_mems[i].mem->name, s->callee->mems[i]->name);
+                    broken(c, "%s gets %s for %s", s->callee->name, s->call_mems[i].mem->name,
+                           s->callee->mems[i]->name);
             break;
         }
     }

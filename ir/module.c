@@ -21,11 +21,11 @@ void ir_module_free(struct ir_module *m) {
     arena_free(&arena);
 }
 
-#define PUSH(m, list, item)                                                                                            \
-    do {                                                                                                               \
-        if ((m)->list##_count == (m)->list##_cap)                                                                      \
-            (m)->list##s = vec_grow(&(m)->arena, (m)->list##s, sizeof *(m)->list##s, &(m)->list##_cap);                \
-        (m)->list##s[(m)->list##_count++] = (item);                                                                    \
+#define PUSH(m, list, item)                                                                             \
+    do {                                                                                                \
+        if ((m)->list##_count == (m)->list##_cap)                                                       \
+            (m)->list##s = vec_grow(&(m)->arena, (m)->list##s, sizeof *(m)->list##s, &(m)->list##_cap); \
+        (m)->list##s[(m)->list##_count++] = (item);                                                     \
     } while (0)
 
 struct ir_symbol *ir_symbol_new(struct ir_func *f, const char *name, int64_t lo, int64_t hi, struct span span) {

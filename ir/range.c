@@ -172,12 +172,9 @@ static struct ir_range fn_range(struct ranges *r, ir_expr e) {
     struct ir_range a = range_of(r, e->args[0]), b = e->count > 1 ? range_of(r, e->args[1]) : unknown;
     ir_dim zero = ir_dim_const(m, 0);
     switch (e->fn) {
-    case FN_mul:
-        return product(m, a, b);
-    case FN_div:
-        return quotient(m, a, b);
-    case FN_mod:
-        return remainder_range(m, a, b);
+    case FN_mul: return product(m, a, b);
+    case FN_div: return quotient(m, a, b);
+    case FN_mod: return remainder_range(m, a, b);
     case FN_max:
     case FN_min:
         if (!a.known || !b.known)
@@ -193,8 +190,7 @@ static struct ir_range fn_range(struct ranges *r, ir_expr e) {
             return unknown;
         return make(ir_dim_max(m, zero, ir_dim_max(m, a.lo, ir_dim_sub(m, zero, a.hi))),
                     ir_dim_max(m, a.hi, ir_dim_sub(m, zero, a.lo)));
-    case FN_sign:
-        return make(ir_dim_const(m, -1), ir_dim_const(m, 1));
+    case FN_sign: return make(ir_dim_const(m, -1), ir_dim_const(m, 1));
     case FN_bitand: /* with a number that is not negative */
         if (b.known && ir_dim_lower(b.lo) >= 0)
             return make(zero, b.hi);
@@ -205,25 +201,20 @@ static struct ir_range fn_range(struct ranges *r, ir_expr e) {
                                  ir_dim_div(m, a.hi, ir_dim_const(m, (int64_t)1 << c)))
                           : unknown;
         return unknown;
-    default:
-        return unknown;
+    default: return unknown;
     }
 }
 
 static struct ir_range leaf_range(struct ranges *r, ir_expr e) {
     struct ir_range range = unknown;
     switch (e->kind) {
-    case X_INDEX:
-        return index_range(r, e);
-    case X_FN:
-        range = fn_range(r, e);
-        break;
+    case X_INDEX: return index_range(r, e);
+    case X_FN: range = fn_range(r, e); break;
     case X_CAST:
         if (!dtype_is_float(e->args[0]->dtype))
             range = range_of(r, e->args[0]);
         break;
-    default:
-        break;
+    default: break;
     }
     return range.known && range_fits(range, e->dtype) ? range : dtype_range(r->module, e->dtype);
 }

@@ -389,7 +389,8 @@ ir_expr read_expr(struct reader *r) {
 ir_expr ir_parse_scalar(struct ir_module *m, const char *text, enum dtype t, const char *const *names,
                         const ir_expr *values, int count) {
     struct source source = {.path = "scalar.def", .text = text, .length = strlen(text)};
-    struct reader r = {.module = m, .scalar = true, .scalar_type = t, .names = names, .name_values = values, .name_count = count};
+    struct reader r = {
+        .module = m, .scalar = true, .scalar_type = t, .names = names, .name_values = values, .name_count = count};
     r.lex.source = &source;
     r.lex.arena = &r.scratch;
     read_next(&r);

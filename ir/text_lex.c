@@ -11,7 +11,8 @@ static bool word_char(char c) {
 }
 
 static const char *here(const struct ir_lexer *l) {
-    return l->source->text + l->at; /* the text ends in 0, so one may always look one character ahead of a non-zero one */
+    return l->source->text +
+           l->at; /* the text ends in 0, so one may always look one character ahead of a non-zero one */
 }
 
 static void skip_space(struct ir_lexer *l) {
@@ -189,8 +190,8 @@ void ir_lex_next(struct ir_lexer *l) {
             l->token.text = word_rest(l);
         }
     } else {
-        static const char *const signs[] = {"..", "+=", "->", "<=", "(", ")", "[", "]", "{", "}", ",",
-                                            ":",  "=",  "<",  "@",  "+", "-", "*", "~", "#"};
+        static const char *const signs[] = {"..", "+=", "->", "<=", "(", ")", "[", "]", "{", "}",
+                                            ",",  ":",  "=",  "<",  "@", "+", "-", "*", "~", "#"};
         for (size_t i = 0; i < sizeof signs / sizeof *signs && !l->token.text; i++)
             if (!strncmp(s, signs[i], strlen(signs[i])))
                 l->token.text = signs[i];

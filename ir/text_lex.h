@@ -17,9 +17,9 @@ enum ir_token_kind {
 
 struct ir_token {
     enum ir_token_kind kind;
-    const char *text;  /* in the reader's scratch arena */
-    uint64_t integer;  /* VALUE, LET; NUMBER if is_integer */
-    double number;     /* NUMBER */
+    const char *text; /* in the reader's scratch arena */
+    uint64_t integer; /* VALUE, LET; NUMBER if is_integer */
+    double number;    /* NUMBER */
     bool is_integer, is_hex;
     struct span span;
 };
@@ -29,7 +29,7 @@ struct ir_lexer {
     struct arena *arena; /* for token texts */
     size_t at;
     struct ir_token token; /* the current one */
-    const char *error; /* set by a malformed token, which reads as END */
+    const char *error;     /* set by a malformed token, which reads as END */
 };
 
 void ir_lex_next(struct ir_lexer *l);

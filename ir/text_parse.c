@@ -364,8 +364,7 @@ static void read_nest(struct reader *r, struct ir_op *op, const struct value_lis
             struct ir_nest_index n = {0};
             read_reduction(r, &n);
             VEC_PUSH(&r->scratch, indices, n);
-        } else if (t.kind == TOKEN_WORD && done == 0 &&
-                   !strcmp(t.text, arena_printf(&r->scratch, "acc%d", accs.n))) {
+        } else if (t.kind == TOKEN_WORD && done == 0 && !strcmp(t.text, arena_printf(&r->scratch, "acc%d", accs.n))) {
             struct ir_acc acc = {0};
             read_next(r);
             read_accumulator(r, &acc);

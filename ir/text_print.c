@@ -20,8 +20,8 @@
 #include "ir/text.h"
 
 enum {
-    LET_SIZE = 6,     /* a node used twice is named from this many nodes on */
-    LET_HEIGHT = 48,  /* every node this high is named */
+    LET_SIZE = 6,      /* a node used twice is named from this many nodes on */
+    LET_HEIGHT = 48,   /* every node this high is named */
     FEW_ELEMENTS = 64, /* constants up to this size are numbers, larger ones hexadecimal */
 };
 
@@ -140,7 +140,8 @@ static const char *atom_string(struct printer *p, const struct ir_dim_atom *a) {
             return make_word(&p->scratch, s->name, true, "d");
         if (s->id < p->symbol_count && p->symbols[s->id])
             return p->symbols[s->id];
-        return arena_printf(&p->scratch, "?%s", s->name ? s->name : ""); /* not bound in this function: does not parse */
+        return arena_printf(&p->scratch, "?%s",
+                            s->name ? s->name : ""); /* not bound in this function: does not parse */
     }
     const char *args[2] = {dim_string(p, a->a), dim_string(p, a->b)};
     if (a->kind == ATOM_MAX || a->kind == ATOM_MIN)
@@ -253,7 +254,7 @@ struct expr_node {
     ir_expr e;
     int uses, size, height;
     bool named;
-    int let; /* number, once printed; else -1 */
+    int let;   /* number, once printed; else -1 */
     bool done; /* its children were counted */
 };
 
@@ -632,15 +633,15 @@ static void print_attributes(struct printer *p, const struct ir_op *op, int inde
         }
         break;
     case OP_scan:
-        text_printf(out, " axis %d %s%s%s", op->scan.axis, reduce_names[op->scan.op], op->scan.reverse ? " reverse" : "",
-                    op->scan.exclusive ? " exclusive" : "");
+        text_printf(out, " axis %d %s%s%s", op->scan.axis, reduce_names[op->scan.op],
+                    op->scan.reverse ? " reverse" : "", op->scan.exclusive ? " exclusive" : "");
         break;
     case OP_rng: text_printf(out, " place %d", op->rng.place); break;
     case OP_dim: {
         const struct ir_symbol *s = op->dim.symbol;
         const char *name = p->symbols && s->id < p->symbol_count ? p->symbols[s->id] : NULL;
-        text_printf(out, " %s in %" PRId64 " .. %" PRId64, name ? name : make_word(&p->scratch, s->name, true, "d"), s->lo,
-                    s->hi);
+        text_printf(out, " %s in %" PRId64 " .. %" PRId64, name ? name : make_word(&p->scratch, s->name, true, "d"),
+                    s->lo, s->hi);
         break;
     }
     case OP_for:

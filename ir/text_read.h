@@ -6,10 +6,10 @@
 #include "ir/text_lex.h"
 
 enum {
-    READ_MAX_DEPTH = 250,       /* of expressions, dimensions, settings: bounds recursion */
-    READ_MAX_REGIONS = 64,      /* of nested regions */
-    READ_MAX_RANK = 64,         /* of types; indices of a nest, subscripts of a load */
-    READ_MAX_VALUES = 1 << 22,  /* value numbers: tables are arrays of them */
+    READ_MAX_DEPTH = 250,      /* of expressions, dimensions, settings: bounds recursion */
+    READ_MAX_REGIONS = 64,     /* of nested regions */
+    READ_MAX_RANK = 64,        /* of types; indices of a nest, subscripts of a load */
+    READ_MAX_VALUES = 1 << 22, /* value numbers: tables are arrays of them */
 };
 
 struct named_symbol {
@@ -49,15 +49,15 @@ struct reader {
 /* Reports the first error, at the current token, and stops the reading. */
 void read_fail(struct reader *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void read_next(struct reader *r);
-bool read_at(const struct reader *r, const char *sign);       /* the current token is this sign */
-bool read_accept(struct reader *r, const char *sign);         /* … and steps over it */
+bool read_at(const struct reader *r, const char *sign); /* the current token is this sign */
+bool read_accept(struct reader *r, const char *sign);   /* … and steps over it */
 void read_expect(struct reader *r, const char *sign);
 bool read_accept_word(struct reader *r, const char *word);
 const char *read_word(struct reader *r, const char *what);
 bool read_enter(struct reader *r); /* one level of nesting deeper; false after an error. Pairs with read_leave. */
 void read_leave(struct reader *r);
 
-int64_t read_int(struct reader *r); /* with a sign */
+int64_t read_int(struct reader *r);          /* with a sign */
 int read_small(struct reader *r, int limit); /* 0 .. limit, without a sign */
 enum dtype read_dtype(struct reader *r);
 struct ir_type read_type(struct reader *r);

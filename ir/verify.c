@@ -20,8 +20,8 @@ struct verifier {
     bool *visible;                  /* by id */
     bool *symbols;                  /* by symbol id: bound here */
     bool *symbol_met;
-    bool *reads, *writes;           /* by buffer id */
-    VEC(int) scope, symbol_scope;   /* what became visible, to be undone */
+    bool *reads, *writes;         /* by buffer id */
+    VEC(int) scope, symbol_scope; /* what became visible, to be undone */
 };
 
 enum { MAX_ERRORS = 20 };
@@ -91,8 +91,8 @@ static void scalar_of(struct verifier *v, const char *what, struct ir_type t, en
 
 struct expr_check {
     struct verifier *v;
-    int indices;   /* those that may occur: 0 .. indices */
-    bool accs;     /* whether ACC may occur */
+    int indices; /* those that may occur: 0 .. indices */
+    bool accs;   /* whether ACC may occur */
 };
 
 static enum dtype acc_dtype(const struct ir_acc *a) {
@@ -231,7 +231,8 @@ static void check_nest_result(struct verifier *v, const struct ir_nest_result *r
             fail(v, "bool elements cannot be added to");
     }
     if (r->value->dtype != expected.dtype)
-        fail(v, "the value of %%%d is %s, expected %s", result->id, dtype_name(r->value->dtype), dtype_name(expected.dtype));
+        fail(v, "the value of %%%d is %s, expected %s", result->id, dtype_name(r->value->dtype),
+             dtype_name(expected.dtype));
 }
 
 static void check_nest(struct verifier *v) {

@@ -92,7 +92,7 @@ struct copier {
     struct value_pair {
         const struct ir_value *from;
         struct ir_value *to;
-    } *pairs;
+    } * pairs;
     size_t pair_count, pair_cap;
     /* By symbol id, for symbols below symbol_count: those there were when copying began. NULL until one is renewed. */
     ir_dim *symbols;

@@ -86,16 +86,12 @@ static void mark_loop(struct grad *g, struct ir_op *op) {
 void grad_mark_varied(struct grad *g, struct ir_region *r, const struct ir_op *end) {
     for (struct ir_op *op = r->first; op && op != end; op = op->next) {
         switch (op->code) {
-        case OP_nest:
-            mark_nest(g, op);
-            break;
+        case OP_nest: mark_nest(g, op); break;
         case OP_reshape:
         case OP_sort:
         case OP_scan:
         case OP_kernel:
-        case OP_extern:
-            mark_results(g, op);
-            break;
+        case OP_extern: mark_results(g, op); break;
         case OP_if:
         case OP_checkpoint:
             for (int i = 0; i < op->region_count; i++) {
@@ -107,11 +103,8 @@ void grad_mark_varied(struct grad *g, struct ir_region *r, const struct ir_op *e
             }
             break;
         case OP_for:
-        case OP_while:
-            mark_loop(g, op);
-            break;
-        default: /* no derivative */
-            break;
+        case OP_while: mark_loop(g, op); break;
+        default: /* no derivative */ break;
         }
     }
 }
@@ -258,34 +251,20 @@ static void reverse_op(struct grad *g, struct ir_op *op) {
     if (!has_adjoint(g, op))
         return;
     switch (op->code) {
-    case OP_nest:
-        grad_nest(g, op);
-        break;
+    case OP_nest: grad_nest(g, op); break;
     case OP_reshape: {
         struct ir_value *x = op->operands[0];
         if (grad_varied(g, x))
             grad_add(g, x, ir_build_reshape(&g->b, grad_adjoint(g, op->results[0]), x->type.rank, x->type.dims));
         break;
     }
-    case OP_sort:
-        grad_sort(g, op);
-        break;
-    case OP_scan:
-        grad_scan(g, op);
-        break;
-    case OP_if:
-        grad_if(g, op);
-        break;
+    case OP_sort: grad_sort(g, op); break;
+    case OP_scan: grad_scan(g, op); break;
+    case OP_if: grad_if(g, op); break;
     case OP_for:
-    case OP_while:
-        grad_loop(g, op);
-        break;
-    case OP_kernel:
-        grad_kernel(g, op);
-        break;
-    case OP_checkpoint:
-        grad_checkpoint(g, op);
-        break;
+    case OP_while: grad_loop(g, op); break;
+    case OP_kernel: grad_kernel(g, op); break;
+    case OP_checkpoint: grad_checkpoint(g, op); break;
     case OP_extern: {
         g->failed = true;
         struct diagnostic *e = diag_error(g->m->diag, E_grad_extern, op->span, "the C function `%s` has no gradient",
@@ -294,8 +273,7 @@ static void reverse_op(struct grad *g, struct ir_op *op) {
         diag_help(g->m->diag, e, "declare one behind it: `gradient(x, y, dy) { … }`");
         break;
     }
-    default:
-        break;
+    default: break;
     }
 }
 

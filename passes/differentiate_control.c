@@ -30,7 +30,10 @@ void grad_if(struct grad *g, struct ir_op *op) {
     struct ir_op *adjoint = ir_op_new(&g->b, OP_if, &condition, 1, 2);
     struct frame side[2];
     for (int s = 0; s < 2; s++) {
-        side[s] = (struct frame){.outer = outer, .kind = FRAME_BRANCH, .forward_op = op, .forward = op->regions[s],
+        side[s] = (struct frame){.outer = outer,
+                                 .kind = FRAME_BRANCH,
+                                 .forward_op = op,
+                                 .forward = op->regions[s],
                                  .reverse = adjoint->regions[s]};
         g->frame = &side[s];
         g->b = (struct ir_builder){g->m, g->func, adjoint->regions[s], NULL, place.span};
@@ -101,7 +104,8 @@ static ir_dim trip_bound(struct grad *g, struct ir_op *op) {
     if (op->loop.limit)
         return op->loop.limit;
     g->failed = true;
-    struct diagnostic *e = diag_error(g->m->diag, E_grad_no_bound, op->span, "the gradient of this loop needs a bound on its trips");
+    struct diagnostic *e =
+        diag_error(g->m->diag, E_grad_no_bound, op->span, "the gradient of this loop needs a bound on its trips");
     diag_note(g->m->diag, e, g->op->span, "the gradient is taken here");
     diag_help(g->m->diag, e, op->code == OP_for ? "write `for t in 0..n <= 1000`" : "write `while … limit 500`");
     return NULL;
@@ -166,7 +170,8 @@ void grad_loop(struct grad *g, struct ir_op *op) {
     g->frame = &f;
     g->b = (struct ir_builder){g->m, g->func, back, NULL, place.span};
     struct ir_value *operands[2] = {trips, t};
-    ir_expr e = ir_fn2(g->m, FN_sub, ir_fn2(g->m, FN_sub, scalar_load(g, 0), ir_const_int(g->m, I64, 1)), scalar_load(g, 1));
+    ir_expr e =
+        ir_fn2(g->m, FN_sub, ir_fn2(g->m, FN_sub, scalar_load(g, 0), ir_const_int(g->m, I64, 1)), scalar_load(g, 1));
     f.position = ir_build_map(&g->b, I64, 0, NULL, e, operands, 2);
     f.position->name = "back";
     f.prologue = f.position->op;

@@ -83,10 +83,8 @@ static bool cheap_expr(ir_expr e) {
             if (dtype_is_float(e->dtype))
                 return false;
         break;
-    case X_ACC:
-        return false;
-    default:
-        break;
+    case X_ACC: return false;
+    default: break;
     }
     for (int i = 0; i < e->count; i++)
         if (!cheap_expr(e->args[i]))
@@ -109,13 +107,15 @@ static bool recomputable(struct grad *g, struct ir_value *v, int depth) {
     if (op->code == OP_const)
         return true;
     if (op->code == OP_nest) {
-        if (op->nest.reds || op->result_count != 1 || op->nest.results[0].base >= 0 || !cheap_expr(op->nest.results[0].value))
+        if (op->nest.reds || op->result_count != 1 || op->nest.results[0].base >= 0 ||
+            !cheap_expr(op->nest.results[0].value))
             return false;
     } else if (op->code != OP_reshape) {
         return false;
     }
     for (int i = 0; i < op->operand_count; i++)
-        if (!(op->operands[i]->op && op->operands[i]->op->code == OP_check) && !recomputable(g, op->operands[i], depth - 1))
+        if (!(op->operands[i]->op && op->operands[i]->op->code == OP_check) &&
+            !recomputable(g, op->operands[i], depth - 1))
             return false;
     return true;
 }
@@ -220,7 +220,9 @@ static struct ir_value *save_in_loop(struct grad *g, struct frame *f, struct ir_
     for (int i = 0; i < v->type.rank; i++)
         target[i + 1] = ir_index(m, i);
     n->results[0] = (struct ir_nest_result){.value = ir_load(m, 2, v->type.dtype, v->type.rank, target + 1, NULL),
-                                            .base = 0, .combine = COMBINE_SET, .target = target};
+                                            .base = 0,
+                                            .combine = COMBINE_SET,
+                                            .target = target};
     struct ir_value *next = ir_op_result(op, stack->type);
     next->name = name;
     region_add_yield(m, f->forward, next);

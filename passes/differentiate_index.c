@@ -218,8 +218,8 @@ static void split_index(struct solver *s, int k, ir_dim by, ir_expr *e, int n) {
     ir_dim extent = s->at[k].extent, one = ir_dim_const(m, 1);
     int64_t rest;
     bool divides = ir_dim_is_const(ir_dim_mod(m, extent, by), &rest) && rest == 0;
-    ir_dim outer = divides ? ir_dim_div(m, extent, by)
-                           : ir_dim_div(m, ir_dim_sub(m, ir_dim_add(m, extent, by), one), by);
+    ir_dim outer =
+        divides ? ir_dim_div(m, extent, by) : ir_dim_div(m, ir_dim_sub(m, ir_dim_add(m, extent, by), one), by);
     ir_expr to[MAX_INDICES];
     for (int i = 0; i < s->n; i++)
         to[i] = ir_index(m, i > k ? i + 1 : i);
@@ -245,9 +245,9 @@ static void split_index(struct solver *s, int k, ir_dim by, ir_expr *e, int n) {
 /* ---- solving ------------------------------------------------------------------------------------------------------ */
 
 struct solution {
-    ir_expr pivot[MAX_INDICES];  /* of solved indices, over coordinates (as indices n + d) and indices unsolved then */
+    ir_expr pivot[MAX_INDICES]; /* of solved indices, over coordinates (as indices n + d) and indices unsolved then */
     int order[MAX_INDICES], count;
-    ir_expr exact[MAX_INDICES];  /* conditions over the same */
+    ir_expr exact[MAX_INDICES]; /* conditions over the same */
     int exact_count;
     bool top_digit[MAX_INDICES]; /* its range must be tested (else it is a remainder inside it) */
     int points;                  /* dimensions without an index of their own */
@@ -263,7 +263,8 @@ static bool is_zero(ir_dim d) {
 }
 
 /* t = sum coefficient[u] * u over the unsolved u: all at once if they are digits. `u` comes sorted by falling weight. */
-static bool solve_digits(struct solver *s, struct solution *o, const int *u, int n, const ir_dim *coefficient, ir_expr t) {
+static bool solve_digits(struct solver *s, struct solution *o, const int *u, int n, const ir_dim *coefficient,
+                         ir_expr t) {
     struct ir_module *m = s->m;
     ir_dim one = ir_dim_const(m, 1), below = ir_dim_const(m, 0);
     for (int i = n - 1; i >= 0; i--) { /* the digits below never reach this one's weight */
@@ -307,7 +308,9 @@ static bool solve_one(struct solver *s, struct solution *o, int k, ir_dim w, ir_
 
 static void sort_by_weight(struct solver *s, int *u, int n, const ir_dim *c) {
     for (int i = 1; i < n; i++)
-        for (int j = i; j > 0 && (ir_dim_lt(s->m, c[u[j - 1]], c[u[j]]) || ir_dim_upper(c[u[j - 1]]) < ir_dim_upper(c[u[j]])); j--) {
+        for (int j = i;
+             j > 0 && (ir_dim_lt(s->m, c[u[j - 1]], c[u[j]]) || ir_dim_upper(c[u[j - 1]]) < ir_dim_upper(c[u[j]]));
+             j--) {
             int t = u[j];
             u[j] = u[j - 1];
             u[j - 1] = t;
@@ -440,8 +443,7 @@ static bool zero_outside(struct ir_value **slots, ir_expr d, ir_expr at, ir_dim 
             if (d->args[i] == at && slots[d->index]->type.dims[i] == extent)
                 return true;
         return false;
-    case X_CAST:
-        return zero_outside(slots, d->args[0], at, extent);
+    case X_CAST: return zero_outside(slots, d->args[0], at, extent);
     case X_FN:
         if (d->fn == FN_mul)
             return zero_outside(slots, d->args[0], at, extent) || zero_outside(slots, d->args[1], at, extent);
@@ -456,8 +458,7 @@ static bool zero_outside(struct ir_value **slots, ir_expr d, ir_expr at, ir_dim 
                    (else_zero || zero_outside(slots, d->args[2], at, extent));
         }
         return false;
-    default:
-        return false;
+    default: return false;
     }
 }
 
@@ -530,9 +531,11 @@ static bool gather(struct solver *s, const struct solution *o, struct ir_value *
         if (s->at[k].lo) {
             ir_expr lo = subst(m, s->at[k].lo, to), hi = subst(m, s->at[k].hi, to);
             all = ir_fn2(m, FN_and, all, ir_fn2(m, FN_and, ir_fn2(m, FN_le, lo, e), ir_fn2(m, FN_lt, e, hi)));
-        } else if (ir_index_inside(m, &nest, e, s->at[k].extent) != INSIDE && !zero_outside(slots, d, e, s->at[k].extent)) {
-            all = ir_fn2(m, FN_and, all, ir_fn2(m, FN_and, ir_fn2(m, FN_le, zero, e),
-                                                ir_fn2(m, FN_lt, e, ir_dim_expr(m, s->at[k].extent))));
+        } else if (ir_index_inside(m, &nest, e, s->at[k].extent) != INSIDE &&
+                   !zero_outside(slots, d, e, s->at[k].extent)) {
+            all = ir_fn2(
+                m, FN_and, all,
+                ir_fn2(m, FN_and, ir_fn2(m, FN_le, zero, e), ir_fn2(m, FN_lt, e, ir_dim_expr(m, s->at[k].extent))));
         }
     }
     for (int i = 0; i < o->exact_count; i++)
@@ -583,8 +586,7 @@ static void update(struct solver *s, struct ir_value **slots, int slot_count, ir
         for (int i = 0; i < rank; i++)
             inside &= ir_index_inside(m, &nest, target[i], a->type.dims[i]) == INSIDE;
         if (!inside)
-            all = ir_fn2(m, FN_and, all,
-                         grad_inside(m, slots, ir_load(m, load->index, load->dtype, rank, args, NULL)));
+            all = ir_fn2(m, FN_and, all, grad_inside(m, slots, ir_load(m, load->index, load->dtype, rank, args, NULL)));
     }
     all = ir_expr_simplify(m, &nest, slots, all);
     double always;
@@ -617,7 +619,8 @@ static void update(struct solver *s, struct ir_value **slots, int slot_count, ir
     struct ir_value *base = grad_adjoint(g, a);
     if (!base)
         base = grad_zeros(&g->b, a->type);
-    grad_set_adjoint(g, a, grad_build(g, indices, pars, n - pars, slots, slot_count, subst(m, d, to), base, COMBINE_ADD, target));
+    grad_set_adjoint(
+        g, a, grad_build(g, indices, pars, n - pars, slots, slot_count, subst(m, d, to), base, COMBINE_ADD, target));
 }
 
 /* ---- entries ------------------------------------------------------------------------------------------------------ */
@@ -654,8 +657,8 @@ bool grad_injective(struct grad *g, struct domain_index *domain, int n, const ir
     return set_domain(&s, g, domain, n, f, count) && solve(&s, f, count, &o) && o.count == n;
 }
 
-void grad_load(struct grad *g, struct domain_index *domain, int n, struct ir_value **slots, int slot_count, ir_expr load,
-               ir_expr d) {
+void grad_load(struct grad *g, struct domain_index *domain, int n, struct ir_value **slots, int slot_count,
+               ir_expr load, ir_expr d) {
     struct ir_value *a = slots[load->index];
     struct ir_module *m = g->m;
     int rank = a->type.rank;
@@ -698,7 +701,8 @@ void grad_load(struct grad *g, struct domain_index *domain, int n, struct ir_val
             for (int i = 0; i < rank; i++) { /* a dimension of extent 1 has one point only */
                 int64_t one;
                 double at_zero;
-                if (ir_dim_is_const(a->type.dims[i], &one) && one == 1 && ir_expr_is_const(e[i], &at_zero) && at_zero == 0)
+                if (ir_dim_is_const(a->type.dims[i], &one) && one == 1 && ir_expr_is_const(e[i], &at_zero) &&
+                    at_zero == 0)
                     points--;
             }
             if (points <= 0 && gather(&s, &o, slots, slot_count, a, e[rank], &contribution)) {

@@ -22,9 +22,9 @@ struct frame {
     struct ir_op *forward_op;
     struct ir_region *forward; /* reversed region; NULL for TOP */
     struct ir_region *reverse; /* where its adjoint code goes */
-    struct ir_op *prologue;    /* last of the operations at the start of `reverse` that bring forward values in; or NULL */
-    struct value_map usable;   /* forward value -> its copy in `reverse` */
-    struct value_map adjoint;  /* value -> the sum so far; may hold outer values, with the sum so far outside as base */
+    struct ir_op *prologue; /* last of the operations at the start of `reverse` that bring forward values in; or NULL */
+    struct value_map usable;  /* forward value -> its copy in `reverse` */
+    struct value_map adjoint; /* value -> the sum so far; may hold outer values, with the sum so far outside as base */
     struct ir_value **outer_values; /* outer values whose adjoint this frame changed or carries, in order */
     int outer_count, outer_cap;
     /* LOOP */
@@ -96,16 +96,18 @@ struct domain_index {
 };
 /* Adds to the adjoint of slots[load->index] what all iterations of the domain give: adjoint expression d at the place
  * that the load reads. Expressions are over the domain's indices; loads refer to slots. */
-void grad_load(struct grad *g, struct domain_index *domain, int n, struct ir_value **slots, int slot_count, ir_expr load,
-               ir_expr d);
+void grad_load(struct grad *g, struct domain_index *domain, int n, struct ir_value **slots, int slot_count,
+               ir_expr load, ir_expr d);
 /* Whether different points of the domain give different targets (proven). */
 bool grad_injective(struct grad *g, struct domain_index *domain, int n, const ir_expr *target, int rank);
 
 /* A nest at the builder's place: index numbers as in `indices` (pars first). One result, reduced by SUM if reds. Loads
  * refer to slots; operands are the slots used, brought in by grad_use. With base: an update of it. */
 struct ir_value *grad_build(struct grad *g, struct ir_nest_index *indices, int pars, int reds, struct ir_value **slots,
-                            int slot_count, ir_expr value, struct ir_value *base, enum combine combine, const ir_expr *target);
-ir_expr grad_inside(struct ir_module *m, struct ir_value **slots, ir_expr load); /* whether a load is inside its operand */
+                            int slot_count, ir_expr value, struct ir_value *base, enum combine combine,
+                            const ir_expr *target);
+ir_expr grad_inside(struct ir_module *m, struct ir_value **slots,
+                    ir_expr load); /* whether a load is inside its operand */
 
 /* differentiate_control.c, differentiate_ops.c */
 void grad_if(struct grad *g, struct ir_op *op);

@@ -175,10 +175,8 @@ static bool simple(ir_expr e) {
     switch (e->kind) {
     case X_CONST:
     case X_LOAD:
-    case X_DIM:
-        return true;
-    case X_CAST:
-        return simple(e->args[0]);
+    case X_DIM: return true;
+    case X_CAST: return simple(e->args[0]);
     case X_FN:
         if (e->fn == FN_neg)
             return simple(e->args[0]);
@@ -188,8 +186,7 @@ static bool simple(ir_expr e) {
                    (e->fn == FN_mul && ir_expr_is_const(e->args[0], &value) && simple(e->args[1]));
         }
         return false;
-    default:
-        return false;
+    default: return false;
     }
 }
 
@@ -199,8 +196,8 @@ static ir_expr per_term(struct nest_grad *n, ir_expr adjoint) {
     if (simple(adjoint))
         return adjoint;
     adjoint = narrow(n, adjoint);
-    struct ir_value *v = grad_build(n->g, n->nest->indices, n->nest->pars, 0, n->slots, n->slot_count, adjoint, NULL,
-                                    COMBINE_SET, NULL);
+    struct ir_value *v =
+        grad_build(n->g, n->nest->indices, n->nest->pars, 0, n->slots, n->slot_count, adjoint, NULL, COMBINE_SET, NULL);
     return load_at_pars(n, v);
 }
 
@@ -215,7 +212,8 @@ static struct ir_op *companion(struct nest_grad *n, int accs) {
     return op;
 }
 
-static struct ir_value *companion_result(struct nest_grad *n, struct ir_op *op, int k, enum reduce_op reduce, ir_expr body) {
+static struct ir_value *companion_result(struct nest_grad *n, struct ir_op *op, int k, enum reduce_op reduce,
+                                         ir_expr body) {
     enum dtype t = reduce == RED_ARGMAX || reduce == RED_ARGMIN ? I32 : body->dtype;
     op->nest.accs[k] = (struct ir_acc){reduce, body};
     op->nest.results[k] = (struct ir_nest_result){.value = ir_acc(n->m, k, t), .base = -1};
@@ -230,8 +228,7 @@ static ir_expr acc_seed(struct nest_grad *n, const struct ir_acc *acc, ir_expr a
     struct ir_module *m = n->m;
     ir_expr body = acc->body, zero = ir_const_number(m, body->dtype, 0), one = ir_const_number(m, body->dtype, 1);
     switch (acc->op) {
-    case RED_SUM:
-        return per_term(n, adjoint);
+    case RED_SUM: return per_term(n, adjoint);
     case RED_MAX:
     case RED_MIN: {
         ir_expr g = per_term(n, adjoint);
@@ -253,8 +250,7 @@ static ir_expr acc_seed(struct nest_grad *n, const struct ir_acc *acc, ir_expr a
                                 ir_fn3(m, FN_where, only, q, zero));
         return ir_fn2(m, FN_mul, g, others);
     }
-    default:
-        return NULL;
+    default: return NULL;
     }
 }
 
@@ -270,12 +266,14 @@ static ir_expr written_gradient(struct nest_grad *n, int j, struct ir_value *g) 
         target[i] = narrow(n, r->target[i]);
     ir_expr seed = ir_load(m, add_slot(n, g), g->type.dtype, rank, target, NULL);
     /* Copied out: what reads it must not keep the old version alive when the next one clears these places. */
-    seed = load_at_pars(n, grad_build(n->g, n->nest->indices, pars, 0, n->slots, n->slot_count, seed, NULL, COMBINE_SET, NULL));
+    seed = load_at_pars(
+        n, grad_build(n->g, n->nest->indices, pars, 0, n->slots, n->slot_count, seed, NULL, COMBINE_SET, NULL));
     if (r->combine == COMBINE_ADD || grad_injective(n->g, domain(n, pars), pars, r->target, rank))
         return seed;
     ir_expr number = ir_const_int(m, I64, 0);
     for (int i = 0; i < pars; i++)
-        number = ir_fn2(m, FN_add, ir_fn2(m, FN_mul, number, ir_dim_expr(m, n->nest->indices[i].extent)), ir_index(m, i));
+        number =
+            ir_fn2(m, FN_add, ir_fn2(m, FN_mul, number, ir_dim_expr(m, n->nest->indices[i].extent)), ir_index(m, i));
     struct ir_value *stamps = grad_zeros(&n->g->b, ir_type_make(m, I64, rank, g->type.dims));
     stamps = grad_build(n->g, n->nest->indices, pars, 0, n->slots, n->slot_count, number, stamps, COMBINE_SET, target);
     ir_expr last = ir_fn2(m, FN_eq, ir_load(m, add_slot(n, stamps), I64, rank, target, NULL), number);
@@ -321,7 +319,8 @@ void grad_nest(struct grad *g, struct ir_op *op) {
     s.acc_active = acc_active;
     for (int j = 0; j < results; j++)
         if (incoming[j] && scalar_active(&s, roots[j]))
-            seeds[j] = op->nest.results[j].base < 0 ? load_at_pars(&n, incoming[j]) : written_gradient(&n, j, incoming[j]);
+            seeds[j] =
+                op->nest.results[j].base < 0 ? load_at_pars(&n, incoming[j]) : written_gradient(&n, j, incoming[j]);
     scalar_reverse(&s, roots, seeds, results);
 
     /* Bases first: what they add is a whole tensor that the loads' updates then change in place. */

@@ -24,8 +24,8 @@ void grad_sort(struct grad *g, struct ir_op *op) {
     grad_set_adjoint(g, x, grad_build(g, indices, rank, 0, slots, 2, value, base, COMBINE_ADD, target));
 }
 
-static struct ir_value *scan(struct grad *g, const struct ir_op *like, struct ir_value *v, enum reduce_op reduce, bool reverse,
-                             bool exclusive) {
+static struct ir_value *scan(struct grad *g, const struct ir_op *like, struct ir_value *v, enum reduce_op reduce,
+                             bool reverse, bool exclusive) {
     struct ir_op *op = ir_op_new(&g->b, OP_scan, &v, 1, 0);
     op->scan.axis = like->scan.axis;
     op->scan.op = reduce;
@@ -62,7 +62,7 @@ void grad_scan(struct grad *g, struct ir_op *op) {
     ir_expr at[64];
     for (int i = 0; i < t.rank; i++)
         at[i] = ir_index(m, i);
-#define AT(slot) ir_load(m, slot, t.dtype, t.rank, at, NULL)
+#define AT(slot)    ir_load(m, slot, t.dtype, t.rank, at, NULL)
 #define COUNT(slot) ir_load(m, slot, I64, t.rank, at, NULL)
     ir_expr zero = ir_const_number(m, t.dtype, 0), one = ir_const_number(m, t.dtype, 1);
     struct ir_value *slots[5] = {x, y, dy};
@@ -70,12 +70,14 @@ void grad_scan(struct grad *g, struct ir_op *op) {
     struct ir_value *zeros = map(g, ir_type_make(m, I64, t.rank, t.dims), ir_cast(m, I64, is_zero), slots, 1);
     slots[3] = scan(g, op, zeros, RED_SUM, reverse, false);
     ir_expr first = ir_fn2(m, FN_and, is_zero, ir_fn2(m, FN_eq, COUNT(3), ir_const_int(m, I64, 1)));
-    struct ir_value *patched = scan(g, op, map(g, t, ir_fn3(m, FN_where, first, one, AT(0)), slots, 4), RED_PROD, reverse,
-                                    exclusive);
+    struct ir_value *patched =
+        scan(g, op, map(g, t, ir_fn3(m, FN_where, first, one, AT(0)), slots, 4), RED_PROD, reverse, exclusive);
     slots[1] = patched;
-    struct ir_value *at_zero = scan(g, op, map(g, t, ir_fn2(m, FN_mul, AT(2), AT(1)), slots, 4), RED_SUM, !reverse, exclusive);
+    struct ir_value *at_zero =
+        scan(g, op, map(g, t, ir_fn2(m, FN_mul, AT(2), AT(1)), slots, 4), RED_SUM, !reverse, exclusive);
     slots[1] = y;
-    struct ir_value *before = scan(g, op, map(g, t, ir_fn2(m, FN_mul, AT(2), AT(1)), slots, 4), RED_SUM, !reverse, exclusive);
+    struct ir_value *before =
+        scan(g, op, map(g, t, ir_fn2(m, FN_mul, AT(2), AT(1)), slots, 4), RED_SUM, !reverse, exclusive);
     struct ir_value *parts[4] = {x, before, at_zero, slots[3]};
     ir_expr safe = ir_fn3(m, FN_where, is_zero, one, AT(0));
     ir_expr e = ir_fn3(m, FN_where, is_zero, ir_fn3(m, FN_where, first, AT(2), zero), ir_fn2(m, FN_div, AT(1), safe));

@@ -59,16 +59,13 @@ static bool active_in(struct sweep *w, ir_expr e) {
             a |= active_in(w, e->args[e->count - 1]);
         break;
     }
-    case X_ACC:
-        a = w->s->acc_active && w->s->acc_active[e->index];
-        break;
+    case X_ACC: a = w->s->acc_active && w->s->acc_active[e->index]; break;
     case X_FN:
     case X_CAST:
         for (int i = 0; i < e->count; i++)
             a |= active_in(w, e->args[i]);
         break;
-    default:
-        break;
+    default: break;
     }
     node_of(w, e)->active = a;
     return a;
@@ -110,12 +107,8 @@ static void reverse_node(struct sweep *w, ir_expr e, ir_expr d) {
             add_adjoint(w, e->args[e->count - 1], ir_fn3(m, FN_where, inside, ir_const_number(m, e->dtype, 0), d));
         }
         break;
-    case X_ACC:
-        found(w, e, d);
-        break;
-    case X_CAST:
-        add_adjoint(w, e->args[0], ir_cast(m, e->args[0]->dtype, d));
-        break;
+    case X_ACC: found(w, e, d); break;
+    case X_CAST: add_adjoint(w, e->args[0], ir_cast(m, e->args[0]->dtype, d)); break;
     case X_FN: {
         static const char *const names[5] = {"y", "g", "a", "b", "c"};
         ir_expr values[5] = {primal(w, e), d};
@@ -129,8 +122,7 @@ static void reverse_node(struct sweep *w, ir_expr e, ir_expr d) {
             }
         break;
     }
-    default:
-        break;
+    default: break;
     }
 }
 

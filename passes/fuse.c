@@ -28,13 +28,13 @@
 #include "passes/simplify_internal.h"
 
 enum {
-    MAX_SIZE = 600,    /* expression nodes of a fused nest */
+    MAX_SIZE = 600, /* expression nodes of a fused nest */
     MAX_OPERANDS = 24,
     MAX_RESULTS = 8,
     MAX_CONTRACTION_RESULTS = 1, /* their kernels store one */
-    CHEAP = 4,         /* cost that may be paid again for each consumer */
-    TRIVIAL = 2,       /* cost that may be paid again for each element */
-    WINDOW = 16,       /* siblings looked back at */
+    CHEAP = 4,                   /* cost that may be paid again for each consumer */
+    TRIVIAL = 2,                 /* cost that may be paid again for each element */
+    WINDOW = 16,                 /* siblings looked back at */
     MAX_RANK = 24,
     ROUNDS = 3,
 };
@@ -52,12 +52,12 @@ struct fuse {
     struct ir_module *module;
     struct ir_func *func;
     struct arena arena;
-    int *order;            /* [value_count]: order of the operation that makes it; -1: an argument */
-    struct users *users;   /* [value_count]; may hold removed operations and repeat */
-    int *yielded;          /* [value_count]: times a region yields it */
-    int *root;             /* [value_count]: through reshapes */
-    int *writer;           /* [value_count] of roots: order of the first operation that makes its next version; INT32_MAX: none */
-    int count;             /* operations numbered */
+    int *order;          /* [value_count]: order of the operation that makes it; -1: an argument */
+    struct users *users; /* [value_count]; may hold removed operations and repeat */
+    int *yielded;        /* [value_count]: times a region yields it */
+    int *root;           /* [value_count]: through reshapes */
+    int *writer; /* [value_count] of roots: order of the first operation that makes its next version; INT32_MAX: none */
+    int count;   /* operations numbered */
     VEC(struct numbered) bare; /* operations without results, sorted by address for look-up */
     bool changed;
 };
@@ -214,7 +214,8 @@ static bool unused(const struct fuse *f, const struct ir_value *v) {
 }
 
 /* The first order after which someone else than the two reads v; INT32_MAX: nobody. */
-static int first_other_use(const struct fuse *f, const struct ir_value *v, const struct ir_op *a, const struct ir_op *b) {
+static int first_other_use(const struct fuse *f, const struct ir_value *v, const struct ir_op *a,
+                           const struct ir_op *b) {
     int first = INT32_MAX;
     for (int i = 0; i < f->users[v->id].ops.n; i++) {
         const struct ir_op *u = f->users[v->id].ops.at[i];
@@ -363,7 +364,7 @@ static void remove_if_unused(struct fuse *f, struct ir_op *op) {
 
 struct load_scan {
     int slot;
-    int count;         /* distinct loads */
+    int count;                   /* distinct loads */
     bool guarded, in_acc, plain; /* plain: every load is at the parallel indices */
     int rank;
     const ir_dim *dims;
@@ -492,7 +493,8 @@ static bool inline_slot(struct fuse *f, struct ir_op *op, int slot) {
         view = true;
         p = made->op;
     }
-    if (!p || p->code != OP_nest || p->parent != op->parent || p->nest.reds > 0 || p->nest.results[made->index].base >= 0)
+    if (!p || p->code != OP_nest || p->parent != op->parent || p->nest.reds > 0 ||
+        p->nest.results[made->index].base >= 0)
         return false;
     if (view && (v->op->parent != op->parent || made->type.rank == 0 || v->type.rank == 0))
         return false;
@@ -556,7 +558,8 @@ static bool inline_slot(struct fuse *f, struct ir_op *op, int slot) {
 
 /* Appends p's accumulators and the results that `keep` names to op, whose indices agree. op must not reduce unless its reductions
  * are p's. Slots of p's operands in op are given. */
-static void append(struct fuse *f, struct ir_op *op, struct ir_op *p, const int *slots, bool p_first, const bool *keep) {
+static void append(struct fuse *f, struct ir_op *op, struct ir_op *p, const int *slots, bool p_first,
+                   const bool *keep) {
     struct arena *a = &f->module->arena;
     struct ir_module *m = f->module;
     struct ir_nest *n = &op->nest, *q = &p->nest;
@@ -617,7 +620,8 @@ static void append(struct fuse *f, struct ir_op *op, struct ir_op *p, const int 
 }
 
 /* The joined operation takes over its values and place; the other goes. */
-static void settle(struct fuse *f, struct ir_op *op, int before, struct ir_op *gone, int other, int order, struct ir_op *place) {
+static void settle(struct fuse *f, struct ir_op *op, int before, struct ir_op *gone, int other, int order,
+                   struct ir_op *place) {
     for (int i = 0; i < op->operand_count; i++) { /* what either of them writes over, the joined one does */
         int *w = &f->writer[f->root[op->operands[i]->id]];
         if (*w == before || *w == other)
@@ -728,7 +732,8 @@ static bool join_producer(struct fuse *f, struct ir_op *op, int slot) {
     const struct ir_nest_result *r = &p->nest.results[v->index];
     struct permutation perm;
     bool permuted = !scan_loads(op, slot).plain && reads_permuted(f, op, slot, &perm);
-    if (!permuted && (!same_extents(&p->nest, &op->nest) || !identity_target(r, &p->nest, v->type.rank) || !full_shape(v, &op->nest)))
+    if (!permuted && (!same_extents(&p->nest, &op->nest) || !identity_target(r, &p->nest, v->type.rank) ||
+                      !full_shape(v, &op->nest)))
         return false;
     bool contraction = nest_is_contraction(p);
     for (int i = 0; i < op->operand_count && !permuted; i++) {
@@ -847,9 +852,10 @@ static bool bounds_load(const struct ir_op *op) {
 
 /* a stands before b. Joined into b's operation. */
 static bool join_siblings(struct fuse *f, struct ir_op *a, struct ir_op *b) {
-    if (a == b || !same_indices(a, b) || bounds_load(a) || bounds_load(b) || nest_is_contraction(a) || nest_is_contraction(b) ||
-        a->result_count + b->result_count > MAX_RESULTS || nest_size(a) + nest_size(b) > MAX_SIZE ||
-        a->operand_count + b->operand_count > MAX_OPERANDS || !share_loads(a, b))
+    if (a == b || !same_indices(a, b) || bounds_load(a) || bounds_load(b) || nest_is_contraction(a) ||
+        nest_is_contraction(b) || a->result_count + b->result_count > MAX_RESULTS ||
+        nest_size(a) + nest_size(b) > MAX_SIZE || a->operand_count + b->operand_count > MAX_OPERANDS ||
+        !share_loads(a, b))
         return false;
     int first = INT32_MAX, at = order_of(f, b), above = order_of(f, a);
     for (int i = 0; i < a->result_count; i++) {

@@ -30,21 +30,23 @@ struct nest_lower {
     struct lower *l;
     const struct ir_nest *nest;
     enum schedule schedule;
-    int flat_pars, flat_reds;      /* trailing indices that are one loop; 0 or 1: none */
+    int flat_pars, flat_reds; /* trailing indices that are one loop; 0 or 1: none */
     struct loop_var *acc[NEST_MAX], *position[NEST_MAX];
     struct loop_mem *part[NEST_MAX]; /* LANES: partial sums; COLUMNS: the block */
     int width[NEST_MAX];
     bool updates;
-    bool unrolled;   /* PLAIN: the reduction's terms are written out; */
-    bool first_term; /* the next is the first of them */
-    bool rows;       /* LANES: partial sums are folded into registers after each row */
-    int64_t divisor; /* > 1: the innermost parallel loop is over quotients by it */
+    bool unrolled;                 /* PLAIN: the reduction's terms are written out; */
+    bool first_term;               /* the next is the first of them */
+    bool rows;                     /* LANES: partial sums are folded into registers after each row */
+    int64_t divisor;               /* > 1: the innermost parallel loop is over quotients by it */
     lx column_first, column_count; /* of the block */
 };
 
 /* ---- accumulators --------------------------------------------------------------------------------------------------- */
 
-static bool is_arg(enum reduce_op op) { return op == RED_ARGMAX || op == RED_ARGMIN; }
+static bool is_arg(enum reduce_op op) {
+    return op == RED_ARGMAX || op == RED_ARGMIN;
+}
 
 static lx least(struct loop_builder *b, enum dtype t) {
     if (dtype_is_float(t))
@@ -138,7 +140,8 @@ static bool one_loop(struct nest_lower *w, int first, int q) {
     const struct ir_nest *nest = w->nest;
     for (int i = nest->pars; i < nest->pars + nest->reds; i++) {
         if (i >= first && i < first + q &&
-            (nest->indices[i].lo->kind != X_CONST || nest->indices[i].lo->value.i != 0 || nest_uses(nest->indices[i].hi)))
+            (nest->indices[i].lo->kind != X_CONST || nest->indices[i].lo->value.i != 0 ||
+             nest_uses(nest->indices[i].hi)))
             return false;
         check_step(nest->indices[i].lo, &c);
         check_step(nest->indices[i].hi, &c);
@@ -205,7 +208,8 @@ static void unrolled_extremum(struct nest_lower *w, int i, lx value) {
         return;
     }
     /* Larger or nan, unless the best is nan: each selection by one comparison, as the C compiler vectorizes it. */
-    lx better = lx_op(b, I_NOT, max ? lx_fn2(b, FN_le, x, best) : lx_fn2(b, FN_le, best, x), NULL), number = lx_fn2(b, FN_eq, best, best);
+    lx better = lx_op(b, I_NOT, max ? lx_fn2(b, FN_le, x, best) : lx_fn2(b, FN_le, best, x), NULL),
+       number = lx_fn2(b, FN_eq, best, best);
     struct loop_var *place = loop_var_new(b, "place", I32, 1), *extremum = loop_var_new(b, "extremum", x->dtype, 1);
     loop_def(b, k, place, lx_select(b, better, at, position));
     loop_def(b, k, extremum, lx_select(b, better, x, best));
@@ -257,7 +261,8 @@ static void store_results(struct nest_lower *w) {
         values[r] = nest_value(n, w->nest->results[r].value);
         if (count > 1 && values[r]->kind != LX_VAR && values[r]->kind != LX_CONST) {
             const char *name = w->l->op->results[r]->name;
-            struct loop_var *v = loop_var_new(b, name ? arena_printf(b->arena, "%s_value", name) : "value", values[r]->dtype, 1);
+            struct loop_var *v =
+                loop_var_new(b, name ? arena_printf(b->arena, "%s_value", name) : "value", values[r]->dtype, 1);
             loop_def(b, n->block[n->depth], v, values[r]);
             values[r] = lx_var(b, v);
         }
@@ -288,7 +293,8 @@ static lx fold_lanes(struct nest_lower *w, struct loop_block *k, int i) {
         struct loop_stmt *s = loop_for(b, k, lane, lx_int(b, 0), lx_int(b, half), 1, LOOP_SERIAL);
         lx at = lx_var(b, lane);
         loop_store(b, &s->body, w->part[i], at,
-                   combine(b, w->nest->accs[i].op, lx_load(b, w->part[i], at, 1), lx_load(b, w->part[i], lx_add(b, at, lx_int(b, half)), 1)));
+                   combine(b, w->nest->accs[i].op, lx_load(b, w->part[i], at, 1),
+                           lx_load(b, w->part[i], lx_add(b, at, lx_int(b, half)), 1)));
     }
     return lx_load(b, w->part[i], lx_int(b, 0), 1);
 }
@@ -312,8 +318,10 @@ static void lane_groups(struct nest_lower *w, int i, int q, lx lo, lx length) {
     for (int tail = 0; tail < 2; tail++) {
         if (tail && lx_is_int(length, &c) && c % width == 0)
             break;
-        struct loop_var *k = loop_var_new(b, w->nest->indices[i].name, I64, 1), *lane = loop_var_new(b, "lane_", I64, 1);
-        struct loop_stmt *outer = loop_for(b, NULL, k, tail ? groups : lx_int(b, 0), tail ? length : groups, tail ? 1 : width, LOOP_SERIAL);
+        struct loop_var *k = loop_var_new(b, w->nest->indices[i].name, I64, 1),
+                        *lane = loop_var_new(b, "lane_", I64, 1);
+        struct loop_stmt *outer =
+            loop_for(b, NULL, k, tail ? groups : lx_int(b, 0), tail ? length : groups, tail ? 1 : width, LOOP_SERIAL);
         nest_scope_enter(n, depth + 1, &outer->body, runs);
         struct loop_stmt *inner = NULL;
         if (!tail) {
@@ -400,7 +408,9 @@ static void reduction_loops(struct nest_lower *w, int i, void (*body)(struct nes
     loop_append(parent, s);
 }
 
-static void plain_body(struct nest_lower *w) { accumulate(w, NULL); }
+static void plain_body(struct nest_lower *w) {
+    accumulate(w, NULL);
+}
 
 /* ---- the three schedules: what stands inside the parallel loops -------------------------------------------------------- */
 
@@ -410,7 +420,8 @@ static void reduce_and_store(struct nest_lower *w) {
     struct loop_block *k = n->block[n->depth];
     const struct ir_nest *nest = w->nest;
     int row = w->flat_reds > 1 ? w->flat_reds : 1;
-    w->rows = w->schedule == LANES && (nest->reds > row || upper_of(w, nest->pars + nest->reds - row, row) > LANE_BLOCK);
+    w->rows =
+        w->schedule == LANES && (nest->reds > row || upper_of(w, nest->pars + nest->reds - row, row) > LANE_BLOCK);
     if (w->schedule == LANES && !w->rows)
         open_lanes(w, k);
     for (int i = 0; i < nest->acc_count && (w->schedule != LANES || w->rows); i++) {
@@ -542,7 +553,8 @@ static void parallel_loops(struct nest_lower *w, int i, int task_index, int64_t 
     int level = depth;
     if (i == task_index && tasks > 1) {
         /* Chunks of the upper bound, so that the split depends on nothing that changes at run time. */
-        int64_t upper = upper_of(w, i, q), chunk = (upper + tasks - 1) / tasks, grain = last && (!w->nest->reds || columns) ? TASK_GRAIN : 1;
+        int64_t upper = upper_of(w, i, q), chunk = (upper + tasks - 1) / tasks,
+                grain = last && (!w->nest->reds || columns) ? TASK_GRAIN : 1;
         chunk = (chunk + grain - 1) / grain * grain;
         tasks = (upper + chunk - 1) / chunk;
         struct loop_var *task = loop_var_new(b, "part_of", I64, 1);
@@ -663,7 +675,8 @@ struct divisors {
 
 static void note_divisor(ir_expr e, void *context) {
     struct divisors *d = context;
-    if (e->kind != X_FN || (e->fn != FN_div && e->fn != FN_mod) || e->args[0]->kind != X_INDEX || e->args[0]->index != d->index)
+    if (e->kind != X_FN || (e->fn != FN_div && e->fn != FN_mod) || e->args[0]->kind != X_INDEX ||
+        e->args[0]->index != d->index)
         return;
     if (e->args[1]->kind != X_CONST || e->args[1]->value.i <= 1)
         d->several = true;
@@ -705,7 +718,8 @@ void lower_nest(struct lower *l) {
     int task_index = -1;
     int64_t tasks = 1;
     if (!w->updates && nest->pars > 0) {
-        for (task_index = 0; task_index < nest->pars - w->flat_pars && ir_dim_upper(nest->indices[task_index].extent) == 1;)
+        for (task_index = 0;
+             task_index < nest->pars - w->flat_pars && ir_dim_upper(nest->indices[task_index].extent) == 1;)
             task_index++;
         int q = task_index == nest->pars - w->flat_pars ? w->flat_pars : 1;
         tasks = lower_tasks(l, upper_of(w, task_index, q), work);

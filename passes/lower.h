@@ -16,7 +16,8 @@ struct lower {
     struct loop_mem *(*mem)(void *context, const struct ir_value *v);
     lx (*symbol)(void *context, const struct ir_symbol *s);
     /* Memory for the duration of the operation; local if small. */
-    struct loop_mem *(*workspace)(void *context, struct loop_block *out, const char *name, enum dtype t, int64_t elements);
+    struct loop_mem *(*workspace)(void *context, struct loop_block *out, const char *name, enum dtype t,
+                                  int64_t elements);
     /* A kernel emitted before under the key, or NULL; and the registration of a new one. */
     struct loop_func *(*shared)(void *context, const char *key);
     void (*share)(void *context, const char *key, struct loop_func *f);
@@ -40,9 +41,9 @@ bool lower_blas(struct lower *l);
 struct nest_scope {
     struct lower *l;
     const struct ir_nest *nest;
-    lx index[NEST_MAX];        /* of each nest index */
-    int level[NEST_MAX];       /* depth of the loop it changes in; 0: outside all */
-    int depth;                 /* of the block that is being filled */
+    lx index[NEST_MAX];  /* of each nest index */
+    int level[NEST_MAX]; /* depth of the loop it changes in; 0: outside all */
+    int depth;           /* of the block that is being filled */
     struct loop_block *block[NEST_MAX + 1];
     bool nonempty[NEST_MAX + 1]; /* the loop at this depth surely runs: what is loaded may move out of it */
     int generation[NEST_MAX + 1];
@@ -57,7 +58,7 @@ void nest_scope_enter(struct nest_scope *n, int depth, struct loop_block *block,
 /* Index `i` now stands for `e`, which changes at `level`; what was computed from it is forgotten. */
 void nest_scope_set(struct nest_scope *n, int i, lx e, int level);
 lx nest_value(struct nest_scope *n, ir_expr e);
-lx nest_index(struct nest_scope *n, ir_expr e);  /* in index arithmetic */
+lx nest_index(struct nest_scope *n, ir_expr e); /* in index arithmetic */
 lx nest_address(struct nest_scope *n, struct ir_type t, const ir_expr *at);
 lx nest_dim(struct nest_scope *n, ir_dim d);
 /* The indices that occur in e, as a bit set. */

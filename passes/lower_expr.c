@@ -9,10 +9,10 @@
 struct memo {
     ir_expr e;
     int uses;
-    int level;     /* deepest level among its indices */
+    int level;      /* deepest level among its indices */
     int generation; /* of the scope's index mapping when level was computed */
     bool loads;
-    lx value;      /* the register, valid while its block is */
+    lx value; /* the register, valid while its block is */
     int placed, placed_generation;
 };
 
@@ -29,7 +29,9 @@ static struct memo *memo_of(struct nest_scope *n, ir_expr e) {
     }
 }
 
-static void count_nodes(ir_expr e, void *context) { ++*(int *)context; }
+static void count_nodes(ir_expr e, void *context) {
+    ++*(int *)context;
+}
 
 static void count_uses(ir_expr e, void *context) {
     struct nest_scope *n = context;
@@ -113,7 +115,9 @@ static void find_level(struct nest_scope *n, struct memo *m) {
     m->generation = n->next_generation;
 }
 
-lx nest_dim(struct nest_scope *n, ir_dim d) { return lx_dim(n->l->b, d, n->l->symbol, n->l->context); }
+lx nest_dim(struct nest_scope *n, ir_dim d) {
+    return lx_dim(n->l->b, d, n->l->symbol, n->l->context);
+}
 
 static const char *register_name(const struct nest_scope *n, ir_expr e) {
     if (e->kind == X_LOAD) {
@@ -225,8 +229,7 @@ static lx guarded_load(struct nest_scope *n, ir_expr e, const struct loop_mem *m
         if (at[d]->kind == LX_OP) { /* named, for it is tested and used */
             struct memo *m = memo_of(n, x);
             find_level(n, m);
-            at[d] = placed(n, m) && m->value->dtype == I64 ? m->value
-                                                                 : place(n, m, place_level(n, m), at[d], "at");
+            at[d] = placed(n, m) && m->value->dtype == I64 ? m->value : place(n, m, place_level(n, m), at[d], "at");
         }
         if (!below) {
             lx c = lx_op(b, I_LE, lx_int(b, 0), at[d]);
@@ -289,7 +292,8 @@ static lx compute(struct nest_scope *n, ir_expr e) {
     lx args[3];
     switch (e->kind) {
     case X_CONST:
-        return dtype_is_float(e->dtype) ? lx_const_float(b, e->dtype, e->value.f) : lx_const_int(b, e->dtype, e->value.i);
+        return dtype_is_float(e->dtype) ? lx_const_float(b, e->dtype, e->value.f)
+                                        : lx_const_int(b, e->dtype, e->value.i);
     case X_INDEX:
     case X_DIM: return nest_index(n, e);
     case X_ACC: return n->acc[e->index];

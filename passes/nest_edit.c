@@ -241,19 +241,38 @@ static void add_cost(ir_expr e, void *context) {
     if (e->kind != X_FN)
         return;
     switch (e->fn) {
-    case FN_add: case FN_sub: case FN_mul: case FN_neg: case FN_max: case FN_min:
-        *cost += !index;
-        break;
-    case FN_div: case FN_mod: case FN_sqrt:
-        *cost += 4;
-        break;
-    case FN_abs: case FN_sign: case FN_fma: case FN_floor: case FN_ceil: case FN_round: case FN_trunc:
-    case FN_eq: case FN_ne: case FN_lt: case FN_le: case FN_isnan: case FN_and: case FN_or: case FN_not:
-    case FN_bitand: case FN_bitor: case FN_bitxor: case FN_bitnot: case FN_shl: case FN_shr: case FN_where:
-        *cost += 1;
-        break;
-    default:
-        *cost += 12;
+    case FN_add:
+    case FN_sub:
+    case FN_mul:
+    case FN_neg:
+    case FN_max:
+    case FN_min: *cost += !index; break;
+    case FN_div:
+    case FN_mod:
+    case FN_sqrt: *cost += 4; break;
+    case FN_abs:
+    case FN_sign:
+    case FN_fma:
+    case FN_floor:
+    case FN_ceil:
+    case FN_round:
+    case FN_trunc:
+    case FN_eq:
+    case FN_ne:
+    case FN_lt:
+    case FN_le:
+    case FN_isnan:
+    case FN_and:
+    case FN_or:
+    case FN_not:
+    case FN_bitand:
+    case FN_bitor:
+    case FN_bitxor:
+    case FN_bitnot:
+    case FN_shl:
+    case FN_shr:
+    case FN_where: *cost += 1; break;
+    default: *cost += 12;
     }
 }
 

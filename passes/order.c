@@ -25,11 +25,11 @@
 struct node {
     struct ir_op *op;
     VEC(int) next, before;
-    VEC(int) reads;    /* roots of values of this region that it reads, each once */
+    VEC(int) reads; /* roots of values of this region that it reads, each once */
     int waits;
-    int64_t inner;     /* peak inside its regions */
-    bool writer;       /* writes a buffer or inout argument in place, we hope */
-    bool late;         /* a write operation */
+    int64_t inner; /* peak inside its regions */
+    bool writer;   /* writes a buffer or inout argument in place, we hope */
+    bool late;     /* a write operation */
 };
 
 struct order {
@@ -38,14 +38,14 @@ struct order {
     struct arena *arena;
     struct node *nodes;
     int n;
-    int *node_of;       /* [value_count]: what makes it in this region, or the node that uses are inside of; else -1 */
-    int *root;          /* [value_count]: the value whose memory it is */
-    int64_t *bytes;     /* [value_count], 0 for what needs none */
-    int *uses;          /* [value_count] of roots: readers left; yields count */
+    int *node_of;   /* [value_count]: what makes it in this region, or the node that uses are inside of; else -1 */
+    int *root;      /* [value_count]: the value whose memory it is */
+    int64_t *bytes; /* [value_count], 0 for what needs none */
+    int *uses;      /* [value_count] of roots: readers left; yields count */
     int *stamp;
     int stamp_now;
-    int *stack;         /* [n] */
-    bool backward;      /* some edge leads to an earlier operation of the program */
+    int *stack;    /* [n] */
+    bool backward; /* some edge leads to an earlier operation of the program */
     int64_t steps;
 };
 
@@ -263,7 +263,8 @@ static void write_after_read(struct order *o) {
             const struct ir_value *v = op->operands[0];
             int writer = o->node_of[v->id];
             for (int k = 0; writer >= 0 && k < o->n; k++)
-                if (o->nodes[k].op->code == OP_read && o->nodes[k].op->buffer.buffer == op->buffer.buffer && k != writer)
+                if (o->nodes[k].op->code == OP_read && o->nodes[k].op->buffer.buffer == op->buffer.buffer &&
+                    k != writer)
                     old_before_new(o, o->nodes[k].op->results[0], writer);
         }
     }

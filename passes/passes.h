@@ -6,28 +6,33 @@
 #include "ir/ir.h"
 
 enum target_kind { TARGET_C, TARGET_CUDA };
-enum weights_mode { WEIGHTS_INIT, WEIGHTS_SOURCE, WEIGHTS_FILE, WEIGHTS_CALLER }; /* INIT: from initializers, the default */
+enum weights_mode {
+    WEIGHTS_INIT,
+    WEIGHTS_SOURCE,
+    WEIGHTS_FILE,
+    WEIGHTS_CALLER
+}; /* INIT: from initializers, the default */
 
 /* What the command line decides about compilation. Zeroed is the default but for `name`. */
 struct compile_options {
     enum target_kind target;
-    const char *name;      /* prefix of every symbol */
-    const char *header;    /* the header's file name, where it is not NAME.h */
-    const char *cpu;       /* "portable" (default, NULL), "x86-64-v3", "x86-64-v4", "native", "neon" */
-    int vector_bytes;      /* width of the target's vectors: from cpu; portable code is written for 32 */
+    const char *name;       /* prefix of every symbol */
+    const char *header;     /* the header's file name, where it is not NAME.h */
+    const char *cpu;        /* "portable" (default, NULL), "x86-64-v3", "x86-64-v4", "native", "neon" */
+    int vector_bytes;       /* width of the target's vectors: from cpu; portable code is written for 32 */
     bool vector_extensions; /* GCC vector types may be used (not in portable mode) */
     bool no_runtime, threads, with_main, unchecked, line_directives;
     enum weights_mode weights;
     const void *const *weight_data; /* WEIGHTS_SOURCE: [buffer_count] the initial value of each buffer */
     bool blas;
-    int64_t memory_limit;  /* bytes; 0: none */
+    int64_t memory_limit; /* bytes; 0: none */
     bool plan_best;
     int split;
-    bool verify;           /* run the verifier after every pass */
+    bool verify; /* run the verifier after every pass */
     bool explain_copies;
     const char *print_after, *stop_after;
     bool time_passes;
-    FILE *dump;            /* where print_after and explain_copies write; stderr if NULL */
+    FILE *dump; /* where print_after and explain_copies write; stderr if NULL */
 };
 
 /* ---- the plan --------------------------------------------------------------------------------------------------- */
@@ -45,18 +50,18 @@ enum storage_kind {
 struct storage {
     int id;
     enum storage_kind kind;
-    int index;               /* ARG, RESULT */
+    int index; /* ARG, RESULT */
     struct ir_buffer *buffer;
     struct ir_op *op;
-    int64_t bytes;           /* at upper bounds */
-    int64_t offset;          /* ARENA: multiple of 64 */
-    int lower, upper;        /* ARENA: lives in [lower, upper) of the function's positions (plan_func.positions) */
-    const char *name;        /* after its source name, for readers and generated code */
+    int64_t bytes;    /* at upper bounds */
+    int64_t offset;   /* ARENA: multiple of 64 */
+    int lower, upper; /* ARENA: lives in [lower, upper) of the function's positions (plan_func.positions) */
+    const char *name; /* after its source name, for readers and generated code */
 };
 
-struct plan_copy { /* --explain copies */
-    struct ir_op *write;     /* the operation that would have been in place */
-    struct ir_op *reader;    /* the later read that forbids it; NULL: a check may still fail */
+struct plan_copy {        /* --explain copies */
+    struct ir_op *write;  /* the operation that would have been in place */
+    struct ir_op *reader; /* the later read that forbids it; NULL: a check may still fail */
     int64_t bytes;
     const char *why;
 };
@@ -76,7 +81,7 @@ struct plan_func {
 };
 
 struct plan {
-    struct arena *arena; /* the module's */
+    struct arena *arena;     /* the module's */
     struct plan_func *funcs; /* [m->func_count], then init */
     int func_count;
     int64_t arena_bytes; /* the largest of the functions': they run one at a time */
@@ -108,7 +113,7 @@ bool pass_differentiate(struct pass_context *); /* expands every grad operation 
 bool pass_select(struct pass_context *);        /* keeps or expands kernel operations */
 bool pass_fuse(struct pass_context *);
 bool pass_order(struct pass_context *);
-bool pass_mutation(struct pass_context *);      /* in-place classes, copies */
+bool pass_mutation(struct pass_context *); /* in-place classes, copies */
 bool pass_place(struct pass_context *);
 
 /* Expands the grad operations of one function; used by eager too. False after an error reported to the module's diag. */
@@ -122,7 +127,9 @@ bool plan_validate(const struct plan_func *p, struct text *why);
 void plan_print_csv(struct text *out, const struct plan *p);
 
 /* Placement alone (`mxcc plan`): minimises the height reached by intervals [lower, upper) of `size` bytes. */
-struct placement_item { int64_t lower, upper, size, offset; };
+struct placement_item {
+    int64_t lower, upper, size, offset;
+};
 /* Fills in offsets (multiples of `align`); returns the height. capacity 0: none; stops when it or the lower bound is met. */
 int64_t placement_solve(struct placement_item *items, int n, int64_t align, int64_t capacity, double seconds);
 int64_t placement_lower_bound(const struct placement_item *items, int n);

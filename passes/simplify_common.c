@@ -74,21 +74,19 @@ static bool same_op(const struct ir_op *a, const struct ir_op *b) {
         if (!ir_type_equal(a->results[i]->type, b->results[i]->type))
             return false;
     switch (a->code) {
-    case OP_nest:
-        return same_nest(a, b);
+    case OP_nest: return same_nest(a, b);
     case OP_const: {
         int64_t n = ir_type_bytes_upper(a->results[0]->type);
         return memcmp(a->constant.data, b->constant.data, (size_t)n) == 0;
     }
-    case OP_reshape:
-        return true;
+    case OP_reshape: return true;
     case OP_sort:
-        return a->sort.axis == b->sort.axis && a->sort.descending == b->sort.descending && a->sort.limit == b->sort.limit;
+        return a->sort.axis == b->sort.axis && a->sort.descending == b->sort.descending &&
+               a->sort.limit == b->sort.limit;
     case OP_scan:
         return a->scan.axis == b->scan.axis && a->scan.op == b->scan.op && a->scan.reverse == b->scan.reverse &&
                a->scan.exclusive == b->scan.exclusive;
-    default:
-        return false;
+    default: return false;
     }
 }
 
@@ -120,7 +118,8 @@ static bool own_fill(const struct table *t, const struct ir_op *op) {
 }
 
 static bool candidate(const struct ir_op *op) {
-    return op->code == OP_nest || op->code == OP_const || op->code == OP_reshape || op->code == OP_sort || op->code == OP_scan;
+    return op->code == OP_nest || op->code == OP_const || op->code == OP_reshape || op->code == OP_sort ||
+           op->code == OP_scan;
 }
 
 static struct ir_value *stand_in(struct table *t, struct ir_value *v) {
@@ -142,7 +141,8 @@ static void visit(struct table *t, struct ir_region *r) {
             grow(t);
         unsigned k = hash_op(op) & (t->cap - 1);
         for (; t->slots[k]; k = (k + 1) & (t->cap - 1))
-            if (same_op(t->slots[k], op) && ir_region_contains(t->slots[k]->parent, r) && scope(t->slots[k]->parent) == scope(r))
+            if (same_op(t->slots[k], op) && ir_region_contains(t->slots[k]->parent, r) &&
+                scope(t->slots[k]->parent) == scope(r))
                 break;
         if (!t->slots[k]) {
             t->slots[k] = op;

@@ -70,9 +70,7 @@ static void visit(struct ir_op *op, void *context) {
         }
         break;
     case OP_for:
-    case OP_while:
-        invariant_carried(c, op);
-        break;
+    case OP_while: invariant_carried(c, op); break;
     case OP_reshape: {
         struct ir_value *x = op->operands[0];
         if (ir_type_equal(x->type, op->results[0]->type)) {
@@ -84,8 +82,7 @@ static void visit(struct ir_op *op, void *context) {
         }
         break;
     }
-    default:
-        break;
+    default: break;
     }
 }
 

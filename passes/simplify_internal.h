@@ -4,7 +4,7 @@
 
 #include "ir/ir.h"
 
-bool simplify_func(struct ir_func *f);    /* all steps to a fixpoint, in a bounded number of rounds */
+bool simplify_func(struct ir_func *f); /* all steps to a fixpoint, in a bounded number of rounds */
 /* Without common subexpressions across operations: what a checkpoint computes again must stay. */
 bool simplify_fused(struct ir_func *f);
 bool simplify_nests(struct ir_func *f);   /* expressions, constants, views, unused operands */

@@ -13,7 +13,7 @@ struct nests {
     struct arena scratch;
     struct ir_value **map; /* by value id: copies of other values */
     const int *used;
-    bool *overwritten;     /* by value id: may give its storage to a next version, so no read of it moves down */
+    bool *overwritten; /* by value id: may give its storage to a next version, so no read of it moves down */
     bool replaced, changed;
 };
 
@@ -48,7 +48,7 @@ static bool constant_element(struct ir_module *m, const struct ir_value *v, ir_e
     case I32: *e = ir_const_int(m, I32, *(const int32_t *)p); return true;
     case I16: *e = ir_const_int(m, I16, *(const int16_t *)p); return true;
     case I8: *e = ir_const_int(m, I8, *(const int8_t *)p); return true;
-    case U64: *e = ir_const_int(m, U64, (int64_t)*(const uint64_t *)p); return true;
+    case U64: *e = ir_const_int(m, U64, (int64_t) * (const uint64_t *)p); return true;
     case U32: *e = ir_const_int(m, U32, *(const uint32_t *)p); return true;
     case U16: *e = ir_const_int(m, U16, *(const uint16_t *)p); return true;
     case U8: *e = ir_const_int(m, U8, *(const uint8_t *)p); return true;

@@ -1,9 +1,9 @@
 /* Arrays in memory and elements as numbers. */
 #include "mxrt/array.h"
 
-#include <stdbool.h>
 #include <errno.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -14,7 +14,8 @@ size_t mxrt_dtype_size(mx_dtype t) {
 }
 
 const char *mxrt_dtype_name(mx_dtype t) {
-    static const char name[][5] = {"f64", "f32", "f16", "bf16", "i64", "i32", "i16", "i8", "u64", "u32", "u16", "u8", "bool"};
+    static const char name[][5] = {"f64", "f32", "f16", "bf16", "i64", "i32", "i16",
+                                   "i8",  "u64", "u32", "u16",  "u8",  "bool"};
     return name[t];
 }
 
@@ -106,8 +107,9 @@ double mxrt_get(mx_dtype t, const void *data, int64_t i) {
 
 int mxrt_put(mx_dtype t, void *data, int64_t i, double v) {
     static const double lo[] = {0, 0, 0, 0, -9223372036854775808.0, -2147483648.0, -32768, -128, 0, 0, 0, 0, 0};
-    static const double hi[] = {0,           0,          0,     0,   9223372036854774784.0, 2147483647.0, 32767, 127,
-                                18446744073709549568.0, 4294967295.0, 65535, 255, 1};
+    static const double hi[] = {
+        0,     0,   0, 0, 9223372036854774784.0, 2147483647.0, 32767, 127, 18446744073709549568.0, 4294967295.0,
+        65535, 255, 1};
     if (t >= MX_I64 && (!(v >= lo[t] && v <= hi[t]) || v != trunc(v)))
         return 0;
     switch (t) {
@@ -155,7 +157,8 @@ mx_status mxrt_read_file(const char *path, mxrt_unpacker *gunzip, char **text, s
     fclose(f);
     if (!data || failed) {
         free(data);
-        return mxrt_fail(why, data ? MX_ERROR_IO : MX_ERROR_MEMORY, "%s: %s", path, data ? "cannot be read" : "no memory for it");
+        return mxrt_fail(why, data ? MX_ERROR_IO : MX_ERROR_MEMORY, "%s: %s", path,
+                         data ? "cannot be read" : "no memory for it");
     }
     data[n] = 0;
     if (n > 2 && (unsigned char)data[0] == 0x1f && (unsigned char)data[1] == 0x8b) {
@@ -163,12 +166,14 @@ mx_status mxrt_read_file(const char *path, mxrt_unpacker *gunzip, char **text, s
         size_t size;
         if (!gunzip) {
             free(data);
-            return mxrt_fail(why, MX_ERROR_UNSUPPORTED, "%s: packed with gzip, and this program was built without zlib; unpack it first", path);
+            return mxrt_fail(why, MX_ERROR_UNSUPPORTED,
+                             "%s: packed with gzip, and this program was built without zlib; unpack it first", path);
         }
         mx_status s = gunzip(data, n, 1, &plain, &size);
         free(data);
         if (s != MX_OK)
-            return mxrt_fail(why, s, "%s: %s", path, s == MX_ERROR_MEMORY ? "no memory to unpack it" : "damaged or truncated gzip data");
+            return mxrt_fail(why, s, "%s: %s", path,
+                             s == MX_ERROR_MEMORY ? "no memory to unpack it" : "damaged or truncated gzip data");
         data = plain;
         n = size;
     }

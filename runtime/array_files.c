@@ -28,12 +28,15 @@ static const char *after(const char *text, const char *key) {
     return p ? p + strlen(key) : NULL;
 }
 
-static mx_status parse_npy(struct mxrt_array *a, const char *text, size_t bytes, const char *path, struct mxrt_why *why) {
+static mx_status parse_npy(struct mxrt_array *a, const char *text, size_t bytes, const char *path,
+                           struct mxrt_why *why) {
     memset(a, 0, sizeof *a);
     const unsigned char *u = (const unsigned char *)text;
     if (bytes < 10 || memcmp(text, "\x93NUMPY", 6) != 0)
         return mxrt_fail(why, MX_ERROR_FORMAT, "%s: not an npy file", path);
-    size_t length = u[6] == 1 ? u[8] | (size_t)u[9] << 8 : bytes < 12 ? SIZE_MAX / 2 : u[8] | (size_t)u[9] << 8 | (size_t)u[10] << 16 | (size_t)u[11] << 24;
+    size_t length = u[6] == 1    ? u[8] | (size_t)u[9] << 8
+                    : bytes < 12 ? SIZE_MAX / 2
+                                 : u[8] | (size_t)u[9] << 8 | (size_t)u[10] << 16 | (size_t)u[11] << 24;
     size_t begin = u[6] == 1 ? 10 : 12;
     if (length > bytes - begin)
         return mxrt_fail(why, MX_ERROR_FORMAT, "%s: truncated in its header", path);
@@ -42,7 +45,8 @@ static mx_status parse_npy(struct mxrt_array *a, const char *text, size_t bytes,
         return mxrt_fail(why, MX_ERROR_MEMORY, "%s: no memory", path);
     memcpy(header, text + begin, length);
     header[length] = 0;
-    const char *descr = after(header, "'descr':"), *order = after(header, "'fortran_order':"), *shape = after(header, "'shape':");
+    const char *descr = after(header, "'descr':"), *order = after(header, "'fortran_order':"),
+               *shape = after(header, "'shape':");
     mx_status s = MX_OK;
     int type = -1, fortran = 0, rank = 0;
     char endian = '<';
@@ -87,7 +91,8 @@ static mx_status parse_npy(struct mxrt_array *a, const char *text, size_t bytes,
             if (__builtin_mul_overflow(n, dims[i], &n))
                 n = INT64_MAX;
         if (n > limit)
-            return mxrt_fail(why, MX_ERROR_FORMAT, "%s: truncated: room for %lld elements, its shape needs %lld", path, (long long)limit, (long long)n);
+            return mxrt_fail(why, MX_ERROR_FORMAT, "%s: truncated: room for %lld elements, its shape needs %lld", path,
+                             (long long)limit, (long long)n);
         s = mxrt_array_make(a, npy_types[type].dtype, rank, dims, why);
         if (s == MX_OK)
             memcpy(a->data, text + begin + length, (size_t)n * size);
@@ -116,7 +121,8 @@ static uint64_t little(const char *text, int bytes) {
 }
 
 /* Walks the central directory, whose end record stands in the file's last 64 KiB. */
-mx_status mxrt_read_npz(struct mxrt_array *a, const char *path, const char *name, mxrt_unpacker *gunzip, struct mxrt_why *why) {
+mx_status mxrt_read_npz(struct mxrt_array *a, const char *path, const char *name, mxrt_unpacker *gunzip,
+                        struct mxrt_why *why) {
     char *text;
     size_t bytes, end;
     memset(a, 0, sizeof *a);
@@ -134,12 +140,15 @@ mx_status mxrt_read_npz(struct mxrt_array *a, const char *path, const char *name
     s = mxrt_fail(why, MX_ERROR_FORMAT, "%s: no array \"%s\" in it", path, name);
     for (uint64_t i = 0; i < count && at + 46 <= bytes; i++) {
         const char *e = text + at;
-        size_t length = (size_t)little(e + 28, 2), extra = (size_t)little(e + 30, 2), comment = (size_t)little(e + 32, 2);
+        size_t length = (size_t)little(e + 28, 2), extra = (size_t)little(e + 30, 2),
+               comment = (size_t)little(e + 32, 2);
         if (memcmp(e, "PK\1\2", 4) != 0 || at + 46 + length + extra + comment > bytes)
             break;
         size_t wanted = strlen(name);
-        if ((length == wanted || (length == wanted + 4 && memcmp(e + 46 + wanted, ".npy", 4) == 0)) && memcmp(e + 46, name, wanted) == 0) {
-            uint64_t method = little(e + 10, 2), packed = little(e + 20, 4), plain = little(e + 24, 4), local = little(e + 42, 4);
+        if ((length == wanted || (length == wanted + 4 && memcmp(e + 46 + wanted, ".npy", 4) == 0)) &&
+            memcmp(e + 46, name, wanted) == 0) {
+            uint64_t method = little(e + 10, 2), packed = little(e + 20, 4), plain = little(e + 24, 4),
+                     local = little(e + 42, 4);
             /* zip64: sizes that do not fit stand in extra field 1, in this order. */
             for (size_t x = 0; x + 4 <= extra; x += 4 + (size_t)little(e + 46 + length + x + 2, 2)) {
                 const char *f = e + 46 + length + x;
@@ -172,7 +181,8 @@ mx_status mxrt_read_npz(struct mxrt_array *a, const char *path, const char *name
                     mxrt_fail(why, s, "%s: \"%s\" cannot be unpacked", path, name);
                 }
             } else {
-                s = mxrt_fail(why, MX_ERROR_UNSUPPORTED, "%s: \"%s\" is packed and this program was built without zlib", path, name);
+                s = mxrt_fail(why, MX_ERROR_UNSUPPORTED, "%s: \"%s\" is packed and this program was built without zlib",
+                              path, name);
             }
             break;
         }
@@ -200,7 +210,8 @@ mx_status mxrt_read_idx(struct mxrt_array *a, const char *path, mxrt_unpacker *g
         if (u[2] == types[i].code)
             type = i;
     if (bytes < 4 || u[0] || u[1] || type < 0 || rank == 0 || rank > MXRT_MAX_RANK) {
-        s = mxrt_fail(why, MX_ERROR_FORMAT, "%s: not an IDX file (it begins with two zero bytes, a type and a rank)", path);
+        s = mxrt_fail(why, MX_ERROR_FORMAT, "%s: not an IDX file (it begins with two zero bytes, a type and a rank)",
+                      path);
     } else if (bytes < 4 + 4 * (size_t)rank) {
         s = mxrt_fail(why, MX_ERROR_FORMAT, "%s: truncated in its header", path);
     } else {
@@ -213,8 +224,8 @@ mx_status mxrt_read_idx(struct mxrt_array *a, const char *path, mxrt_unpacker *g
                 n = INT64_MAX;
         }
         if ((uint64_t)n > (bytes - begin) / size)
-            s = mxrt_fail(why, MX_ERROR_FORMAT, "%s: truncated: %zu bytes of data, its %lld elements need %llu", path, bytes - begin, (long long)n,
-                          (unsigned long long)n * size);
+            s = mxrt_fail(why, MX_ERROR_FORMAT, "%s: truncated: %zu bytes of data, its %lld elements need %llu", path,
+                          bytes - begin, (long long)n, (unsigned long long)n * size);
         else if ((s = mxrt_array_make(a, types[type].dtype, rank, shape, why)) == MX_OK) {
             memcpy(a->data, text + begin, (size_t)n * size);
             swap(a->data, n, size); /* big-endian file; this host is little-endian like every target of --main */
@@ -224,28 +235,35 @@ mx_status mxrt_read_idx(struct mxrt_array *a, const char *path, mxrt_unpacker *g
     return s;
 }
 
-mx_status mxrt_write_npy(const char *path, mx_dtype t, int rank, const int64_t *shape, const void *data, struct mxrt_why *why) {
+mx_status mxrt_write_npy(const char *path, mx_dtype t, int rank, const int64_t *shape, const void *data,
+                         struct mxrt_why *why) {
     char header[1024], temp[4096];
     const char *descr = t == MX_BF16 ? "u2" : NULL;
     for (int i = 0; i < NPY_TYPES; i++)
         if (npy_types[i].dtype == t)
             descr = npy_types[i].descr;
     int64_t n = 1;
-    int at = snprintf(header, sizeof header, "{'descr': '%s%s', 'fortran_order': False, 'shape': (", mxrt_dtype_size(t) == 1 ? "|" : "<", descr);
+    int at = snprintf(header, sizeof header, "{'descr': '%s%s', 'fortran_order': False, 'shape': (",
+                      mxrt_dtype_size(t) == 1 ? "|" : "<", descr);
     for (int i = 0; i < rank; i++) {
-        at += snprintf(header + at, sizeof header - (size_t)at, "%lld%s", (long long)shape[i], rank == 1 ? "," : i + 1 < rank ? ", " : "");
+        at += snprintf(header + at, sizeof header - (size_t)at, "%lld%s", (long long)shape[i],
+                       rank == 1      ? ","
+                       : i + 1 < rank ? ", "
+                                      : "");
         n *= shape[i];
     }
     at += snprintf(header + at, sizeof header - (size_t)at, "), }");
     int padded = (at + 11 + 63) / 64 * 64 - 10;
     memset(header + at, ' ', (size_t)(padded - at));
     header[padded - 1] = '\n';
-    unsigned char start[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, (unsigned char)(padded & 255), (unsigned char)(padded >> 8)};
+    unsigned char start[10] = {
+        0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, (unsigned char)(padded & 255), (unsigned char)(padded >> 8)};
     if (snprintf(temp, sizeof temp, "%s.part", path) >= (int)sizeof temp)
         return mxrt_fail(why, MX_ERROR_ARGUMENT, "the path is too long");
     FILE *f = fopen(temp, "wb");
     size_t bytes = (size_t)n * mxrt_dtype_size(t);
-    int ok = f && fwrite(start, 1, 10, f) == 10 && fwrite(header, 1, (size_t)padded, f) == (size_t)padded && fwrite(data, 1, bytes, f) == bytes;
+    int ok = f && fwrite(start, 1, 10, f) == 10 && fwrite(header, 1, (size_t)padded, f) == (size_t)padded &&
+             fwrite(data, 1, bytes, f) == bytes;
     int error = errno;
     if (f && fclose(f) != 0 && ok) {
         ok = 0;

@@ -32,7 +32,8 @@ static mx_status convert(struct mxrt_array *a, const struct mxrt_value *v, const
     for (int64_t i = 0; i < n && status == MX_OK; i++) {
         double x = mxrt_get(a->dtype, a->data, i);
         if (!mxrt_put(v->dtype, b.data, i, x))
-            status = mxrt_fail(why, MX_ERROR_SHAPE, "%s: element %lld of %s is %.9g, which is no %s", path, (long long)i, v->name, x, mxrt_dtype_name(v->dtype));
+            status = mxrt_fail(why, MX_ERROR_SHAPE, "%s: element %lld of %s is %.9g, which is no %s", path,
+                               (long long)i, v->name, x, mxrt_dtype_name(v->dtype));
     }
     if (status != MX_OK) {
         mxrt_array_free(&b);
@@ -53,32 +54,37 @@ static bool is_npy(const char *text) {
     return n > 4 && strcmp(text + n - 4, ".npy") == 0;
 }
 
-static mx_status read_argument(struct session *s, const struct mxrt_function *f, const struct mxrt_value *v, const struct position *at, struct mxrt_array *a,
-                               int64_t *dims, bool *bound) {
+static mx_status read_argument(struct session *s, const struct mxrt_function *f, const struct mxrt_value *v,
+                               const struct position *at, struct mxrt_array *a, int64_t *dims, bool *bound) {
     const char *text = input_of(s, v->name);
     char *end;
     if (!text)
         return mxrt_fail(&s->why, MX_ERROR_ARGUMENT, "%s needs %s: --in %s=%s", f->name, v->name, v->name,
-                         is_text(v, at) ? "TEXT or FILE.npy" : v->rank ? "FILE.npy" : "NUMBER");
+                         is_text(v, at) ? "TEXT or FILE.npy"
+                         : v->rank      ? "FILE.npy"
+                                        : "NUMBER");
     if (v->rank == 0) {
         double number = strcmp(text, "true") == 0 ? 1 : strcmp(text, "false") == 0 ? 0 : strtod(text, &end);
         bool plain = strcmp(text, "true") == 0 || strcmp(text, "false") == 0 || (end != text && *end == 0);
         if (plain) {
             mx_status status = mxrt_array_make(a, v->dtype, 0, NULL, &s->why);
             /* 64-bit integers as they are written: a double would round them. */
-            if (status == MX_OK && (v->dtype == MX_I64 || v->dtype == MX_U64) && !strpbrk(text, ".eEnN") && text[0] != 't' && text[0] != 'f') {
+            if (status == MX_OK && (v->dtype == MX_I64 || v->dtype == MX_U64) && !strpbrk(text, ".eEnN") &&
+                text[0] != 't' && text[0] != 'f') {
                 if (v->dtype == MX_I64)
                     *(int64_t *)a->data = strtoll(text, NULL, 0);
                 else
                     *(uint64_t *)a->data = strtoull(text, NULL, 0);
             } else if (status == MX_OK && !mxrt_put(v->dtype, a->data, 0, number)) {
-                status = mxrt_fail(&s->why, MX_ERROR_ARGUMENT, "--in %s=%s: not a number of type %s", v->name, text, mxrt_dtype_name(v->dtype));
+                status = mxrt_fail(&s->why, MX_ERROR_ARGUMENT, "--in %s=%s: not a number of type %s", v->name, text,
+                                   mxrt_dtype_name(v->dtype));
             }
             return status;
         }
     }
-    mx_status status = is_text(v, at) && !is_npy(text) ? mxrt_text_ids(v->name, text, strlen(text), at->vocabulary, at->vocabulary_size, a, &s->why)
-                                                        : mxrt_read_npy(a, text, s->p->gunzip, &s->why);
+    mx_status status = is_text(v, at) && !is_npy(text)
+                           ? mxrt_text_ids(v->name, text, strlen(text), at->vocabulary, at->vocabulary_size, a, &s->why)
+                           : mxrt_read_npy(a, text, s->p->gunzip, &s->why);
     if (status != MX_OK)
         return status;
     bool fits = a->rank == v->rank;
@@ -89,8 +95,9 @@ static mx_status read_argument(struct session *s, const struct mxrt_function *f,
         for (int k = 0; k < f->symbol_count && k < MXRT_MAX_RANK; k++)
             if (want == MXRT_SYMBOL(k)) {
                 if (bound[k] && dims[k] != a->shape[i])
-                    return mxrt_fail(&s->why, MX_ERROR_SHAPE, "%s: axis %d of %s is %lld, but %s is %lld by another argument", text, i, v->name, (long long)a->shape[i],
-                                     f->symbols[k].name, (long long)dims[k]);
+                    return mxrt_fail(&s->why, MX_ERROR_SHAPE,
+                                     "%s: axis %d of %s is %lld, but %s is %lld by another argument", text, i, v->name,
+                                     (long long)a->shape[i], f->symbols[k].name, (long long)dims[k]);
                 dims[k] = a->shape[i];
                 bound[k] = true;
             }
@@ -105,7 +112,8 @@ static mx_status read_argument(struct session *s, const struct mxrt_function *f,
             n += e >= 0 ? (size_t)snprintf(want + n, sizeof want - n, "%s%lld", i ? ", " : "", (long long)e)
                         : (size_t)snprintf(want + n, sizeof want - n, "%s%.60s", i ? ", " : "", symbol);
         }
-        return mxrt_fail(&s->why, MX_ERROR_SHAPE, "%s: %s wants %s%s], the file has %s%s", text, v->name, mxrt_dtype_name(v->dtype), want, mxrt_dtype_name(a->dtype), have);
+        return mxrt_fail(&s->why, MX_ERROR_SHAPE, "%s: %s wants %s%s], the file has %s%s", text, v->name,
+                         mxrt_dtype_name(v->dtype), want, mxrt_dtype_name(a->dtype), have);
     }
     return convert(a, v, text, &s->why);
 }
@@ -139,7 +147,8 @@ static void print_text(const struct position *at, const struct mxrt_array *a) {
     putchar('\n');
 }
 
-static mx_status deliver(struct session *s, const struct mxrt_value *v, const struct position *at, const struct mxrt_array *a) {
+static mx_status deliver(struct session *s, const struct mxrt_value *v, const struct position *at,
+                         const struct mxrt_array *a) {
     if (!s->out && is_text(v, at)) {
         print_text(at, a);
         return MX_OK;
@@ -164,7 +173,8 @@ int call_command(struct session *s, const struct mxrt_function *f) {
     memset(args, 0, sizeof args);
     memset(results, 0, sizeof results);
     mx_status status = at ? MX_OK : mxrt_fail(&s->why, MX_ERROR_MEMORY, "no memory");
-    if (status == MX_OK && (f->arg_count > MAX_INPUTS || f->result_count > MAX_RESULTS || f->symbol_count > MXRT_MAX_RANK || f->found_count > MXRT_MAX_RANK))
+    if (status == MX_OK && (f->arg_count > MAX_INPUTS || f->result_count > MAX_RESULTS ||
+                            f->symbol_count > MXRT_MAX_RANK || f->found_count > MXRT_MAX_RANK))
         status = mxrt_fail(&s->why, MX_ERROR_UNSUPPORTED, "%s has too many arguments for a command line", f->name);
     for (int i = 0; i < s->input_count && status == MX_OK; i++) {
         bool known = false;
@@ -196,10 +206,12 @@ int call_command(struct session *s, const struct mxrt_function *f) {
     }
     for (int k = 0; k < f->symbol_count && status == MX_OK; k++)
         if (!bound[k])
-            status = mxrt_fail(&s->why, MX_ERROR_SHAPE, "%s: no argument's shape gives %s", f->name, f->symbols[k].name);
+            status =
+                mxrt_fail(&s->why, MX_ERROR_SHAPE, "%s: no argument's shape gives %s", f->name, f->symbols[k].name);
         else if (dims[k] < f->symbols[k].lo || dims[k] > f->symbols[k].hi)
-            status = mxrt_fail(&s->why, MX_ERROR_SHAPE, "%s: %s is %lld, its limits are %lld to %lld", f->name, f->symbols[k].name, (long long)dims[k],
-                               (long long)f->symbols[k].lo, (long long)f->symbols[k].hi);
+            status = mxrt_fail(&s->why, MX_ERROR_SHAPE, "%s: %s is %lld, its limits are %lld to %lld", f->name,
+                               f->symbols[k].name, (long long)dims[k], (long long)f->symbols[k].lo,
+                               (long long)f->symbols[k].hi);
     if (status == MX_OK)
         status = results_make(f, dims, results, &s->why);
     for (int i = 0; i < f->result_count; i++)

@@ -69,7 +69,8 @@ mx_status mxrt_vocabulary(const char *text, size_t bytes, uint32_t **vocabulary,
     return v ? MX_OK : mxrt_fail(why, MX_ERROR_MEMORY, "no memory for a vocabulary");
 }
 
-mx_status mxrt_text_ids(const char *path, const char *text, size_t bytes, const uint32_t *vocabulary, int size, struct mxrt_array *ids, struct mxrt_why *why) {
+mx_status mxrt_text_ids(const char *path, const char *text, size_t bytes, const uint32_t *vocabulary, int size,
+                        struct mxrt_array *ids, struct mxrt_why *why) {
     int64_t n = 0;
     const unsigned char *end = (const unsigned char *)text + bytes;
     for (const unsigned char *p = (const unsigned char *)text; p < end; n++)
@@ -85,8 +86,9 @@ mx_status mxrt_text_ids(const char *path, const char *text, size_t bytes, const 
             char character[5];
             mxrt_utf8(c, character);
             mxrt_array_free(ids);
-            return mxrt_fail(why, MX_ERROR_FORMAT, "%s:%lld:%lld: '%s' (U+%04X) is not in the vocabulary of %d characters", path, (long long)line,
-                             (long long)column, c < 32 ? "?" : character, (unsigned)c, size);
+            return mxrt_fail(why, MX_ERROR_FORMAT,
+                             "%s:%lld:%lld: '%s' (U+%04X) is not in the vocabulary of %d characters", path,
+                             (long long)line, (long long)column, c < 32 ? "?" : character, (unsigned)c, size);
         }
         ((int32_t *)ids->data)[i] = id;
         if (c == '\n') {

@@ -12,7 +12,8 @@
 static struct mx_st_entry *entries_of(const struct mxrt_named *tensors, int count) {
     struct mx_st_entry *e = calloc((size_t)count + 1, sizeof *e);
     for (int i = 0; e && i < count; i++)
-        e[i] = (struct mx_st_entry){tensors[i].name, tensors[i].tensor.dtype, tensors[i].tensor.rank, tensors[i].tensor.shape, tensors[i].tensor.data};
+        e[i] = (struct mx_st_entry){tensors[i].name, tensors[i].tensor.dtype, tensors[i].tensor.rank,
+                                    tensors[i].tensor.shape, tensors[i].tensor.data};
     return e;
 }
 
@@ -28,8 +29,8 @@ static void sync_folder(const char *path) {
     }
 }
 
-mx_status mxrt_checkpoint_write(const char *path, const struct mxrt_named *tensors, int count, const char *const (*metadata)[2], int pairs,
-                                struct mxrt_why *why) {
+mx_status mxrt_checkpoint_write(const char *path, const struct mxrt_named *tensors, int count,
+                                const char *const (*metadata)[2], int pairs, struct mxrt_why *why) {
     char part[4096];
     if (snprintf(part, sizeof part, "%s.part", path) >= (int)sizeof part)
         return mxrt_fail(why, MX_ERROR_ARGUMENT, "the path is too long");
@@ -75,12 +76,14 @@ static mx_status open_source(const char *path, struct mx_st_source *s, struct mx
 }
 
 mx_status mxrt_checkpoint_read(const char *path, const struct mxrt_named *tensors, int count,
-                               void (*metadata)(void *context, const char *key, const char *value), void *context, struct mxrt_why *why) {
+                               void (*metadata)(void *context, const char *key, const char *value), void *context,
+                               struct mxrt_why *why) {
     char text[500];
     struct mx_st_source s;
     struct mx_st_entry *entries = entries_of(tensors, count);
     uint64_t *offsets = malloc(sizeof *offsets * ((size_t)count + 1));
-    mx_status status = entries && offsets ? open_source(path, &s, why, text, sizeof text) : mxrt_fail(why, MX_ERROR_MEMORY, "no memory to read %s", path);
+    mx_status status = entries && offsets ? open_source(path, &s, why, text, sizeof text)
+                                          : mxrt_fail(why, MX_ERROR_MEMORY, "no memory to read %s", path);
     if (status == MX_OK) {
         s.metadata = metadata;
         s.context = context;
@@ -95,7 +98,8 @@ mx_status mxrt_checkpoint_read(const char *path, const struct mxrt_named *tensor
     return status;
 }
 
-mx_status mxrt_checkpoint_metadata(const char *path, void (*metadata)(void *context, const char *key, const char *value), void *context,
+mx_status mxrt_checkpoint_metadata(const char *path,
+                                   void (*metadata)(void *context, const char *key, const char *value), void *context,
                                    struct mxrt_why *why) {
     char text[500];
     struct mx_st_source s;

@@ -79,7 +79,8 @@ static void skip_line(struct cursor *c) {
     c->at = p ? p + 1 : c->end;
 }
 
-static mx_status fail(struct mxrt_csv *csv, struct mxrt_why *why, const char *path, int64_t line, int64_t column, const char *what) {
+static mx_status fail(struct mxrt_csv *csv, struct mxrt_why *why, const char *path, int64_t line, int64_t column,
+                      const char *what) {
     mxrt_csv_free(csv);
     return mxrt_fail(why, MX_ERROR_FORMAT, "%s:%lld: column %lld: %s", path, (long long)line, (long long)column, what);
 }
@@ -100,7 +101,10 @@ mx_status mxrt_csv_parse(struct mxrt_csv *csv, const char *path, const char *tex
     const char *newline = memchr(first, '\n', length);
     if (newline)
         length = (size_t)(newline - first);
-    c.separator = memchr(first, ',', length) ? ',' : memchr(first, ';', length) ? ';' : memchr(first, '\t', length) ? '\t' : ',';
+    c.separator = memchr(first, ',', length)    ? ','
+                  : memchr(first, ';', length)  ? ';'
+                  : memchr(first, '\t', length) ? '\t'
+                                                : ',';
 
     /* Width, and whether the first line is a header. */
     bool header = false, last = false, bad;
@@ -147,7 +151,8 @@ mx_status mxrt_csv_parse(struct mxrt_csv *csv, const char *path, const char *tex
             size_t n;
             if (last) {
                 char what[160];
-                (void)snprintf(what, sizeof what, "missing; the line has %lld columns, %lld were expected", (long long)k, (long long)csv->columns);
+                (void)snprintf(what, sizeof what, "missing; the line has %lld columns, %lld were expected",
+                               (long long)k, (long long)csv->columns);
                 return fail(csv, why, path, c.line, k + 1, what);
             }
             const char *s = cell(&c, &n, &last, &bad);
@@ -155,7 +160,9 @@ mx_status mxrt_csv_parse(struct mxrt_csv *csv, const char *path, const char *tex
                 return fail(csv, why, path, c.line, k + 1, "a quote is not closed");
             if (!number(s, n, &csv->cells[csv->rows * csv->columns + k])) {
                 char what[160];
-                (void)snprintf(what, sizeof what, n ? "expected a number, got \"%.*s\"" : "expected a number, got nothing", n > 40 ? 40 : (int)n, s);
+                (void)snprintf(what, sizeof what,
+                               n ? "expected a number, got \"%.*s\"" : "expected a number, got nothing",
+                               n > 40 ? 40 : (int)n, s);
                 return fail(csv, why, path, c.line, k + 1, what);
             }
         }

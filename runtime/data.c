@@ -76,13 +76,14 @@ static const struct mxrt_setting *unwrap(struct context *c, struct mxrt_field *f
 }
 
 static mx_status bad(struct context *c, const char *name, const char *expected) {
-    return mxrt_fail(c->why, MX_ERROR_ARGUMENT, "train: data: `%s` is not %s, perhaps with + - * / and a number", name, expected);
+    return mxrt_fail(c->why, MX_ERROR_ARGUMENT, "train: data: `%s` is not %s, perhaps with + - * / and a number", name,
+                     expected);
 }
 
 static mx_status samples(struct context *c, struct mxrt_field *field, int64_t n) {
     if (c->d->field_count > 1 && c->d->samples != n)
-        return mxrt_fail(c->why, MX_ERROR_SHAPE, "%s: %s has %lld samples, %s has %lld", c->d->path, field->name, (long long)n, c->d->fields[0].name,
-                         (long long)c->d->samples);
+        return mxrt_fail(c->why, MX_ERROR_SHAPE, "%s: %s has %lld samples, %s has %lld", c->d->path, field->name,
+                         (long long)n, c->d->fields[0].name, (long long)c->d->samples);
     c->d->samples = n;
     return MX_OK;
 }
@@ -105,8 +106,8 @@ static mx_status csv(struct context *c, const struct mxrt_setting *source) {
         field->name = source->names[i];
         const struct mxrt_setting *leaf = unwrap(c, field, source->args[i]);
         int64_t lo = -1, hi = -1;
-        if (leaf && leaf->kind == MXRT_CALL && strcmp(leaf->s, "columns") == 0 && leaf->count == 2 && leaf->args[0]->kind == MXRT_INT &&
-            leaf->args[1]->kind == MXRT_INT) {
+        if (leaf && leaf->kind == MXRT_CALL && strcmp(leaf->s, "columns") == 0 && leaf->count == 2 &&
+            leaf->args[0]->kind == MXRT_INT && leaf->args[1]->kind == MXRT_INT) {
             lo = leaf->args[0]->i;
             hi = leaf->args[1]->i;
         } else if (leaf && leaf->kind == MXRT_CALL && strcmp(leaf->s, "column") == 0 && leaf->count == 1) {
@@ -130,15 +131,16 @@ static mx_status csv(struct context *c, const struct mxrt_setting *source) {
             break;
         }
         if (hi > table.columns) {
-            s = mxrt_fail(c->why, MX_ERROR_FORMAT, "%s: it has %lld columns; %s needs column %lld", c->d->path, (long long)table.columns, field->name,
-                          (long long)hi - 1);
+            s = mxrt_fail(c->why, MX_ERROR_FORMAT, "%s: it has %lld columns; %s needs column %lld", c->d->path,
+                          (long long)table.columns, field->name, (long long)hi - 1);
             break;
         }
         int64_t shape[] = {table.rows, hi - lo};
         if ((s = mxrt_array_make(&field->array, MX_F32, 2, shape, c->why)) != MX_OK)
             break;
         for (int64_t r = 0; r < table.rows; r++)
-            memcpy((float *)field->array.data + r * (hi - lo), table.cells + r * table.columns + lo, (size_t)(hi - lo) * sizeof(float));
+            memcpy((float *)field->array.data + r * (hi - lo), table.cells + r * table.columns + lo,
+                   (size_t)(hi - lo) * sizeof(float));
         field->stride = field->width = hi - lo;
         s = samples(c, field, table.rows);
     }
@@ -168,7 +170,8 @@ static mx_status arrays(struct context *c, const struct mxrt_setting *source) {
         if (s != MX_OK)
             break;
         if (field->array.rank == 0)
-            return mxrt_fail(c->why, MX_ERROR_SHAPE, "%s: a single number; the first axis should count samples", c->d->path);
+            return mxrt_fail(c->why, MX_ERROR_SHAPE, "%s: a single number; the first axis should count samples",
+                             c->d->path);
         int64_t n = field->array.shape[0];
         field->stride = field->width = n ? mxrt_array_elements(&field->array) / n : 0;
         s = samples(c, field, n);
@@ -194,7 +197,8 @@ static mx_status raw_tokens(struct context *c, struct mxrt_array *ids) {
 }
 
 /* Chunks of ids and their successors. */
-static mx_status sequence(struct context *c, const struct mxrt_setting *source, const uint32_t *vocabulary, int vocabulary_size) {
+static mx_status sequence(struct context *c, const struct mxrt_setting *source, const uint32_t *vocabulary,
+                          int vocabulary_size) {
     struct mxrt_data *d = c->d;
     struct mxrt_array ids;
     mx_status s;
@@ -206,7 +210,8 @@ static mx_status sequence(struct context *c, const struct mxrt_setting *source, 
         size_t bytes;
         const char *fixed = NULL;
         for (int i = 0; i < source->count; i++)
-            if (source->names && source->names[i] && strcmp(source->names[i], "vocabulary") == 0 && source->args[i]->kind == MXRT_STRING)
+            if (source->names && source->names[i] && strcmp(source->names[i], "vocabulary") == 0 &&
+                source->args[i]->kind == MXRT_STRING)
                 fixed = source->args[i]->s;
         if ((s = mxrt_read_file(d->path, c->p->gunzip, &text, &bytes, c->why)) != MX_OK)
             return s;
@@ -214,7 +219,8 @@ static mx_status sequence(struct context *c, const struct mxrt_setting *source, 
             memcpy(d->vocabulary, vocabulary, sizeof *vocabulary * (size_t)vocabulary_size);
             d->vocabulary_size = vocabulary_size;
         } else {
-            s = mxrt_vocabulary(fixed ? fixed : text, fixed ? strlen(fixed) : bytes, &d->vocabulary, &d->vocabulary_size, c->why);
+            s = mxrt_vocabulary(fixed ? fixed : text, fixed ? strlen(fixed) : bytes, &d->vocabulary,
+                                &d->vocabulary_size, c->why);
         }
         if (s == MX_OK)
             s = mxrt_text_ids(d->path, text, bytes, d->vocabulary, d->vocabulary_size, &ids, c->why);
@@ -239,13 +245,15 @@ static mx_status sequence(struct context *c, const struct mxrt_setting *source, 
         int64_t mine = sample_elements(v);
         if (mine < 0 || (width >= 0 && mine != width)) {
             mxrt_array_free(&ids);
-            return mxrt_fail(c->why, MX_ERROR_SHAPE, "%s: %s's length must be a constant, the same for both arguments", c->f->name, v->name);
+            return mxrt_fail(c->why, MX_ERROR_SHAPE, "%s: %s's length must be a constant, the same for both arguments",
+                             c->f->name, v->name);
         }
         width = mine;
     }
     if (width <= 0 || !names[0]) {
         mxrt_array_free(&ids);
-        return mxrt_fail(c->why, MX_ERROR_ARGUMENT, "train: %s needs an integer argument like i32[N <= 32, 64] for chunks of text", c->f->name);
+        return mxrt_fail(c->why, MX_ERROR_ARGUMENT,
+                         "train: %s needs an integer argument like i32[N <= 32, 64] for chunks of text", c->f->name);
     }
     for (int k = 0; k < 2; k++) {
         if (!names[k])
@@ -261,8 +269,9 @@ static mx_status sequence(struct context *c, const struct mxrt_setting *source, 
     return MX_OK;
 }
 
-mx_status mxrt_data_load(struct mxrt_data *d, const struct mxrt_program *p, const struct mxrt_setting *source, const char *override,
-                         const struct mxrt_function *f, const uint32_t *vocabulary, int vocabulary_size, struct mxrt_why *why) {
+mx_status mxrt_data_load(struct mxrt_data *d, const struct mxrt_program *p, const struct mxrt_setting *source,
+                         const char *override, const struct mxrt_function *f, const uint32_t *vocabulary,
+                         int vocabulary_size, struct mxrt_why *why) {
     struct context c = {d, p, override, f, why};
     memset(d, 0, sizeof *d);
     if (source->kind != MXRT_CALL)
@@ -287,17 +296,20 @@ mx_status mxrt_data_load(struct mxrt_data *d, const struct mxrt_program *p, cons
     else if (strcmp(source->s, "text") == 0 || strcmp(source->s, "tokens") == 0)
         s = sequence(&c, source, vocabulary, vocabulary_size);
     else
-        s = mxrt_fail(why, MX_ERROR_ARGUMENT, "train: data: there is no %s(…); csv, idx, npy, npz, text and tokens are known", source->s);
+        s = mxrt_fail(why, MX_ERROR_ARGUMENT,
+                      "train: data: there is no %s(…); csv, idx, npy, npz, text and tokens are known", source->s);
     for (int i = 0; s == MX_OK && i < d->field_count; i++) {
         const struct mxrt_field *field = &d->fields[i];
         const struct mxrt_value *v = argument(f, field->name);
         if (!v)
-            s = mxrt_fail(why, MX_ERROR_ARGUMENT, "train: data gives `%s`, which is no argument of %s", field->name, f->name);
+            s = mxrt_fail(why, MX_ERROR_ARGUMENT, "train: data gives `%s`, which is no argument of %s", field->name,
+                          f->name);
         else if (v->rank == 0)
-            s = mxrt_fail(why, MX_ERROR_SHAPE, "train: `%s` of %s is one number, data gives one for each sample", v->name, f->name);
+            s = mxrt_fail(why, MX_ERROR_SHAPE, "train: `%s` of %s is one number, data gives one for each sample",
+                          v->name, f->name);
         else if (sample_elements(v) >= 0 && sample_elements(v) != field->width)
-            s = mxrt_fail(why, MX_ERROR_SHAPE, "%s: %lld numbers for %s in each sample, %s wants %lld", d->path, (long long)field->width, field->name, f->name,
-                          (long long)sample_elements(v));
+            s = mxrt_fail(why, MX_ERROR_SHAPE, "%s: %lld numbers for %s in each sample, %s wants %lld", d->path,
+                          (long long)field->width, field->name, f->name, (long long)sample_elements(v));
     }
     if (s == MX_OK && d->samples == 0)
         s = mxrt_fail(why, MX_ERROR_FORMAT, "%s: too little data for one sample", d->path);

@@ -84,7 +84,8 @@ mx_status mxrt_events_open(struct mxrt_events **out, const char *folder, struct 
     char path[4096];
     struct mxrt_events *e = calloc(1, sizeof *e);
     *out = NULL;
-    (void)snprintf(path, sizeof path, "%s/events.out.tfevents.%lld.mxrt.%ld", folder, (long long)time(NULL), (long)getpid());
+    (void)snprintf(path, sizeof path, "%s/events.out.tfevents.%lld.mxrt.%ld", folder, (long long)time(NULL),
+                   (long)getpid());
     if (!e || !(e->file = fopen(path, "wb"))) {
         free(e);
         return mxrt_fail(why, MX_ERROR_IO, "cannot write %s: %s", path, strerror(errno));

@@ -4,14 +4,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "philox.h"
 #include "mxrt/data.h"
+#include "philox.h"
 
 void mxrt_shuffle(int64_t *order, int64_t n, uint64_t seed, uint64_t epoch) {
     uint64_t stream = mxrt_random_stream(epoch, 0x73687566666c65u); /* "shuffle" */
     for (int64_t i = 0; i < n; i++)
         order[i] = i;
-    for (int64_t i = n - 1; i > 0; i--) { /* Fisher and Yates; the bias of a 128-bit product's upper half is below 2^-40 */
+    for (int64_t i = n - 1; i > 0;
+         i--) { /* Fisher and Yates; the bias of a 128-bit product's upper half is below 2^-40 */
         uint64_t r = mxrt_random_u64(seed, stream, (uint64_t)i);
         int64_t k = (int64_t)((unsigned __int128)r * (uint64_t)(i + 1) >> 64), t = order[i];
         order[i] = order[k];
@@ -84,7 +85,8 @@ static mx_status fill(struct mxrt_loader *l, struct mxrt_batch *b) {
         for (int64_t i = 0; i < b->n; i++) {
             int64_t sample = l->order[l->at + i], from = sample * field->stride + field->shift, to = i * field->width;
             if (field->array.dtype == v->dtype && field->step_count == 0) {
-                memcpy((char *)b->args[a] + (size_t)to * size, (char *)field->array.data + (size_t)from * size, (size_t)field->width * size);
+                memcpy((char *)b->args[a] + (size_t)to * size, (char *)field->array.data + (size_t)from * size,
+                       (size_t)field->width * size);
                 continue;
             }
             if (field->array.dtype == MX_U8 && v->dtype == MX_F32) { /* images */
@@ -97,8 +99,8 @@ static mx_status fill(struct mxrt_loader *l, struct mxrt_batch *b) {
             for (int64_t k = 0; k < field->width; k++) {
                 double value = apply(field, mxrt_get(field->array.dtype, field->array.data, from + k));
                 if (!mxrt_put(v->dtype, b->args[a], to + k, value))
-                    return mxrt_fail(&l->why, MX_ERROR_FORMAT, "%s: sample %lld: %s is %.9g, which is no %s", l->data->path, (long long)sample, v->name, value,
-                                     mxrt_dtype_name(v->dtype));
+                    return mxrt_fail(&l->why, MX_ERROR_FORMAT, "%s: sample %lld: %s is %.9g, which is no %s",
+                                     l->data->path, (long long)sample, v->name, value, mxrt_dtype_name(v->dtype));
             }
         }
     }
@@ -133,8 +135,9 @@ static void *producer(void *argument) {
     }
 }
 
-mx_status mxrt_loader_open(struct mxrt_loader **out, const struct mxrt_data *d, const struct mxrt_function *f, const int64_t *order, int64_t count,
-                           int64_t batch, int64_t first_batch, struct mxrt_why *why) {
+mx_status mxrt_loader_open(struct mxrt_loader **out, const struct mxrt_data *d, const struct mxrt_function *f,
+                           const int64_t *order, int64_t count, int64_t batch, int64_t first_batch,
+                           struct mxrt_why *why) {
     struct mxrt_loader *l = calloc(1, sizeof *l);
     *out = NULL;
     if (!l || !(l->field_of = malloc(sizeof *l->field_of * (size_t)(f->arg_count + 1)))) {

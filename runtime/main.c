@@ -14,14 +14,17 @@ static void help(const struct mxrt_program *p, FILE *out) {
               "    --resume         go on from the last checkpoint, to the same bits\n"
               "    --steps N        stop (and save) after so many steps\n"
               "    --kvstore local  where gradients meet\n"
-              "  evaluate           the held-out part\n", out);
+              "  evaluate           the held-out part\n",
+              out);
     fputs("  call NAME          one call; predict is call predict\n"
-          "    --in ARG=VALUE   a number or a .npy file, once for each argument\n", out);
-    fprintf(out, "\n    --data PATH      a file or folder instead of the train block's\n"
-                 "    --out FOLDER     train: where metrics and checkpoint go (%s-run); call: where results go\n"
-                 "    --weights FILE   start from this checkpoint\n"
-                 "    --threads N      0: one a processor (the default), 1: serial\n"
-                 "    --quiet          --json            less, or machine-readable, output\n\nfunctions\n",
+          "    --in ARG=VALUE   a number or a .npy file, once for each argument\n",
+          out);
+    fprintf(out,
+            "\n    --data PATH      a file or folder instead of the train block's\n"
+            "    --out FOLDER     train: where metrics and checkpoint go (%s-run); call: where results go\n"
+            "    --weights FILE   start from this checkpoint\n"
+            "    --threads N      0: one a processor (the default), 1: serial\n"
+            "    --quiet          --json            less, or machine-readable, output\n\nfunctions\n",
             p->name);
     for (int i = 0; i < p->function_count; i++) {
         const struct mxrt_function *f = &p->functions[i];
@@ -110,7 +113,8 @@ int mxrt_main(const struct mxrt_program *p, int argc, char **argv) {
         if (word[0] != '-') {
             if (s.command && strcmp(s.command, "call") == 0 && !s.call)
                 s.call = word;
-            else if (!s.command && (strcmp(word, "train") == 0 || strcmp(word, "evaluate") == 0 || strcmp(word, "predict") == 0 || strcmp(word, "call") == 0))
+            else if (!s.command && (strcmp(word, "train") == 0 || strcmp(word, "evaluate") == 0 ||
+                                    strcmp(word, "predict") == 0 || strcmp(word, "call") == 0))
                 s.command = word;
             else
                 return usage(p, s.command ? "one command at a time: %s" : "there is no command %s", word);

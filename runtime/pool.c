@@ -36,7 +36,8 @@ struct mxrt_pool {
     int64_t tasks;
     void (*fn)(void *, int64_t);
     void *context;
-    _Atomic int helpers; /* workers that may join: no more than tasks; a late worker may read the next job's: it only bounds a width */
+    _Atomic int
+        helpers; /* workers that may join: no more than tasks; a late worker may read the next job's: it only bounds a width */
     pthread_mutex_t busy; /* held by the thread whose loop is running */
     pthread_mutex_t lock; /* guards sleeping and the condition */
     pthread_cond_t wake;

@@ -13,7 +13,8 @@ struct at {
 static mx_status value(const struct at *a, const struct mxrt_setting *s, double *out);
 
 /* Argument `name`, or the one at `position`. */
-static mx_status argument(const struct at *a, const struct mxrt_setting *s, const char *name, int position, double otherwise, double *out) {
+static mx_status argument(const struct at *a, const struct mxrt_setting *s, const char *name, int position,
+                          double otherwise, double *out) {
     int unnamed = 0;
     *out = otherwise;
     for (int i = 0; i < s->count; i++) {
@@ -51,7 +52,8 @@ static mx_status call(const struct at *a, const struct mxrt_setting *s, double *
             return status;
         *out = from + (end - from) * t;
     } else if (strcmp(s->s, "step") == 0) {
-        if ((status = argument(a, s, "every", 1, 1, &x)) != MX_OK || (status = argument(a, s, "factor", 2, 0.1, &y)) != MX_OK)
+        if ((status = argument(a, s, "every", 1, 1, &x)) != MX_OK ||
+            (status = argument(a, s, "factor", 2, 0.1, &y)) != MX_OK)
             return status;
         *out = from * pow(y, floor(a->step / (a->per_epoch * (x > 0 ? x : 1))));
     } else if (strcmp(s->s, "exponential") == 0) {
@@ -59,7 +61,9 @@ static mx_status call(const struct at *a, const struct mxrt_setting *s, double *
             return status;
         *out = from * pow(y, floor(a->step / a->per_epoch));
     } else {
-        return mxrt_fail(a->why, MX_ERROR_ARGUMENT, "train: %s: there is no schedule %s; constant, cosine, linear, step and exponential are known", a->key, s->s);
+        return mxrt_fail(a->why, MX_ERROR_ARGUMENT,
+                         "train: %s: there is no schedule %s; constant, cosine, linear, step and exponential are known",
+                         a->key, s->s);
     }
     *out *= warm;
     return MX_OK;
@@ -74,16 +78,24 @@ static mx_status value(const struct at *a, const struct mxrt_setting *s, double 
     case MXRT_FLOAT: *out = s->f; return MX_OK;
     case MXRT_CALL: return call(a, s, out);
     case MXRT_BINARY:
-        if (s->count == 2 && (status = value(a, s->args[0], &l)) == MX_OK && (status = value(a, s->args[1], &r)) == MX_OK) {
-            *out = s->s[0] == '+' ? l + r : s->s[0] == '-' ? l - r : s->s[0] == '/' ? l / r : strcmp(s->s, "**") == 0 ? pow(l, r) : l * r;
+        if (s->count == 2 && (status = value(a, s->args[0], &l)) == MX_OK &&
+            (status = value(a, s->args[1], &r)) == MX_OK) {
+            *out = s->s[0] == '+'            ? l + r
+                   : s->s[0] == '-'          ? l - r
+                   : s->s[0] == '/'          ? l / r
+                   : strcmp(s->s, "**") == 0 ? pow(l, r)
+                                             : l * r;
             return MX_OK;
         }
         return status;
-    default: return mxrt_fail(a->why, MX_ERROR_ARGUMENT, "train: %s: expected a number or a schedule like cosine(1e-3, warmup = 100)", a->key);
+    default:
+        return mxrt_fail(a->why, MX_ERROR_ARGUMENT,
+                         "train: %s: expected a number or a schedule like cosine(1e-3, warmup = 100)", a->key);
     }
 }
 
-mx_status schedule_value(const struct mxrt_setting *s, const char *key, int64_t step, int64_t total, int64_t per_epoch, double *out, struct mxrt_why *why) {
+mx_status schedule_value(const struct mxrt_setting *s, const char *key, int64_t step, int64_t total, int64_t per_epoch,
+                         double *out, struct mxrt_why *why) {
     struct at a = {key, (double)step, (double)total, (double)(per_epoch > 0 ? per_epoch : 1), why};
     return value(&a, s, out);
 }

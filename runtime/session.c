@@ -25,7 +25,8 @@ const struct mxrt_setting *session_setting(const struct session *s, const char *
 static void take_metadata(void *context, const char *key, const char *value) {
     struct position *at = context;
     const char *const keys[] = {"seed", "calls", "epoch", "batch", "step", "batch_size", "samples", "labels"};
-    int64_t *const fields[] = {(int64_t *)&at->seed, (int64_t *)&at->calls, &at->epoch, &at->batch, &at->step, &at->batch_size, &at->samples, &at->labels};
+    int64_t *const fields[] = {(int64_t *)&at->seed, (int64_t *)&at->calls, &at->epoch, &at->batch, &at->step,
+                               &at->batch_size,      &at->samples,          &at->labels};
     for (int i = 0; i < 8; i++)
         if (strcmp(key, keys[i]) == 0) {
             *fields[i] = (int64_t)strtoull(value, NULL, 10);
@@ -67,17 +68,20 @@ mx_status session_open(struct session *s, const char *path, struct position *at)
     if (s->call && s->has_seed) /* a call may draw other numbers than the run */
         own->seed = s->seed;
     if (status == MX_OK && s->has_seed && path && own->seed != s->seed && at)
-        status = mxrt_fail(&s->why, MX_ERROR_ARGUMENT, "--seed %llu: %s was begun with seed %llu", (unsigned long long)s->seed, path, (unsigned long long)own->seed);
+        status = mxrt_fail(&s->why, MX_ERROR_ARGUMENT, "--seed %llu: %s was begun with seed %llu",
+                           (unsigned long long)s->seed, path, (unsigned long long)own->seed);
     if (status == MX_OK && s->p->create(s->p, &s->model, own->seed, s->threads) != MX_OK) {
         const char *text = s->model ? s->p->error(s->model) : NULL;
-        status = mxrt_fail(&s->why, MX_ERROR_MEMORY, "the model cannot be made: %s", text && *text ? text : "no memory");
+        status =
+            mxrt_fail(&s->why, MX_ERROR_MEMORY, "the model cannot be made: %s", text && *text ? text : "no memory");
         s->model = NULL;
     }
     if (status == MX_OK && path) {
         struct mxrt_named *named = named_buffers(s, &status);
         struct position *again = calloc(1, sizeof *again); /* the metadata is read twice; the first reading holds */
         if (status == MX_OK)
-            status = mxrt_checkpoint_read(path, named, s->p->buffer_count, again ? take_metadata : NULL, again, &s->why);
+            status =
+                mxrt_checkpoint_read(path, named, s->p->buffer_count, again ? take_metadata : NULL, again, &s->why);
         free(again);
         free(named);
         if (status == MX_OK)
@@ -105,8 +109,14 @@ mx_status session_save(struct session *s, const char *path, const struct positio
         status = mxrt_fail(&s->why, MX_ERROR_MEMORY, "no memory to save");
     if (status == MX_OK) {
         const char *const keys[] = {"seed", "calls", "epoch", "batch", "step", "batch_size", "samples", "labels"};
-        const unsigned long long values[] = {at->seed,       s->p->calls(s->model),   (unsigned long long)at->epoch,   (unsigned long long)at->batch, (unsigned long long)at->step,
-                                             (unsigned long long)at->batch_size, (unsigned long long)at->samples, (unsigned long long)at->labels};
+        const unsigned long long values[] = {at->seed,
+                                             s->p->calls(s->model),
+                                             (unsigned long long)at->epoch,
+                                             (unsigned long long)at->batch,
+                                             (unsigned long long)at->step,
+                                             (unsigned long long)at->batch_size,
+                                             (unsigned long long)at->samples,
+                                             (unsigned long long)at->labels};
         (void)snprintf(pairs[n].key, sizeof pairs->key, "model");
         (void)snprintf(pairs[n++].value, sizeof pairs->value, "%s", s->p->name);
         for (int i = 0; i < 8; i++) {
@@ -163,7 +173,8 @@ mx_status session_make_folder(struct session *s) {
     return MX_OK;
 }
 
-mx_status results_make(const struct mxrt_function *f, const int64_t *dims, struct mxrt_array *results, struct mxrt_why *why) {
+mx_status results_make(const struct mxrt_function *f, const int64_t *dims, struct mxrt_array *results,
+                       struct mxrt_why *why) {
     int64_t *extents, n = 0;
     for (int i = 0; i < f->arg_count; i++)
         n += f->args[i].rank;

@@ -48,10 +48,12 @@ void session_path(const struct session *s, const char *file, char *out, size_t s
 mx_status session_make_folder(struct session *s);
 
 /* Memory for a function's results at these dimensions: results[i]. */
-mx_status results_make(const struct mxrt_function *f, const int64_t *dims, struct mxrt_array *results, struct mxrt_why *why);
+mx_status results_make(const struct mxrt_function *f, const int64_t *dims, struct mxrt_array *results,
+                       struct mxrt_why *why);
 
 /* The value at `step` of `total` (epochs of `per_epoch` steps) of a number or a schedule; false with a message. */
-mx_status schedule_value(const struct mxrt_setting *s, const char *key, int64_t step, int64_t total, int64_t per_epoch, double *value, struct mxrt_why *why);
+mx_status schedule_value(const struct mxrt_setting *s, const char *key, int64_t step, int64_t total, int64_t per_epoch,
+                         double *value, struct mxrt_why *why);
 
 int train_command(struct session *s);
 int evaluate_command(struct session *s);

@@ -60,8 +60,8 @@ static void tally_text(const struct tally *t, char *out, size_t size) {
     out[0] = 0;
     for (int i = 0; i < t->f->result_count && i < MAX_RESULTS && n + 64 < size; i++)
         if (is_shown(&t->f->results[i]))
-            n += (size_t)snprintf(out + n, size - n, is_count(&t->f->results[i]) ? "%s%.40s %.1f%%" : "%s%.40s %.4f", n ? "  " : "", t->f->results[i].name,
-                                  tally_value(t, i));
+            n += (size_t)snprintf(out + n, size - n, is_count(&t->f->results[i]) ? "%s%.40s %.1f%%" : "%s%.40s %.4f",
+                                  n ? "  " : "", t->f->results[i].name, tally_value(t, i));
 }
 
 struct training {
@@ -88,15 +88,18 @@ static mx_status scalar_settings(struct training *t, const struct mxrt_function 
         if (fed)
             continue;
         if (f->args[i].rank > 0)
-            return mxrt_fail(&t->s->why, MX_ERROR_ARGUMENT, "train: data gives nothing for `%s` of %s", f->args[i].name, f->name);
+            return mxrt_fail(&t->s->why, MX_ERROR_ARGUMENT, "train: data gives nothing for `%s` of %s", f->args[i].name,
+                             f->name);
         if (!session_setting(t->s, f->args[i].name))
-            return mxrt_fail(&t->s->why, MX_ERROR_ARGUMENT, "train: %s needs `%s`: add `%s = …` to the train block", f->name, f->args[i].name, f->args[i].name);
+            return mxrt_fail(&t->s->why, MX_ERROR_ARGUMENT, "train: %s needs `%s`: add `%s = …` to the train block",
+                             f->name, f->args[i].name, f->args[i].name);
     }
     return MX_OK;
 }
 
 /* Calls f on a batch; scalars by their schedules at this step. */
-static mx_status call(struct training *t, const struct mxrt_function *f, struct mxrt_batch *b, struct mxrt_array *results) {
+static mx_status call(struct training *t, const struct mxrt_function *f, struct mxrt_batch *b,
+                      struct mxrt_array *results) {
     void *args[64], *out[MAX_RESULTS];
     double storage[64];
     int64_t found[MXRT_MAX_RANK];
@@ -106,13 +109,15 @@ static mx_status call(struct training *t, const struct mxrt_function *f, struct 
         if (args[i])
             continue;
         double value;
-        mx_status status = schedule_value(session_setting(s, f->args[i].name), f->args[i].name, t->at.step, t->epochs * t->per_epoch, t->per_epoch, &value, &s->why);
+        mx_status status = schedule_value(session_setting(s, f->args[i].name), f->args[i].name, t->at.step,
+                                          t->epochs * t->per_epoch, t->per_epoch, &value, &s->why);
         if (status != MX_OK)
             return status;
         args[i] = &storage[i];
         t->scalars[i] = value;
         if (!mxrt_put(f->args[i].dtype, args[i], 0, value))
-            return mxrt_fail(&s->why, MX_ERROR_ARGUMENT, "train: %s = %.9g is no %s", f->args[i].name, value, mxrt_dtype_name(f->args[i].dtype));
+            return mxrt_fail(&s->why, MX_ERROR_ARGUMENT, "train: %s = %.9g is no %s", f->args[i].name, value,
+                             mxrt_dtype_name(f->args[i].dtype));
     }
     for (int i = 0; i < f->result_count && i < MAX_RESULTS; i++)
         out[i] = results[i].data;
@@ -129,7 +134,8 @@ static mx_status run_evaluation(struct training *t, struct tally *tally) {
     struct mxrt_batch *b;
     struct mxrt_array results[MAX_RESULTS];
     bool exact;
-    int64_t limit = mxrt_batch_limit(t->evaluate, &exact), batch = limit < t->batch || exact ? limit : t->batch, dims[MXRT_MAX_RANK];
+    int64_t limit = mxrt_batch_limit(t->evaluate, &exact), batch = limit < t->batch || exact ? limit : t->batch,
+            dims[MXRT_MAX_RANK];
     if (limit < batch * 8 && !exact)
         batch = limit; /* larger batches are faster where the function takes them */
     memset(tally, 0, sizeof *tally);
@@ -174,9 +180,11 @@ static mx_status prepare(struct training *t) {
     v = session_setting(s, "evaluate");
     if (v && v->kind != MXRT_NONE && (v->kind != MXRT_NAME || !(t->evaluate = session_function(s, v->s))))
         return mxrt_fail(why, MX_ERROR_ARGUMENT, "train: evaluate: there is no exported function %s", v->s ? v->s : "");
-    mx_status status = mxrt_data_load(&t->data, s->p, data, s->data, t->step, t->at.vocabulary, t->at.vocabulary_size, why);
+    mx_status status =
+        mxrt_data_load(&t->data, s->p, data, s->data, t->step, t->at.vocabulary, t->at.vocabulary_size, why);
     if (status == MX_OK && test && t->evaluate) {
-        status = mxrt_data_load(&t->test, s->p, test, NULL, t->evaluate, t->data.vocabulary, t->data.vocabulary_size, why);
+        status =
+            mxrt_data_load(&t->test, s->p, test, NULL, t->evaluate, t->data.vocabulary, t->data.vocabulary_size, why);
         t->has_test = status == MX_OK;
     }
     if (status == MX_OK)
@@ -190,7 +198,8 @@ static mx_status prepare(struct training *t) {
     if (v && !t->has_test)
         split = v->kind == MXRT_INT ? (double)v->i : v->f;
     if (!(split > 0 && split <= 1))
-        return mxrt_fail(why, MX_ERROR_ARGUMENT, "train: split = %g; the part for training is above 0 and at most 1", split);
+        return mxrt_fail(why, MX_ERROR_ARGUMENT, "train: split = %g; the part for training is above 0 and at most 1",
+                         split);
     int64_t n = t->data.samples, room = t->has_test && t->test.samples > n ? t->test.samples : n;
     t->held = malloc(sizeof *t->held * (size_t)n);
     t->order = malloc(sizeof *t->order * (size_t)room);
@@ -211,12 +220,14 @@ static mx_status prepare(struct training *t) {
     if (exact)
         t->batch = limit;
     if (t->batch > limit)
-        return mxrt_fail(why, MX_ERROR_SHAPE, "a batch of %lld: %s takes at most %lld samples", (long long)t->batch, t->step->name, (long long)limit);
+        return mxrt_fail(why, MX_ERROR_SHAPE, "a batch of %lld: %s takes at most %lld samples", (long long)t->batch,
+                         t->step->name, (long long)limit);
     if (t->batch < 1)
         return mxrt_fail(why, MX_ERROR_ARGUMENT, "a batch of %lld", (long long)t->batch);
     t->per_epoch = exact ? t->train_count / t->batch : (t->train_count + t->batch - 1) / t->batch;
     if (t->per_epoch == 0)
-        return mxrt_fail(why, MX_ERROR_FORMAT, "%s: %lld samples for training, less than one batch of %lld", t->data.path, (long long)t->train_count, (long long)t->batch);
+        return mxrt_fail(why, MX_ERROR_FORMAT, "%s: %lld samples for training, less than one batch of %lld",
+                         t->data.path, (long long)t->train_count, (long long)t->batch);
     if (exact)
         t->train_count = t->per_epoch * t->batch;
     return MX_OK;
@@ -263,7 +274,8 @@ static void report_epoch(struct training *t, const struct tally *train, const st
     if (test)
         tally_text(test, b, sizeof b);
     if (t->s->json) {
-        printf("{\"epoch\":%lld,\"step\":%lld,\"seconds\":%.3f", (long long)t->at.epoch, (long long)t->at.step, seconds);
+        printf("{\"epoch\":%lld,\"step\":%lld,\"seconds\":%.3f", (long long)t->at.epoch, (long long)t->at.step,
+               seconds);
         for (int i = 0; i < train->f->result_count; i++)
             if (is_shown(&train->f->results[i]))
                 printf(",\"%s\":%.9g", train->f->results[i].name, tally_value(train, i));
@@ -273,8 +285,11 @@ static void report_epoch(struct training *t, const struct tally *train, const st
         printf("}\n");
         fflush(stdout);
     } else {
-        (void)snprintf(line, sizeof line, "epoch %*lld/%lld  %s%s%s  %.1f s", t->epochs > 99 ? 3 : t->epochs > 9 ? 2 : 1, (long long)t->at.epoch, (long long)t->epochs, a,
-                       test ? "  | held out: " : "", b, seconds);
+        (void)snprintf(line, sizeof line, "epoch %*lld/%lld  %s%s%s  %.1f s",
+                       t->epochs > 99  ? 3
+                       : t->epochs > 9 ? 2
+                                       : 1,
+                       (long long)t->at.epoch, (long long)t->epochs, a, test ? "  | held out: " : "", b, seconds);
         mxrt_progress_line(&t->progress, line);
     }
     fprintf(t->csv, "%lld,%lld,%.3f", (long long)t->at.epoch, (long long)t->at.step, seconds);
@@ -312,9 +327,11 @@ static const char *broken_buffer(struct session *s, bool params_only) {
 
 static mx_status not_a_number(struct training *t, const struct mxrt_array *results, int bad, const char *checkpoint) {
     const char *buffer = broken_buffer(t->s, false);
-    return mxrt_fail(&t->s->why, MX_ERROR_NUMERIC, "%s is %g at step %lld (epoch %lld)%s%s%s; %s", t->step->results[bad].name,
-                     mxrt_get(results[bad].dtype, results[bad].data, 0), (long long)t->at.step + 1, (long long)t->at.epoch + 1, buffer ? "; the first buffer with such a value is " : "",
-                     buffer ? buffer : "", "", t->at.epoch > 0 ? checkpoint : "no checkpoint was written yet");
+    return mxrt_fail(&t->s->why, MX_ERROR_NUMERIC, "%s is %g at step %lld (epoch %lld)%s%s%s; %s",
+                     t->step->results[bad].name, mxrt_get(results[bad].dtype, results[bad].data, 0),
+                     (long long)t->at.step + 1, (long long)t->at.epoch + 1,
+                     buffer ? "; the first buffer with such a value is " : "", buffer ? buffer : "", "",
+                     t->at.epoch > 0 ? checkpoint : "no checkpoint was written yet");
 }
 
 static mx_status one_epoch(struct training *t, const char *checkpoint) {
@@ -408,7 +425,8 @@ int train_command(struct session *s) {
     mxrt_progress_start(&t->progress, stderr, s->quiet || s->json);
     mx_status status = session_open(s, s->resume ? path : s->weights, &t->at);
     if (status == MX_OK && s->resume && !t->at.found)
-        status = mxrt_fail(&s->why, MX_ERROR_FORMAT, "%s: no checkpoint of a training run: there is nothing to go on from", path);
+        status = mxrt_fail(&s->why, MX_ERROR_FORMAT,
+                           "%s: no checkpoint of a training run: there is nothing to go on from", path);
     if (!s->resume) { /* other weights to begin with, but from the start */
         t->at.epoch = t->at.batch = t->at.step = t->at.samples = t->at.labels = 0;
         memset(t->at.sums, 0, sizeof t->at.sums);
@@ -416,7 +434,8 @@ int train_command(struct session *s) {
     if (status == MX_OK)
         status = prepare(t);
     if (status == MX_OK && s->resume && t->at.batch_size != t->batch)
-        status = mxrt_fail(&s->why, MX_ERROR_ARGUMENT, "--batch %lld: %s was begun with batches of %lld", (long long)t->batch, path, (long long)t->at.batch_size);
+        status = mxrt_fail(&s->why, MX_ERROR_ARGUMENT, "--batch %lld: %s was begun with batches of %lld",
+                           (long long)t->batch, path, (long long)t->at.batch_size);
     if (status == MX_OK)
         status = session_make_folder(s);
     if (status == MX_OK)
@@ -431,8 +450,10 @@ int train_command(struct session *s) {
             t->at.vocabulary_size = t->data.vocabulary_size;
         }
     }
-    (void)snprintf(line, sizeof line, "%s: %lld samples to train, %lld held out, batches of %lld, %lld steps an epoch%s", s->p->name, (long long)t->train_count,
-                   (long long)t->test_count, (long long)t->batch, (long long)t->per_epoch, s->resume ? "; going on from the checkpoint" : "");
+    (void)snprintf(line, sizeof line,
+                   "%s: %lld samples to train, %lld held out, batches of %lld, %lld steps an epoch%s", s->p->name,
+                   (long long)t->train_count, (long long)t->test_count, (long long)t->batch, (long long)t->per_epoch,
+                   s->resume ? "; going on from the checkpoint" : "");
     mxrt_progress_line(&t->progress, line);
     (void)snprintf(message, sizeof message, "the last good checkpoint is %.4000s", path);
     struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND}, before_int, before_term;
@@ -448,8 +469,8 @@ int train_command(struct session *s) {
             /* The last update may have broken what no loss has seen yet. */
             const char *broken = broken_buffer(s, true);
             if (broken) {
-                status = mxrt_fail(&s->why, MX_ERROR_NUMERIC, "%s holds a value that is no number after step %lld; %s", broken, (long long)t->at.step,
-                                   kept ? message : "no checkpoint was written yet");
+                status = mxrt_fail(&s->why, MX_ERROR_NUMERIC, "%s holds a value that is no number after step %lld; %s",
+                                   broken, (long long)t->at.step, kept ? message : "no checkpoint was written yet");
                 break;
             }
             kept = true;
@@ -465,7 +486,8 @@ int train_command(struct session *s) {
     if (status == MX_OK)
         (void)snprintf(line, sizeof line, "saved %.500s", path);
     else if (status == MX_ERROR_INTERRUPTED)
-        (void)snprintf(line, sizeof line, "stopped after step %lld; saved %.400s; --resume goes on", (long long)t->at.step, path);
+        (void)snprintf(line, sizeof line, "stopped after step %lld; saved %.400s; --resume goes on",
+                       (long long)t->at.step, path);
     if (status == MX_OK || status == MX_ERROR_INTERRUPTED)
         mxrt_progress_line(&t->progress, line);
     return finish(t, status);
@@ -484,7 +506,9 @@ int evaluate_command(struct session *s) {
     if (status == MX_OK)
         status = prepare(t);
     if (status == MX_OK && (!t->evaluate || t->test_count == 0))
-        status = mxrt_fail(&s->why, MX_ERROR_ARGUMENT, "%s", t->evaluate ? "no samples are held out: split is 1" : "the train block has no `evaluate = NAME`");
+        status =
+            mxrt_fail(&s->why, MX_ERROR_ARGUMENT, "%s",
+                      t->evaluate ? "no samples are held out: split is 1" : "the train block has no `evaluate = NAME`");
     if (status == MX_OK)
         status = run_evaluation(t, &tally);
     if (status == MX_OK) {

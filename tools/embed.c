@@ -38,7 +38,8 @@ int main(int argc, char **argv) {
         printf(";\n");
     } else if (argc >= 4 && strcmp(argv[1], "-l") == 0) {
         size_t root = strlen(argv[3]);
-        printf("/* Made by tools/embed. */\nstatic const struct {\n    const char *name, *text;\n} %s[] = {\n", argv[2]);
+        printf("/* Made by tools/embed. */\nstatic const struct {\n    const char *name, *text;\n} %s[] = {\n",
+               argv[2]);
         for (int i = 4; i < argc; i++) {
             const char *name = argv[i];
             for (const char *at = name; root && (at = strstr(at, argv[3])); at++)

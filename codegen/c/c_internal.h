@@ -13,8 +13,8 @@ struct cgen_shared {
 
 struct cgen_kernels {
     struct loop_builder builder;
-    VEC(const char *) names;  /* C name of each register and memory, by id */
-    VEC(const char *) scope;  /* names in use, innermost last */
+    VEC(const char *) names;   /* C name of each register and memory, by id */
+    VEC(const char *) scope;   /* names in use, innermost last */
     VEC(const char *) helpers; /* emitted already */
     VEC(struct cgen_shared) shared;
     VEC(const char *) consts; /* by op: see function.c */
@@ -41,7 +41,7 @@ struct cprint {
     struct cgen *g;
     struct text *out;
     int indent;
-    const char *lane;  /* inside a loop over lanes: its counter */
+    const char *lane;                    /* inside a loop over lanes: its counter */
     const struct loop_stmt *unrolled[8]; /* loops being expanded, and the value of each counter */
     int64_t unrolled_at[8];
     int unrolled_count;

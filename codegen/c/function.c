@@ -94,7 +94,8 @@ struct loop_mem *function_mem(void *context, const struct ir_value *v) {
     return m;
 }
 
-struct loop_mem *function_workspace(void *context, struct loop_block *out, const char *name, enum dtype t, int64_t elements) {
+struct loop_mem *function_workspace(void *context, struct loop_block *out, const char *name, enum dtype t,
+                                    int64_t elements) {
     struct function *f = context;
     int64_t bytes = elements * dtype_size(t);
     struct loop_mem *m;
@@ -151,7 +152,9 @@ lx function_symbol(void *context, const struct ir_symbol *s) {
     return lx_var(f->b, v);
 }
 
-lx function_dim(struct function *f, ir_dim d) { return lx_dim(f->b, d, function_symbol, f); }
+lx function_dim(struct function *f, ir_dim d) {
+    return lx_dim(f->b, d, function_symbol, f);
+}
 
 lx function_elements(struct function *f, struct ir_type t) {
     return function_dim(f, ir_type_elements(f->func->module, t));
@@ -176,7 +179,8 @@ lx function_scalar(struct function *f, const struct ir_value *v) {
         case BOOL: i = *(const uint8_t *)data; break;
         default: return lx_load(f->b, function_mem(f, v), lx_int(f->b, 0), 1);
         }
-        return dtype_is_float(v->type.dtype) ? lx_const_float(f->b, v->type.dtype, x) : lx_const_int(f->b, v->type.dtype, i);
+        return dtype_is_float(v->type.dtype) ? lx_const_float(f->b, v->type.dtype, x)
+                                             : lx_const_int(f->b, v->type.dtype, i);
     }
     if (v->op && v->op->code == OP_check)
         return lx_const_int(f->b, BOOL, 1);
@@ -264,9 +268,17 @@ static void nest(struct function *f, struct ir_op *op) {
     loop_block_init(&k);
     function_begin(f);
     f->hint = op->result_count ? op->results[0]->name : NULL;
-    struct lower l = {.module = f->g->module, .b = f->b, .options = f->g->options, .op = op, .out = &k,
-                      .mem = function_mem, .symbol = function_symbol, .workspace = function_workspace,
-                      .shared = shared_kernel, .share = share_kernel, .context = f};
+    struct lower l = {.module = f->g->module,
+                      .b = f->b,
+                      .options = f->g->options,
+                      .op = op,
+                      .out = &k,
+                      .mem = function_mem,
+                      .symbol = function_symbol,
+                      .workspace = function_workspace,
+                      .shared = shared_kernel,
+                      .share = share_kernel,
+                      .context = f};
     static bool (*const kernels[])(struct lower *) = {
 #define K(name, text) lower_##name,
 #include "codegen/kernels.def"
@@ -293,8 +305,10 @@ void function_copy(struct function *f, const struct ir_value *from, const struct
         loop_store(f->b, &k, target, lx_int(f->b, 0), function_scalar(f, from));
     } else {
         struct loop_var *i = loop_var_new(f->b, "i", I64, 1);
-        struct loop_stmt *loop = loop_for(f->b, &k, i, lx_int(f->b, 0), function_elements(f, from->type), 1, LOOP_SERIAL);
-        loop_store(f->b, &loop->body, target, lx_var(f->b, i), lx_load(f->b, function_mem(f, from), lx_var(f->b, i), 1));
+        struct loop_stmt *loop =
+            loop_for(f->b, &k, i, lx_int(f->b, 0), function_elements(f, from->type), 1, LOOP_SERIAL);
+        loop_store(f->b, &loop->body, target, lx_var(f->b, i),
+                   lx_load(f->b, function_mem(f, from), lx_var(f->b, i), 1));
     }
     function_finish(f, &k);
 }
@@ -321,7 +335,8 @@ static const char *scalar_text_of(struct function *f, const struct ir_value *v) 
     lx e = function_scalar(f, v);
     /* A rank 0 value in the arena, a buffer or a result is read through its base. */
     if (e->kind == LX_LOAD && e->mem->kind == MEM_POINTER && f->pointers.n) {
-        const char *text = arena_printf(&f->g->arena, "*(const %s *)%s", cgen_c_type(e->dtype), f->pointers.at[0]->base);
+        const char *text =
+            arena_printf(&f->g->arena, "*(const %s *)%s", cgen_c_type(e->dtype), f->pointers.at[0]->base);
         f->pointers.n = 0;
         cgen_scope_leave(f->g, f->scope);
         return text;
@@ -372,7 +387,8 @@ static void limit_check(struct function *f, const struct ir_op *op, const char *
         return;
     const char *limit = function_expr(f, function_dim(f, op->loop.limit));
     cprint_line(&f->print, "if (%s > %s)", trips, limit);
-    cprint_line(&f->print, "    return %s_mx_fail(m, MX_ERROR_CHECK, \"loop exceeds its limit of %%lld trips\", (long long)%s);",
+    cprint_line(&f->print,
+                "    return %s_mx_fail(m, MX_ERROR_CHECK, \"loop exceeds its limit of %%lld trips\", (long long)%s);",
                 f->g->prefix, limit);
 }
 
@@ -449,8 +465,10 @@ static void op_dim(struct function *f, struct ir_op *op) {
     const char *name = function_expr(f, function_symbol(f, s));
     cprint_line(&f->print, "%s = (int64_t)%s;", name, scalar_text_of(f, op->operands[0]));
     cprint_line(&f->print, "if (%s < %lld || %s > %lld)", name, (long long)s->lo, name, (long long)s->hi);
-    cprint_line(&f->print, "    return %s_mx_fail(m, MX_ERROR_CHECK, \"dimension %s is %%lld, which is not in %lld .. %lld\", (long long)%s);",
-                f->g->prefix, s->name, (long long)s->lo, (long long)s->hi, name);
+    cprint_line(
+        &f->print,
+        "    return %s_mx_fail(m, MX_ERROR_CHECK, \"dimension %s is %%lld, which is not in %lld .. %lld\", (long long)%s);",
+        f->g->prefix, s->name, (long long)s->lo, (long long)s->hi, name);
 }
 
 static void operation(struct function *f, struct ir_op *op) {
@@ -473,8 +491,10 @@ static void operation(struct function *f, struct ir_op *op) {
             struct loop_mem *data = loop_mem_new(f->b, "data", op->results[0]->type.dtype, MEM_PARAM);
             cgen_set_name(f->g, data->id, cgen_const_data(f->g, op));
             struct loop_var *i = loop_var_new(f->b, "i", I64, 1);
-            struct loop_stmt *loop = loop_for(f->b, &k, i, lx_int(f->b, 0), function_elements(f, op->results[0]->type), 1, LOOP_SERIAL);
-            loop_store(f->b, &loop->body, function_mem(f, op->results[0]), lx_var(f->b, i), lx_load(f->b, data, lx_var(f->b, i), 1));
+            struct loop_stmt *loop =
+                loop_for(f->b, &k, i, lx_int(f->b, 0), function_elements(f, op->results[0]->type), 1, LOOP_SERIAL);
+            loop_store(f->b, &loop->body, function_mem(f, op->results[0]), lx_var(f->b, i),
+                       lx_load(f->b, data, lx_var(f->b, i), 1));
         }
         function_finish(f, &k);
         break;
@@ -505,7 +525,8 @@ static void operation(struct function *f, struct ir_op *op) {
         const struct storage *s = function_storage(f, op->results[0]);
         if (s && s->kind != STORAGE_BUFFER) {
             struct storage *own = ARENA_NEW(&f->g->arena, struct storage);
-            *own = (struct storage){.id = s->id, .kind = STORAGE_BUFFER, .buffer = op->buffer.buffer, .name = op->buffer.buffer->name};
+            *own = (struct storage){
+                .id = s->id, .kind = STORAGE_BUFFER, .buffer = op->buffer.buffer, .name = op->buffer.buffer->name};
             struct ir_value fake = *op->results[0];
             struct storage *saved = f->plan->of_value[fake.id];
             struct loop_block k;
@@ -516,7 +537,8 @@ static void operation(struct function *f, struct ir_op *op) {
             struct loop_mem *from = function_mem(f, &fake);
             f->plan->of_value[fake.id] = saved;
             struct loop_var *i = loop_var_new(f->b, "i", I64, 1);
-            struct loop_stmt *loop = loop_for(f->b, &k, i, lx_int(f->b, 0), function_elements(f, fake.type), 1, LOOP_SERIAL);
+            struct loop_stmt *loop =
+                loop_for(f->b, &k, i, lx_int(f->b, 0), function_elements(f, fake.type), 1, LOOP_SERIAL);
             loop_store(f->b, &loop->body, to, lx_var(f->b, i), lx_load(f->b, from, lx_var(f->b, i), 1));
             function_finish(f, &k);
         }
@@ -538,7 +560,8 @@ static void operation(struct function *f, struct ir_op *op) {
         struct loop_var *i = loop_var_new(f->b, "i", I64, 1);
         struct loop_stmt *loop = loop_for(f->b, &k, i, lx_int(f->b, 0), function_elements(f, v->type), 1, LOOP_SERIAL);
         lx at = lx_var(f->b, i);
-        loop_store(f->b, &loop->body, to, at, v->type.rank == 0 ? function_scalar(f, v) : lx_load(f->b, function_mem(f, v), at, 1));
+        loop_store(f->b, &loop->body, to, at,
+                   v->type.rank == 0 ? function_scalar(f, v) : lx_load(f->b, function_mem(f, v), at, 1));
         function_finish(f, &k);
         break;
     }
@@ -574,13 +597,15 @@ static void final_copies(struct function *f) {
         loop_block_init(&k);
         function_begin(f);
         struct loop_mem *to = loop_mem_new(f->b, "result", v->type.dtype, MEM_PARAM);
-        cgen_set_name(f->g, to->id, result ? cgen_result_name(f->g, f->func, index) : cgen_arg_name(f->g, f->func, index));
+        cgen_set_name(f->g, to->id,
+                      result ? cgen_result_name(f->g, f->func, index) : cgen_arg_name(f->g, f->func, index));
         to->written = true;
         if (v->type.rank == 0) {
             loop_store(f->b, &k, to, lx_int(f->b, 0), function_scalar(f, v));
         } else {
             struct loop_var *e = loop_var_new(f->b, "i", I64, 1);
-            struct loop_stmt *loop = loop_for(f->b, &k, e, lx_int(f->b, 0), function_elements(f, v->type), 1, LOOP_SERIAL);
+            struct loop_stmt *loop =
+                loop_for(f->b, &k, e, lx_int(f->b, 0), function_elements(f, v->type), 1, LOOP_SERIAL);
             loop_store(f->b, &loop->body, to, lx_var(f->b, e), lx_load(f->b, function_mem(f, v), lx_var(f->b, e), 1));
         }
         function_finish(f, &k);
@@ -615,7 +640,8 @@ void cgen_c_function(struct cgen *g, struct plan_func *p) {
         const struct ir_type t = func->body->args[i]->type;
         const char *n = cgen_arg_name(g, func, i);
         bool inout = func->arg_inout && func->arg_inout[i], pointer = t.rank > 0 || inout;
-        text_printf(&head, ", %s%s %s%s", pointer && !inout ? "const " : "", cgen_c_type(t.dtype), pointer ? "*" : "", n);
+        text_printf(&head, ", %s%s %s%s", pointer && !inout ? "const " : "", cgen_c_type(t.dtype), pointer ? "*" : "",
+                    n);
         VEC_PUSH(&g->arena, k->scope, n);
         if (count < 256)
             names[count++] = n;

@@ -17,14 +17,14 @@ struct function {
     const struct ir_func *func;
     struct cprint print;
     struct loop_builder *b;
-    struct text locals;            /* declarations at the top: scalars, found dimensions */
-    const char **scalar_name;      /* [storage_count] of SCALAR storages */
+    struct text locals;       /* declarations at the top: scalars, found dimensions */
+    const char **scalar_name; /* [storage_count] of SCALAR storages */
     bool *scalar_declared;
-    struct loop_var **symbol_var;  /* [module->symbol_count] */
+    struct loop_var **symbol_var; /* [module->symbol_count] */
     VEC(struct op_mem) mems;
-    VEC(struct loop_mem *) pointers; /* to be declared in the operation's block, in order of first use */
-    const char *hint; /* a name for the operation, if it becomes a function */
-    int scope; /* names in use where the operation began */
+    VEC(struct loop_mem *) pointers;  /* to be declared in the operation's block, in order of first use */
+    const char *hint;                 /* a name for the operation, if it becomes a function */
+    int scope;                        /* names in use where the operation began */
     int64_t workspace, workspace_max; /* bytes above the plan's arena */
     double repeat; /* largest number of runs of the region that is printed; of a loop without a bound: 1 */
     double flops;

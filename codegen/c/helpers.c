@@ -21,12 +21,11 @@ static bool first_need(struct cgen *g, const char *name) {
 static void fma_macros(struct cgen *g) {
     if (!first_need(g, "#MX_FMA") || !g->options->vector_extensions)
         return;
-    text_add(&g->helpers,
-             "/* One rounding where the target has the instruction. */\n"
-             "#if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__aarch64__)\n"
-             "#define MX_FMA(a, b, c) __builtin_fmaf(a, b, c)\n"
-             "#define MX_FMA_F64(a, b, c) __builtin_fma(a, b, c)\n"
-             "#endif\n\n");
+    text_add(&g->helpers, "/* One rounding where the target has the instruction. */\n"
+                          "#if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__aarch64__)\n"
+                          "#define MX_FMA(a, b, c) __builtin_fmaf(a, b, c)\n"
+                          "#define MX_FMA_F64(a, b, c) __builtin_fma(a, b, c)\n"
+                          "#endif\n\n");
 }
 
 /* Row-major products by the library that --blas names; its header is not needed. */
@@ -34,14 +33,15 @@ static void blas_function(struct cgen *g, const char *name, bool wide) {
     if (!first_need(g, name))
         return;
     const char *t = wide ? "double" : "float", *f = wide ? "cblas_dgemm" : "cblas_sgemm";
-    text_printf(&g->helpers,
-                "void %s(int order, int ta, int tb, int m, int n, int k, %s alpha, const %s *a, int lda, const %s *b, int ldb, %s beta, %s *c, int ldc);\n"
-                "static inline void %s(int64_t ta, int64_t tb, int64_t m, int64_t n, int64_t k, int64_t lda, int64_t ldb, int64_t ldc, const %s *a, "
-                "const %s *b, %s *c)\n"
-                "{\n"
-                "    %s(101, ta ? 112 : 111, tb ? 112 : 111, (int)m, (int)n, (int)k, 1.0%s, a, (int)lda, b, (int)ldb, 0.0%s, c, (int)ldc);\n"
-                "}\n\n",
-                f, t, t, t, t, t, name, t, t, t, f, wide ? "" : "f", wide ? "" : "f");
+    text_printf(
+        &g->helpers,
+        "void %s(int order, int ta, int tb, int m, int n, int k, %s alpha, const %s *a, int lda, const %s *b, int ldb, %s beta, %s *c, int ldc);\n"
+        "static inline void %s(int64_t ta, int64_t tb, int64_t m, int64_t n, int64_t k, int64_t lda, int64_t ldb, int64_t ldc, const %s *a, "
+        "const %s *b, %s *c)\n"
+        "{\n"
+        "    %s(101, ta ? 112 : 111, tb ? 112 : 111, (int)m, (int)n, (int)k, 1.0%s, a, (int)lda, b, (int)ldb, 0.0%s, c, (int)ldc);\n"
+        "}\n\n",
+        f, t, t, t, t, t, name, t, t, t, f, wide ? "" : "f", wide ? "" : "f");
 }
 
 void cgen_need(struct cgen *g, const char *name) {
@@ -92,7 +92,8 @@ const char *cgen_vector_type(struct cgen *g, enum dtype t, int lanes) {
         return type;
     text_printf(&g->helpers, "typedef %s %s __attribute__((vector_size(%d), aligned(%d), may_alias));\n\n",
                 cgen_c_type(t), type, lanes * dtype_size(t), dtype_size(t));
-    text_printf(&g->helpers, "static inline %s %s_splat(%s x)\n{\n    const %s v = {", type, type, cgen_c_type(t), type);
+    text_printf(&g->helpers, "static inline %s %s_splat(%s x)\n{\n    const %s v = {", type, type, cgen_c_type(t),
+                type);
     for (int i = 0; i < lanes; i++)
         text_add(&g->helpers, i ? ", x" : "x");
     text_add(&g->helpers, "};\n    return v;\n}\n\n");
@@ -116,8 +117,8 @@ const char *cgen_fma_macro(struct cgen *g, enum dtype t, int lanes) {
     text_printf(h, bytes == 64 ? "#if defined(__AVX512F__)\n" : "#if defined(__FMA__)\n");
     text_add(h, "#include <immintrin.h>\n");
     const char *m = bytes == 16 ? "__m128" : bytes == 32 ? "__m256" : "__m512";
-    text_printf(h, "#define %s(a, b, c) ((%s)_mm%s_fmadd_%s((%s%s)(a), (%s%s)(b), (%s%s)(c)))\n", name, type, bits, suffix, m,
-                reg, m, reg, m, reg);
+    text_printf(h, "#define %s(a, b, c) ((%s)_mm%s_fmadd_%s((%s%s)(a), (%s%s)(b), (%s%s)(c)))\n", name, type, bits,
+                suffix, m, reg, m, reg, m, reg);
     if (bytes == 16)
         text_printf(h,
                     "#elif defined(__aarch64__)\n#include <arm_neon.h>\n"

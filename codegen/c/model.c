@@ -56,14 +56,17 @@ static void includes(struct unit *u, struct text *out) {
     else
         text_printf(out, "#include \"%s.h\"\n\n", u->prefix);
     /* Conditions without a branch are meant: `&` evaluates both sides, which have no effects. */
-    text_add(out, "#if defined(__clang__) && defined(__has_warning)\n#if __has_warning(\"-Wbitwise-instead-of-logical\")\n"
-                  "#pragma clang diagnostic ignored \"-Wbitwise-instead-of-logical\" /* conditions without branches */\n#endif\n#endif\n\n");
+    text_add(
+        out,
+        "#if defined(__clang__) && defined(__has_warning)\n#if __has_warning(\"-Wbitwise-instead-of-logical\")\n"
+        "#pragma clang diagnostic ignored \"-Wbitwise-instead-of-logical\" /* conditions without branches */\n#endif\n#endif\n\n");
     text_add(out, "#include <errno.h>\n#include <math.h>\n#include <stdarg.h>\n#include <stdio.h>\n");
     text_add(out, "#include <stdlib.h>\n#include <string.h>\n");
     if (o->threads)
         text_add(out, "\n#include <mxrt/pool.h>\n");
     if (o->with_main)
-        text_add(out, unit_needs_zlib(u->module) ? "\n#include <mxrt/gzip.h>\n#include <mxrt/program.h>\n" : "\n#include <mxrt/program.h>\n");
+        text_add(out, unit_needs_zlib(u->module) ? "\n#include <mxrt/gzip.h>\n#include <mxrt/program.h>\n"
+                                                 : "\n#include <mxrt/program.h>\n");
     text_add(out, "\n");
 }
 
@@ -78,7 +81,11 @@ static void print_functions(struct unit *u, struct cgen *g) {
 
 /* A run that prints nothing anybody reads: it finds which operations occur more than once (codegen/c/share.c). */
 static void count_blocks(struct unit *u, struct arena *counting) {
-    struct cgen g = {.module = u->g.module, .plan = u->g.plan, .options = u->g.options, .diag = u->g.diag, .prefix = u->g.prefix,
+    struct cgen g = {.module = u->g.module,
+                     .plan = u->g.plan,
+                     .options = u->g.options,
+                     .diag = u->g.diag,
+                     .prefix = u->g.prefix,
                      .counting = counting};
     int64_t arena_bytes = g.plan->arena_bytes;
     print_functions(u, &g);
@@ -116,7 +123,8 @@ static void return_to_unit(const struct unit *u, struct text *whole) {
     *whole = out;
 }
 
-bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options *o, struct diag *d, struct text *c, struct text *h) {
+bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options *o, struct diag *d, struct text *c,
+               struct text *h) {
     struct unit u = {.module = m, .options = o, .prefix = o->name};
     u.g = (struct cgen){.module = m, .plan = p, .options = o, .diag = d, .prefix = o->name};
     struct arena *a = &u.g.arena;
@@ -157,13 +165,16 @@ bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options
         unit_main(&u);
     /* Floor quotients in dimensions, where the unit uses them. */
     struct text whole = {0};
-    text_printf(&whole, "/* %s: made by mxcc from the model of that name. Not to be edited: the source is the .mxl file. */\n", u.prefix);
+    text_printf(&whole,
+                "/* %s: made by mxcc from the model of that name. Not to be edited: the source is the .mxl file. */\n",
+                u.prefix);
     includes(&u, &whole);
     if (strstr(text_string(&u.c), "mx_dim_div(") || strstr(text_string(&u.c), "mx_dim_mod("))
         text_add(&whole, "static int64_t mx_dim_div(int64_t a, int64_t b) {\n"
                          "    return b == 0 ? 0 : a / b - (a % b != 0 && (a < 0) != (b < 0));\n}\n\n");
     if (strstr(text_string(&u.c), "mx_dim_mod("))
-        text_add(&whole, "static int64_t mx_dim_mod(int64_t a, int64_t b) {\n    return a - mx_dim_div(a, b) * b;\n}\n\n");
+        text_add(&whole,
+                 "static int64_t mx_dim_mod(int64_t a, int64_t b) {\n    return a - mx_dim_div(a, b) * b;\n}\n\n");
     text_addn(&whole, text_string(&u.c), u.c.length);
     text_free(&u.c);
     unit_free_prefix(&whole, u.prefix);

@@ -22,7 +22,8 @@ static void check_pointer(struct unit *u, const struct ir_func *f, const char *n
                 text_add(c, ") > 0");
             }
     }
-    text_printf(c, ")\n        return %s_mx_fail(m, MX_ERROR_ARGUMENT, \"%s: %s is a null pointer\");\n", u->prefix, f->name, name);
+    text_printf(c, ")\n        return %s_mx_fail(m, MX_ERROR_ARGUMENT, \"%s: %s is a null pointer\");\n", u->prefix,
+                f->name, name);
 }
 
 static void function(struct unit *u, const struct ir_func *f) {
@@ -35,10 +36,12 @@ static void function(struct unit *u, const struct ir_func *f) {
     for (int i = 0; i < f->symbol_count; i++) {
         const struct ir_symbol *s = f->symbols[i];
         const char *name = cgen_symbol_name(&u->g, s);
-        text_printf(c,
-                    "    if (%s < %lld || %s > %lld)\n        return %s_mx_fail(m, MX_ERROR_SHAPE, \"%s: %s is %%lld, its limits are "
-                    "%lld to %lld\", (long long)%s);\n",
-                    name, (long long)s->lo, name, (long long)s->hi, u->prefix, f->name, name, (long long)s->lo, (long long)s->hi, name);
+        text_printf(
+            c,
+            "    if (%s < %lld || %s > %lld)\n        return %s_mx_fail(m, MX_ERROR_SHAPE, \"%s: %s is %%lld, its limits are "
+            "%lld to %lld\", (long long)%s);\n",
+            name, (long long)s->lo, name, (long long)s->hi, u->prefix, f->name, name, (long long)s->lo,
+            (long long)s->hi, name);
     }
     for (int i = 0; i < f->body->arg_count; i++)
         if (f->body->args[i]->type.rank > 0 || (f->arg_inout && f->arg_inout[i]))

@@ -95,29 +95,39 @@ void unit_header(struct unit *u) {
     struct text *h = &u->h;
     const char *p = u->prefix, *up = u->upper;
     const struct compile_options *o = u->options;
-    text_printf(h, "/* The interface of the model %s, made by mxcc. C99 and C++. */\n#ifndef MODEL_%s_H\n#define MODEL_%s_H\n\n", p, up, up);
+    text_printf(
+        h,
+        "/* The interface of the model %s, made by mxcc. C99 and C++. */\n#ifndef MODEL_%s_H\n#define MODEL_%s_H\n\n",
+        p, up, up);
     text_add(h, "#include <stdbool.h>\n#include <stddef.h>\n#include <stdint.h>\n\n");
     text_add(h, embedded_text("status.h"));
     text_add(h, "\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n");
-    text_printf(h, "/* One instance: its weights, states and working memory. A thread may own it; none is shared. */\n"
-                   "typedef struct %s %s;\n\n", p, p);
+    text_printf(h,
+                "/* One instance: its weights, states and working memory. A thread may own it; none is shared. */\n"
+                "typedef struct %s %s;\n\n",
+                p, p);
     text_printf(h, "typedef struct %s_options {\n", p);
     text_add(h, "    uint64_t seed;                     /* of initializers and random numbers */\n");
     text_printf(h, "    int threads;                       /* %s */\n",
                 o->threads ? "in all; 0: one a processor, 1: serial" : "this unit is serial: not used");
-    text_add(h, "    void (*log)(void *, const char *); /* where print goes; NULL: stdout */\n    void *log_context;\n");
+    text_add(h,
+             "    void (*log)(void *, const char *); /* where print goes; NULL: stdout */\n    void *log_context;\n");
     if (o->weights == WEIGHTS_CALLER)
-        text_add(h, "    const void *weights;               /* a safetensors image, aligned to 8 bytes, that outlives the instance */\n"
-                    "    size_t weights_bytes;\n");
+        text_add(
+            h,
+            "    const void *weights;               /* a safetensors image, aligned to 8 bytes, that outlives the instance */\n"
+            "    size_t weights_bytes;\n");
     if (o->weights == WEIGHTS_FILE)
         text_printf(h, "    const char *weights_path;          /* NULL: \"%s.safetensors\" */\n", p);
     text_printf(h, "} %s_options;\n\n", p);
 
     text_printf(h, "/* The resource contract, at the largest dimensions; checked when the unit is compiled. */\n");
-    text_printf(h, "#define %s_MEMORY_BYTES %lld /* what init needs with default options */\n", up, (long long)unit_memory(u));
+    text_printf(h, "#define %s_MEMORY_BYTES %lld /* what init needs with default options */\n", up,
+                (long long)unit_memory(u));
     text_printf(h, "#define %s_ARENA_BYTES %lld /* of it: working memory */\n", up, (long long)u->g.plan->arena_bytes);
     text_printf(h, "#define %s_WEIGHTS_BYTES %lld /* all params */\n", up, (long long)unit_weights(u));
-    text_printf(h, "#define %s_STACK_BYTES %lld /* stack below any call, without the C library's */\n", up, (long long)unit_stack(u));
+    text_printf(h, "#define %s_STACK_BYTES %lld /* stack below any call, without the C library's */\n", up,
+                (long long)unit_stack(u));
     for (int i = 0; i < u->module->func_count; i++)
         if (unit_is_public(u, u->module->funcs[i])) {
             const char *name = u->module->funcs[i]->name;
@@ -129,16 +139,25 @@ void unit_header(struct unit *u) {
             text_printf(h, " %lld\n", (long long)u->g.flops[i]);
         }
 
-    text_printf(h, "\n/* Bytes init needs; options may be NULL. */\nsize_t %s_size(const %s_options *options);\n", p, p);
-    text_printf(h, "/* Makes an instance in the caller's memory%s. */\n", o->no_runtime ? "" : ", or with NULL and 0 in memory of its own");
+    text_printf(h, "\n/* Bytes init needs; options may be NULL. */\nsize_t %s_size(const %s_options *options);\n", p,
+                p);
+    text_printf(h, "/* Makes an instance in the caller's memory%s. */\n",
+                o->no_runtime ? "" : ", or with NULL and 0 in memory of its own");
     text_printf(h, "mx_status %s_init(%s **m, void *memory, size_t bytes, const %s_options *options);\n", p, p, p);
     text_printf(h, "void %s_free(%s *m);\n", p, p);
-    text_printf(h, "/* What went wrong in the last call that failed; \"\" if none did. */\nconst char *%s_error(const %s *m);\n", p, p);
+    text_printf(
+        h,
+        "/* What went wrong in the last call that failed; \"\" if none did. */\nconst char *%s_error(const %s *m);\n",
+        p, p);
     text_printf(h, "/* Every state to its initial value. */\nmx_status %s_reset_all(%s *m);\n", p, p);
-    text_printf(h, "/* A param or state by name (\"net.weight\"): type, shape, data; counts as a write. */\n"
-                   "mx_status %s_param(%s *m, const char *name, mx_tensor *view);\n", p, p);
+    text_printf(h,
+                "/* A param or state by name (\"net.weight\"): type, shape, data; counts as a write. */\n"
+                "mx_status %s_param(%s *m, const char *name, mx_tensor *view);\n",
+                p, p);
     text_printf(h, "#ifndef %s_NO_STDIO /* safetensors files: params, states, seed and call counter */\n", up);
-    text_printf(h, "mx_status %s_save(const %s *m, const char *path);\nmx_status %s_load(%s *m, const char *path);\n#endif\n\n", p, p, p, p);
+    text_printf(
+        h, "mx_status %s_save(const %s *m, const char *path);\nmx_status %s_load(%s *m, const char *path);\n#endif\n\n",
+        p, p, p, p);
     for (int i = 0; i < u->module->func_count; i++)
         if (unit_is_public(u, u->module->funcs[i]))
             function(u, u->module->funcs[i]);

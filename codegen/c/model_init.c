@@ -23,15 +23,21 @@ void unit_instance(struct unit *u) {
     text_add(c, "    char mx_error[200];\n};\n\n");
     text_printf(c, "typedef char %s_struct_fits[sizeof(struct %s) <= %lld ? 1 : -1];\n", p, p,
                 (long long)unit_offset(u, u->module->buffer_count ? u->module->buffers[0] : NULL));
-    text_printf(c, "typedef char %s_memory_is_as_stated[%s_MEMORY_BYTES == %lld ? 1 : -1];\n\n", p, u->upper, (long long)unit_memory(u));
-    text_printf(c, "static mx_status %s_mx_fail(struct %s *m, mx_status status, const char *format, ...) {\n"
-                   "    va_list args;\n    va_start(args, format);\n"
-                   "    (void)vsnprintf(m->mx_error, sizeof m->mx_error, format, args);\n"
-                   "    va_end(args);\n    return status;\n}\n\n", p, p);
+    text_printf(c, "typedef char %s_memory_is_as_stated[%s_MEMORY_BYTES == %lld ? 1 : -1];\n\n", p, u->upper,
+                (long long)unit_memory(u));
+    text_printf(c,
+                "static mx_status %s_mx_fail(struct %s *m, mx_status status, const char *format, ...) {\n"
+                "    va_list args;\n    va_start(args, format);\n"
+                "    (void)vsnprintf(m->mx_error, sizeof m->mx_error, format, args);\n"
+                "    va_end(args);\n    return status;\n}\n\n",
+                p, p);
     /* print() of the model ends here; only where it is used, or a unit without it would warn. */
     if (strstr(text_string(&u->g.functions), "_print(m") || strstr(text_string(&u->g.outlined), "_print(m"))
-        text_printf(c, "static void %s_mx_print(const struct %s *m, const char *text) {\n    if (m->log)\n        m->log(m->log_context, text);\n"
-                       "    else\n        (void)puts(text);\n}\n\n", p, p);
+        text_printf(
+            c,
+            "static void %s_mx_print(const struct %s *m, const char *text) {\n    if (m->log)\n        m->log(m->log_context, text);\n"
+            "    else\n        (void)puts(text);\n}\n\n",
+            p, p);
 }
 
 /* What init does with the buffers, by where their first values come from. */
@@ -51,12 +57,18 @@ static void first_values(struct unit *u) {
             }
         break;
     case WEIGHTS_FILE:
-        text_printf(c, "    status = %s_load(m, options && options->weights_path ? options->weights_path : \"%s.safetensors\");\n"
-                       "    if (options)\n        m->seed = options->seed;\n", p, p);
+        text_printf(
+            c,
+            "    status = %s_load(m, options && options->weights_path ? options->weights_path : \"%s.safetensors\");\n"
+            "    if (options)\n        m->seed = options->seed;\n",
+            p, p);
         break;
     case WEIGHTS_CALLER:
-        text_printf(c, "    status = %s_mx_attach(m, options ? options->weights : NULL, options ? options->weights_bytes : 0);\n"
-                       "    if (options)\n        m->seed = options->seed;\n", p);
+        text_printf(
+            c,
+            "    status = %s_mx_attach(m, options ? options->weights : NULL, options ? options->weights_bytes : 0);\n"
+            "    if (options)\n        m->seed = options->seed;\n",
+            p);
         break;
     }
 }
@@ -68,8 +80,11 @@ static void reset(struct unit *u) {
     text_add(c, "    if (!m)\n        return MX_ERROR_ARGUMENT;\n");
     if (u->reset && u->options->weights != WEIGHTS_SOURCE) {
         /* Random initial values are drawn as in init: in call 0. */
-        text_printf(c, "    {\n        uint64_t calls = m->calls;\n        mx_status status;\n        m->calls = 0;\n"
-                       "        status = %s_mx_run_reset_all(m);\n        m->calls = calls;\n        return status;\n    }\n}\n\n", p);
+        text_printf(
+            c,
+            "    {\n        uint64_t calls = m->calls;\n        mx_status status;\n        m->calls = 0;\n"
+            "        status = %s_mx_run_reset_all(m);\n        m->calls = calls;\n        return status;\n    }\n}\n\n",
+            p);
         return;
     }
     for (int i = 0; i < u->module->buffer_count; i++)
@@ -84,7 +99,10 @@ void unit_init(struct unit *u) {
     struct text *c = &u->c;
     const char *p = u->prefix, *up = u->upper;
     bool own = !u->options->no_runtime;
-    text_printf(c, "/* ---- instances */\n\nsize_t %s_size(const %s_options *options) {\n    (void)options;\n    return %s_MEMORY_BYTES;\n}\n\n", p, p, up);
+    text_printf(
+        c,
+        "/* ---- instances */\n\nsize_t %s_size(const %s_options *options) {\n    (void)options;\n    return %s_MEMORY_BYTES;\n}\n\n",
+        p, p, up);
 
     text_printf(c, "mx_status %s_init(%s **out, void *memory, size_t bytes, const %s_options *options) {\n", p, p, p);
     text_printf(c, "    unsigned char *base;\n    %s *m;\n    mx_status status = MX_OK;\n", p);
@@ -92,11 +110,17 @@ void unit_init(struct unit *u) {
         text_add(c, "    void *owned = NULL;\n");
     text_add(c, "    if (!out)\n        return MX_ERROR_ARGUMENT;\n    *out = NULL;\n");
     if (own)
-        text_printf(c, "    if (!memory && bytes == 0) {\n        owned = malloc(%s_MEMORY_BYTES);\n        if (!owned)\n"
-                       "            return MX_ERROR_MEMORY;\n        memory = owned;\n        bytes = %s_MEMORY_BYTES;\n    }\n", up, up);
+        text_printf(
+            c,
+            "    if (!memory && bytes == 0) {\n        owned = malloc(%s_MEMORY_BYTES);\n        if (!owned)\n"
+            "            return MX_ERROR_MEMORY;\n        memory = owned;\n        bytes = %s_MEMORY_BYTES;\n    }\n",
+            up, up);
     text_printf(c, "    if (!memory || bytes < %s_MEMORY_BYTES)\n        return MX_ERROR_MEMORY;\n", up);
-    text_printf(c, "    base = (unsigned char *)memory + (64 - (uintptr_t)memory %% 64) %% 64;\n    m = (%s *)(void *)base;\n"
-                   "    memset(m, 0, sizeof *m);\n", p);
+    text_printf(
+        c,
+        "    base = (unsigned char *)memory + (64 - (uintptr_t)memory %% 64) %% 64;\n    m = (%s *)(void *)base;\n"
+        "    memset(m, 0, sizeof *m);\n",
+        p);
     for (int i = 0; i < u->module->buffer_count; i++) {
         const struct ir_buffer *b = u->module->buffers[i];
         const char *type = cgen_c_type(b->type.dtype), *field = cgen_buffer_field(&u->g, b);
@@ -113,13 +137,16 @@ void unit_init(struct unit *u) {
     if (u->options->threads)
         text_add(c, "    m->pool = mxrt_pool_acquire(options ? options->threads : 0);\n");
     first_values(u);
-    text_printf(c, "    if (status != MX_OK) {\n        if (m->log)\n            m->log(m->log_context, m->mx_error);\n"
-                   "        %s_free(m);\n        return status;\n    }\n    *out = m;\n    return MX_OK;\n}\n\n", p);
+    text_printf(c,
+                "    if (status != MX_OK) {\n        if (m->log)\n            m->log(m->log_context, m->mx_error);\n"
+                "        %s_free(m);\n        return status;\n    }\n    *out = m;\n    return MX_OK;\n}\n\n",
+                p);
 
     text_printf(c, "void %s_free(%s *m) {\n", p, p);
     if (u->options->threads)
         text_add(c, "    if (m)\n        mxrt_pool_release(m->pool);\n");
-    text_add(c, own ? "    if (m)\n        free(m->mx_memory);\n}\n\n" : "    (void)m; /* the memory is the caller's */\n}\n\n");
+    text_add(c, own ? "    if (m)\n        free(m->mx_memory);\n}\n\n"
+                    : "    (void)m; /* the memory is the caller's */\n}\n\n");
     text_printf(c, "const char *%s_error(const %s *m) {\n    return m ? m->mx_error : \"no instance\";\n}\n\n", p, p);
     reset(u);
 }

@@ -9,16 +9,17 @@ struct unit {
     struct cgen g;
     struct ir_module *module;
     const struct compile_options *options;
-    const char *prefix, *upper; /* digits, DIGITS */
-    bool *written;              /* [buffer_count] some function but init writes it */
-    bool *shared;               /* [buffer_count] never in the instance: constant data, or the caller's */
+    const char *prefix, *upper;  /* digits, DIGITS */
+    bool *written;               /* [buffer_count] some function but init writes it */
+    bool *shared;                /* [buffer_count] never in the instance: constant data, or the caller's */
     const struct ir_func *reset; /* the hidden function behind reset_all; NULL if there are no states */
     struct text c, h;
 };
 
 /* The exported functions: all but the hidden one. */
 bool unit_is_public(const struct unit *u, const struct ir_func *f);
-int64_t unit_offset(const struct unit *u, const struct ir_buffer *until); /* of a buffer from the instance's first byte; NULL: the arena */
+int64_t unit_offset(const struct unit *u,
+                    const struct ir_buffer *until); /* of a buffer from the instance's first byte; NULL: the arena */
 int64_t unit_memory(const struct unit *u);
 int64_t unit_weights(const struct unit *u); /* bytes of all params */
 /* `f32[N, 10]` for comments and `float *y` for declarations. */
@@ -26,15 +27,15 @@ void unit_type_comment(struct unit *u, struct text *out, struct ir_type t);
 /* The parameter list of a function: public order, or that of the static run function. */
 void unit_signature(struct unit *u, struct text *out, const struct ir_func *f);
 
-void unit_header(struct unit *u);    /* model_header.c */
-void unit_instance(struct unit *u);  /* model_init.c: struct, failure, sizes, init, free, reset_all */
+void unit_header(struct unit *u);   /* model_header.c */
+void unit_instance(struct unit *u); /* model_init.c: struct, failure, sizes, init, free, reset_all */
 void unit_init(struct unit *u);
 void unit_weights_data(struct unit *u); /* model_weights.c: constants of --weights source */
-void unit_files(struct unit *u);     /* model_files.c: table of buffers, param, save, load */
-void unit_functions(struct unit *u); /* model_functions.c: the public functions with their checks */
+void unit_files(struct unit *u);        /* model_files.c: table of buffers, param, save, load */
+void unit_functions(struct unit *u);    /* model_functions.c: the public functions with their checks */
 void unit_free_prefix(struct text *unit, const char *prefix); /* unit_names.c: no local is called like the model */
-void unit_main(struct unit *u);      /* model_main.c: the descriptor for --main */
-bool unit_needs_zlib(const struct ir_module *m); /* the train block names packed files */
+void unit_main(struct unit *u);                               /* model_main.c: the descriptor for --main */
+bool unit_needs_zlib(const struct ir_module *m);              /* the train block names packed files */
 
 /* The text of a file that units carry: "status.h", "safetensors.h", "philox.h"; without its include lines of own files. */
 const char *embedded_text(const char *name);

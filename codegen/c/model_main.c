@@ -27,7 +27,8 @@ static void extent(struct text *c, const struct ir_func *f, ir_dim d) {
         text_printf(c, "%lld", (long long)value);
         return;
     }
-    if (d->count == 1 && d->terms[0].coefficient == 1 && d->terms[0].count == 1 && d->terms[0].atoms[0]->kind == ATOM_SYMBOL)
+    if (d->count == 1 && d->terms[0].coefficient == 1 && d->terms[0].count == 1 &&
+        d->terms[0].atoms[0]->kind == ATOM_SYMBOL)
         for (int i = 0; i < f->symbol_count; i++)
             if (f->symbols[i] == d->terms[0].atoms[0]->symbol) {
                 text_printf(c, "MXRT_SYMBOL(%d)", i);
@@ -41,8 +42,8 @@ static void extent(struct text *c, const struct ir_func *f, ir_dim d) {
     text_add(c, "MXRT_COMPUTED");
 }
 
-static void value(struct unit *u, struct text *shapes, struct text *values, int *at, const struct ir_func *f, const char *name,
-                  struct ir_type t, bool is_inout) {
+static void value(struct unit *u, struct text *shapes, struct text *values, int *at, const struct ir_func *f,
+                  const char *name, struct ir_type t, bool is_inout) {
     char type[8];
     size_t k = 0;
     for (const char *s = dtype_name(t.dtype); *s; s++)
@@ -73,14 +74,17 @@ static void see_symbol(const struct ir_symbol *s, void *context) {
 static void extents(struct unit *u, const struct ir_func *f) {
     struct text *c = &u->c;
     int at = 0;
-    text_printf(c, "static void extents_%s(const struct mxrt_function *f, const int64_t *dims, int64_t *out) {\n    (void)f;\n", f->name);
+    text_printf(
+        c, "static void extents_%s(const struct mxrt_function *f, const int64_t *dims, int64_t *out) {\n    (void)f;\n",
+        f->name);
     for (int i = 0; i < f->symbol_count; i++)
         text_printf(c, "    const int64_t %s = dims[%d];\n", cgen_symbol_name(&u->g, f->symbols[i]), i);
     for (int i = 0; i < f->symbol_count; i++)
         text_printf(c, "    (void)%s;\n", cgen_symbol_name(&u->g, f->symbols[i]));
     text_add(c, "    (void)dims;\n    (void)out;\n");
     for (int i = 0; i < f->body->arg_count + f->result_count; i++) {
-        struct ir_type t = i < f->body->arg_count ? f->body->args[i]->type : f->body->yields[i - f->body->arg_count]->type;
+        struct ir_type t =
+            i < f->body->arg_count ? f->body->args[i]->type : f->body->yields[i - f->body->arg_count]->type;
         for (int k = 0; k < t.rank; k++) {
             struct found_search search = {f, false};
             ir_dim_symbols(t.dims[k], see_symbol, &search);
@@ -97,8 +101,11 @@ static void extents(struct unit *u, const struct ir_func *f) {
 
 static void call(struct unit *u, const struct ir_func *f) {
     struct text *c = &u->c;
-    text_printf(c, "static mx_status call_%s(void *model, const struct mxrt_function *f, const int64_t *dims, void *const *args,\n"
-                   "    void *const *results, int64_t *found) {\n    (void)f;\n    (void)dims;\n    (void)args;\n    (void)results;\n    (void)found;\n", f->name);
+    text_printf(
+        c,
+        "static mx_status call_%s(void *model, const struct mxrt_function *f, const int64_t *dims, void *const *args,\n"
+        "    void *const *results, int64_t *found) {\n    (void)f;\n    (void)dims;\n    (void)args;\n    (void)results;\n    (void)found;\n",
+        f->name);
     text_printf(c, "    return %s_%s((%s *)model", u->prefix, f->name, u->prefix);
     for (int i = 0; i < f->symbol_count; i++)
         text_printf(c, ", dims[%d]", i);
@@ -121,7 +128,8 @@ static void describe(struct unit *u, const struct ir_func *f) {
         value(u, &shapes, &args, &at, f, f->arg_names[i], f->body->args[i]->type, f->arg_inout && f->arg_inout[i]);
     for (int i = 0; i < f->result_count; i++) {
         const char *name = f->result_names ? f->result_names[i] : NULL;
-        value(u, &shapes, &results, &at, f, name ? name : cgen_result_name(&u->g, f, i), f->body->yields[i]->type, false);
+        value(u, &shapes, &results, &at, f, name ? name : cgen_result_name(&u->g, f, i), f->body->yields[i]->type,
+              false);
     }
     text_printf(c, "static const int64_t shapes_%s[] = {%s0};\n", f->name, text_string(&shapes));
     if (args.length)
@@ -131,7 +139,8 @@ static void describe(struct unit *u, const struct ir_func *f) {
     if (f->symbol_count) {
         text_printf(c, "static const struct mxrt_symbol symbols_%s[] = {", f->name);
         for (int i = 0; i < f->symbol_count; i++)
-            text_printf(c, "{\"%s\", %lld, %lld}, ", f->symbols[i]->name, (long long)f->symbols[i]->lo, (long long)f->symbols[i]->hi);
+            text_printf(c, "{\"%s\", %lld, %lld}, ", f->symbols[i]->name, (long long)f->symbols[i]->lo,
+                        (long long)f->symbols[i]->hi);
         text_add(c, "};\n");
     }
     if (f->result_symbol_count) {
@@ -150,7 +159,8 @@ static void describe(struct unit *u, const struct ir_func *f) {
 /* Numbers the settings' nodes as it prints them; children first. */
 static int setting(struct unit *u, const struct ir_setting_value *v, int *next) {
     struct text *c = &u->c;
-    static const char *const kinds[] = {"MXRT_INT", "MXRT_FLOAT", "MXRT_STRING", "MXRT_BOOL", "MXRT_NONE", "MXRT_NAME", "MXRT_CALL", "MXRT_BINARY", "MXRT_LIST"};
+    static const char *const kinds[] = {"MXRT_INT",  "MXRT_FLOAT", "MXRT_STRING", "MXRT_BOOL", "MXRT_NONE",
+                                        "MXRT_NAME", "MXRT_CALL",  "MXRT_BINARY", "MXRT_LIST"};
     int *children = ARENA_ARRAY(&u->g.arena, int, v->count + 1);
     for (int i = 0; i < v->count; i++)
         children[i] = setting(u, v->args[i], next);
@@ -169,7 +179,8 @@ static int setting(struct unit *u, const struct ir_setting_value *v, int *next) 
             text_add(c, "};\n");
         }
     }
-    text_printf(c, "static const struct mxrt_setting mx_setting_%d = {%s, %lld, %.17g, ", id, kinds[v->kind], (long long)v->i, isfinite(v->f) ? v->f : 0.0);
+    text_printf(c, "static const struct mxrt_setting mx_setting_%d = {%s, %lld, %.17g, ", id, kinds[v->kind],
+                (long long)v->i, isfinite(v->f) ? v->f : 0.0);
     quoted(c, v->s);
     if (v->count && v->names)
         text_printf(c, ", mx_setting_names_%d", id);
@@ -184,7 +195,8 @@ static int setting(struct unit *u, const struct ir_setting_value *v, int *next) 
 
 static bool packed(const struct ir_setting_value *v) {
     size_t n = v->s ? strlen(v->s) : 0;
-    if (v->kind == SET_STRING && ((n > 3 && strcmp(v->s + n - 3, ".gz") == 0) || (n > 4 && strcmp(v->s + n - 4, ".npz") == 0)))
+    if (v->kind == SET_STRING &&
+        ((n > 3 && strcmp(v->s + n - 3, ".gz") == 0) || (n > 4 && strcmp(v->s + n - 4, ".npz") == 0)))
         return true;
     for (int i = 0; i < v->count; i++)
         if (packed(v->args[i]))
@@ -202,14 +214,25 @@ bool unit_needs_zlib(const struct ir_module *m) {
 static void model_interface(struct unit *u) {
     struct text *c = &u->c;
     const char *p = u->prefix;
-    text_printf(c, "static mx_status mx_program_create(const struct mxrt_program *p, void **model, uint64_t seed, int threads) {\n"
-                   "    %s_options options;\n    %s *m;\n    mx_status status;\n    (void)p;\n    memset(&options, 0, sizeof options);\n"
-                   "    options.seed = seed;\n    options.threads = threads;\n    status = %s_init(&m, NULL, 0, &options);\n    *model = m;\n    return status;\n}\n\n", p, p, p);
+    text_printf(
+        c,
+        "static mx_status mx_program_create(const struct mxrt_program *p, void **model, uint64_t seed, int threads) {\n"
+        "    %s_options options;\n    %s *m;\n    mx_status status;\n    (void)p;\n    memset(&options, 0, sizeof options);\n"
+        "    options.seed = seed;\n    options.threads = threads;\n    status = %s_init(&m, NULL, 0, &options);\n    *model = m;\n    return status;\n}\n\n",
+        p, p, p);
     text_printf(c, "static void mx_program_destroy(void *model) {\n    %s_free((%s *)model);\n}\n\n", p, p);
-    text_printf(c, "static const char *mx_program_error(const void *model) {\n    return %s_error((const %s *)model);\n}\n\n", p, p);
-    text_printf(c, "static mx_status mx_program_buffer(void *model, int index, mx_tensor *view) {\n    %s_mx_view((%s *)model, index, view);\n    return MX_OK;\n}\n\n", p, p);
-    text_printf(c, "static uint64_t mx_program_calls(const void *model) {\n    return ((const %s *)model)->calls;\n}\n\n", p);
-    text_printf(c, "static void mx_program_set_calls(void *model, uint64_t calls) {\n    ((%s *)model)->calls = calls;\n}\n\n", p);
+    text_printf(
+        c, "static const char *mx_program_error(const void *model) {\n    return %s_error((const %s *)model);\n}\n\n",
+        p, p);
+    text_printf(
+        c,
+        "static mx_status mx_program_buffer(void *model, int index, mx_tensor *view) {\n    %s_mx_view((%s *)model, index, view);\n    return MX_OK;\n}\n\n",
+        p, p);
+    text_printf(
+        c, "static uint64_t mx_program_calls(const void *model) {\n    return ((const %s *)model)->calls;\n}\n\n", p);
+    text_printf(
+        c, "static void mx_program_set_calls(void *model, uint64_t calls) {\n    ((%s *)model)->calls = calls;\n}\n\n",
+        p);
 }
 
 void unit_main(struct unit *u) {
@@ -228,8 +251,8 @@ void unit_main(struct unit *u) {
             const struct ir_func *f = m->funcs[i];
             if (!unit_is_public(u, f))
                 continue;
-            text_printf(c, "    {\"%s\", %s, %d, %d, %d, %d, ", f->name, f->is_train ? "true" : "false", f->symbol_count, f->result_symbol_count,
-                        f->body->arg_count, f->result_count);
+            text_printf(c, "    {\"%s\", %s, %d, %d, %d, %d, ", f->name, f->is_train ? "true" : "false",
+                        f->symbol_count, f->result_symbol_count, f->body->arg_count, f->result_count);
             text_printf(c, f->symbol_count ? "symbols_%s, " : "NULL, ", f->name);
             text_printf(c, f->result_symbol_count ? "found_%s, " : "NULL, ", f->name);
             text_printf(c, f->body->arg_count ? "args_%s, " : "NULL, ", f->name);
@@ -255,10 +278,15 @@ void unit_main(struct unit *u) {
         text_add(c, "};\n\n");
     }
     model_interface(u);
-    text_printf(c, "int main(int argc, char **argv) {\n    static const struct mxrt_program mx_program = {\n        \"%s\", %d, %s,\n        %d, mx_program_names, mx_program_states, %d, %s,\n        ",
-                u->prefix, functions, functions ? "mx_program_functions" : "NULL", m->buffer_count, m->setting_count, m->setting_count ? "mx_program_settings" : "NULL");
+    text_printf(
+        c,
+        "int main(int argc, char **argv) {\n    static const struct mxrt_program mx_program = {\n        \"%s\", %d, %s,\n        %d, mx_program_names, mx_program_states, %d, %s,\n        ",
+        u->prefix, functions, functions ? "mx_program_functions" : "NULL", m->buffer_count, m->setting_count,
+        m->setting_count ? "mx_program_settings" : "NULL");
     quoted(c, m->train_dir);
-    text_add(c, ",\n        mx_program_create, mx_program_destroy, mx_program_error, mx_program_buffer, mx_program_calls, mx_program_set_calls, NULL, ");
+    text_add(
+        c,
+        ",\n        mx_program_create, mx_program_destroy, mx_program_error, mx_program_buffer, mx_program_calls, mx_program_set_calls, NULL, ");
     text_add(c, unit_needs_zlib(m) ? "mxrt_gunzip,\n" : "NULL,\n");
     text_add(c, "    };\n    return mxrt_main(&mx_program, argc, argv);\n}\n");
 }

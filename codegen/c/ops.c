@@ -21,7 +21,8 @@ const char *cgen_const_data(struct cgen *g, const struct ir_op *op) {
     if (!ir_dim_is_const(ir_type_elements(g->module, v->type), &n))
         n = ir_dim_upper(ir_type_elements(g->module, v->type));
     struct text *out = &g->outlined;
-    text_printf(out, "static const %s %s[%lld] = {%s", cgen_c_type(t), name, (long long)(n > 0 ? n : 1), n > 0 ? "" : "0");
+    text_printf(out, "static const %s %s[%lld] = {%s", cgen_c_type(t), name, (long long)(n > 0 ? n : 1),
+                n > 0 ? "" : "0");
     const unsigned char *data = op->constant.data;
     for (int64_t i = 0; i < n; i++) {
         const unsigned char *at = data + i * dtype_size(t);
@@ -33,16 +34,35 @@ const char *cgen_const_data(struct cgen *g, const struct ir_op *op) {
         case F32: memcpy(&single, at, 4), f = (double)single; break;
         case I64:
         case U64: memcpy(&x, at, 8); break;
-        case I32: { int32_t y; memcpy(&y, at, 4), x = y; break; }
-        case U32: { uint32_t y; memcpy(&y, at, 4), x = y; break; }
-        case I16: { int16_t y; memcpy(&y, at, 2), x = y; break; }
+        case I32: {
+            int32_t y;
+            memcpy(&y, at, 4), x = y;
+            break;
+        }
+        case U32: {
+            uint32_t y;
+            memcpy(&y, at, 4), x = y;
+            break;
+        }
+        case I16: {
+            int16_t y;
+            memcpy(&y, at, 2), x = y;
+            break;
+        }
         case F16:
         case BF16:
-        case U16: { uint16_t y; memcpy(&y, at, 2), x = y; break; }
+        case U16: {
+            uint16_t y;
+            memcpy(&y, at, 2), x = y;
+            break;
+        }
         case I8: x = (int8_t)*at; break;
         default: x = *at; break;
         }
-        text_printf(out, "%s%s", i == 0 ? "" : i % 12 ? ", " : ",\n    ",
+        text_printf(out, "%s%s",
+                    i == 0   ? ""
+                    : i % 12 ? ", "
+                             : ",\n    ",
                     cprint_number(g, t == F16 || t == BF16 ? U16 : t, f, x));
     }
     text_add(out, "};\n\n");
@@ -87,8 +107,8 @@ void op_scan(struct function *f, struct ir_op *op) {
     const struct ir_value *x = op->operands[0], *y = op->results[0];
     struct axis a = axis_of(f, x->type, op->scan.axis);
     enum dtype t = x->type.dtype, wide = t == F16 || t == BF16 ? F32 : t;
-    static const enum scalar_fn fns[RED_COUNT] = {
-        [RED_SUM] = FN_add, [RED_PROD] = FN_mul, [RED_MAX] = FN_max, [RED_MIN] = FN_min, [RED_ANY] = FN_or, [RED_ALL] = FN_and};
+    static const enum scalar_fn fns[RED_COUNT] = {[RED_SUM] = FN_add, [RED_PROD] = FN_mul, [RED_MAX] = FN_max,
+                                                  [RED_MIN] = FN_min, [RED_ANY] = FN_or,   [RED_ALL] = FN_and};
     struct loop_block k;
     loop_block_init(&k);
     function_begin(f);
@@ -107,7 +127,8 @@ void op_scan(struct function *f, struct ir_op *op) {
     struct loop_var *acc = define(f, &inner->body, "acc", start, true);
     struct loop_stmt *along = loop_over(f, &inner->body, "step", a.length, &s);
     lx p = op->scan.reverse ? lx_sub(b, lx_sub(b, a.length, lx_int(b, 1)), s) : s;
-    struct loop_var *at = define(f, &along->body, "at", lx_add(b, lx_mul(b, lx_add(b, lx_mul(b, o, a.length), p), a.inner), i), false);
+    struct loop_var *at =
+        define(f, &along->body, "at", lx_add(b, lx_mul(b, lx_add(b, lx_mul(b, o, a.length), p), a.inner), i), false);
     lx here = lx_var(b, at);
     struct loop_var *value = define(f, &along->body, "value", lx_cast(b, wide, lx_load(b, from, here, 1)), false);
     lx sum = lx_fn2(b, fns[op->scan.op], lx_var(b, acc), lx_var(b, value));
@@ -129,7 +150,8 @@ void op_sort(struct function *f, struct ir_op *op) {
     loop_block_init(&k);
     function_begin(f);
     struct loop_mem *from = function_mem(f, x);
-    struct loop_mem *order = function_workspace(f, &k, "order", I64, a.upper), *merged = function_workspace(f, &k, "merged", I64, a.upper);
+    struct loop_mem *order = function_workspace(f, &k, "order", I64, a.upper),
+                    *merged = function_workspace(f, &k, "merged", I64, a.upper);
     lx one = lx_int(b, 1), o, in, i;
     struct loop_stmt *outer = loop_over(f, &k, "outer", a.outer, &o);
     struct loop_stmt *inner = loop_over(f, &outer->body, "inner", a.inner, &in);
@@ -144,8 +166,8 @@ void op_sort(struct function *f, struct ir_op *op) {
     lx round, pair, at;
     struct loop_stmt *level = loop_over(f, body, "round_", lx_int(b, rounds), &round);
     lx w = lx_var(b, width), twice = lx_mul(b, w, lx_int(b, 2));
-    struct loop_stmt *pairs = loop_over(f, &level->body, "pair",
-                                        lx_div(b, lx_add(b, a.length, lx_sub(b, twice, one)), twice), &pair);
+    struct loop_stmt *pairs =
+        loop_over(f, &level->body, "pair", lx_div(b, lx_add(b, a.length, lx_sub(b, twice, one)), twice), &pair);
     struct loop_block *pb = &pairs->body;
     struct loop_var *left = define(f, pb, "left", lx_mul(b, pair, twice), true);
     struct loop_var *middle = define(f, pb, "middle", lx_min(b, lx_add(b, lx_var(b, left), w), a.length), false);
@@ -156,7 +178,8 @@ void op_sort(struct function *f, struct ir_op *op) {
     at = lx_var(b, place);
     lx l = lx_var(b, left), r = lx_var(b, right), base = lx_mul(b, o, a.length);
     struct loop_var *take = define(f, &merge->body, "from_right", lx_op(b, I_LT, r, lx_var(b, end)), true);
-    struct loop_stmt *both = loop_if(b, &merge->body, lx_op(b, I_AND, lx_var(b, take), lx_op(b, I_LT, l, lx_var(b, middle))));
+    struct loop_stmt *both =
+        loop_if(b, &merge->body, lx_op(b, I_AND, lx_var(b, take), lx_op(b, I_LT, l, lx_var(b, middle))));
     lx element[2];
     for (int side = 0; side < 2; side++) {
         lx position = lx_load(b, order, side ? r : l, 1);
@@ -164,7 +187,8 @@ void op_sort(struct function *f, struct ir_op *op) {
         element[side] = lx_var(b, define(f, &both->body, side ? "b" : "a", lx_load(b, from, address, 1), false));
     }
     /* nan stands last in either direction. */
-    lx first = op->sort.descending ? lx_fn2(b, FN_lt, element[0], element[1]) : lx_fn2(b, FN_lt, element[1], element[0]);
+    lx first =
+        op->sort.descending ? lx_fn2(b, FN_lt, element[0], element[1]) : lx_fn2(b, FN_lt, element[1], element[0]);
     if (dtype_is_float(t)) {
         lx nan_a = lx_fn(b, FN_isnan, BOOL, 1, &element[0]), nan_b = lx_fn(b, FN_isnan, BOOL, 1, &element[1]);
         first = lx_op(b, I_OR, first, lx_op(b, I_AND, nan_a, lx_op(b, I_NOT, nan_b, NULL)));
@@ -217,7 +241,8 @@ void op_rng(struct function *f, struct ir_op *op) {
     lx n = function_elements(f, y->type);
     /* Groups of elements come from one block of the generator. */
     struct loop_func *random = ARENA_NEW(b->arena, struct loop_func);
-    *random = (struct loop_func){.name = group == 4 ? "mx_random_u32" : "mx_random_u64", .is_helper = true, .mem_count = 1, .var_count = 3};
+    *random = (struct loop_func){
+        .name = group == 4 ? "mx_random_u32" : "mx_random_u64", .is_helper = true, .mem_count = 1, .var_count = 3};
     random->mems = ARENA_ARRAY(b->arena, struct loop_mem *, 1);
     random->mems[0] = loop_mem_new(b, "out", t, MEM_PARAM);
     struct loop_var *first = loop_var_new(b, "first", I64, 1);
@@ -232,7 +257,8 @@ void op_rng(struct function *f, struct ir_op *op) {
     c->call_args[0] = lx_var(b, seed);
     c->call_args[1] = lx_var(b, stream);
     c->call_args[2] = lx_cast(b, U64, lx_div(b, lx_var(b, first), lx_int(b, group)));
-    struct loop_var *count = define(f, &blocks->body, "count", lx_min(b, lx_int(b, group), lx_sub(b, n, lx_var(b, first))), false);
+    struct loop_var *count =
+        define(f, &blocks->body, "count", lx_min(b, lx_int(b, group), lx_sub(b, n, lx_var(b, first))), false);
     lx i;
     struct loop_stmt *each = loop_over(f, &blocks->body, "i", lx_var(b, count), &i);
     loop_store(b, &each->body, to, lx_add(b, lx_var(b, first), i), lx_load(b, words, i, 1));
@@ -259,7 +285,8 @@ static const char *quoted(struct function *f, const char *s) {
 
 /* Appends to the line of a print; what does not fit is cut. */
 static void append(struct function *f, const char *format, const char *args) {
-    cprint_line(&f->print, "%s_mx_append(line, sizeof line, &used, \"%s\"%s%s);", f->g->prefix, format, args[0] ? ", " : "", args);
+    cprint_line(&f->print, "%s_mx_append(line, sizeof line, &used, \"%s\"%s%s);", f->g->prefix, format,
+                args[0] ? ", " : "", args);
 }
 
 static void print_elements(struct function *f, const struct ir_value *v, int d, lx at) {
@@ -273,8 +300,9 @@ static void print_elements(struct function *f, const struct ir_value *v, int d, 
         else if (t == BOOL)
             append(f, "%s", arena_printf(&f->g->arena, "(%s) ? \"true\" : \"false\"", text));
         else
-            append(f, dtype_is_signed(t) ? "%lld" : "%llu",
-                   arena_printf(&f->g->arena, dtype_is_signed(t) ? "(long long)(%s)" : "(unsigned long long)(%s)", text));
+            append(
+                f, dtype_is_signed(t) ? "%lld" : "%llu",
+                arena_printf(&f->g->arena, dtype_is_signed(t) ? "(long long)(%s)" : "(unsigned long long)(%s)", text));
         return;
     }
     struct loop_var *i = loop_var_new(f->b, "i", I64, 1);
@@ -312,11 +340,13 @@ void op_print(struct function *f, struct ir_op *op) {
     struct cgen *g = f->g;
     char *helper = arena_printf(&g->arena, "static void %s_mx_append(", g->prefix);
     if (!strstr(text_string(&g->helpers), helper))
-        text_printf(&g->helpers,
-                    "%schar *line, size_t size, size_t *used, const char *format, ...)\n{\n    va_list args;\n    int n;\n"
-                    "    if (*used + 1 >= size)\n        return;\n    va_start(args, format);\n"
-                    "    n = vsnprintf(line + *used, size - *used, format, args);\n    va_end(args);\n"
-                    "    *used += n > 0 ? (size_t)n : 0;\n}\n\n", helper);
+        text_printf(
+            &g->helpers,
+            "%schar *line, size_t size, size_t *used, const char *format, ...)\n{\n    va_list args;\n    int n;\n"
+            "    if (*used + 1 >= size)\n        return;\n    va_start(args, format);\n"
+            "    n = vsnprintf(line + *used, size - *used, format, args);\n    va_end(args);\n"
+            "    *used += n > 0 ? (size_t)n : 0;\n}\n\n",
+            helper);
     cprint_line(p, "{");
     p->indent++;
     cprint_line(p, "char line[%lld] = \"\";", (long long)line_bytes(op));
@@ -384,7 +414,8 @@ void op_extern(struct function *f, struct ir_op *op) {
         if (m->kind == MEM_SCALAR)
             cprint_line(&f->print, "%s = %s;", cgen_name_of(g, m->id), text_string(&call));
         else
-            cprint_line(&f->print, "*(%s *)%s = %s;", cgen_c_type(m->dtype), m->base ? m->base : cgen_name_of(g, m->id), text_string(&call));
+            cprint_line(&f->print, "*(%s *)%s = %s;", cgen_c_type(m->dtype), m->base ? m->base : cgen_name_of(g, m->id),
+                        text_string(&call));
     } else {
         cprint_line(&f->print, "%s;", text_string(&call));
     }

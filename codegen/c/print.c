@@ -28,12 +28,15 @@ struct cgen_kernels *cgen_private(struct cgen *g) {
 /* ---- names -------------------------------------------------------------------------------------------------------- */
 
 static const char *const reserved[] = {
-    "m", "c", "task", "context", "lane", "auto", "bool", "break", "case", "char", "const", "continue", "default", "do",
-    "double", "else", "enum", "extern", "false", "float", "for", "goto", "if", "inline", "int", "long", "register",
-    "restrict", "return", "short", "signed", "sizeof", "static", "struct", "switch", "true", "typedef", "union",
-    "unsigned", "void", "volatile", "while", "main", "exp", "log", "sin", "cos", "tan", "pow", "sqrt", "floor", "ceil",
-    "round", "trunc", "fabs", "abs", "gamma", "index", "y0", "y1", "yn", "j0", "j1", "jn", "class", "new", "asm", "typeof",
-    "erf", "div", "time", "signal", "free", "stdin", "stdout", "stderr", "errno", "NULL", "EOF", "I", "N_", "unix", "linux"};
+    "m",        "c",        "task",    "context", "lane",   "auto",   "bool",     "break",    "case",     "char",
+    "const",    "continue", "default", "do",      "double", "else",   "enum",     "extern",   "false",    "float",
+    "for",      "goto",     "if",      "inline",  "int",    "long",   "register", "restrict", "return",   "short",
+    "signed",   "sizeof",   "static",  "struct",  "switch", "true",   "typedef",  "union",    "unsigned", "void",
+    "volatile", "while",    "main",    "exp",     "log",    "sin",    "cos",      "tan",      "pow",      "sqrt",
+    "floor",    "ceil",     "round",   "trunc",   "fabs",   "abs",    "gamma",    "index",    "y0",       "y1",
+    "yn",       "j0",       "j1",      "jn",      "class",  "new",    "asm",      "typeof",   "erf",      "div",
+    "time",     "signal",   "free",    "stdin",   "stdout", "stderr", "errno",    "NULL",     "EOF",      "I",
+    "N_",       "unix",     "linux"};
 
 static bool name_taken(struct cgen_kernels *k, const char *name) {
     for (size_t i = 0; i < sizeof reserved / sizeof *reserved; i++)
@@ -49,7 +52,8 @@ const char *cgen_enter_name(struct cgen *g, const char *wanted) {
     struct cgen_kernels *k = cgen_private(g);
     char *clean = arena_strdup(&g->arena, wanted && wanted[0] ? wanted : "t");
     for (char *s = clean; *s; s++)
-        if (!((*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9' && s > clean) || *s == '_'))
+        if (!((*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9' && s > clean) ||
+              *s == '_'))
             *s = s == clean ? 't' : '_';
     if (clean[0] == '_') /* reserved for the implementation at file scope, and ugly */
         clean[0] = 't';
@@ -81,10 +85,16 @@ const char *cgen_name_of(struct cgen *g, int id) {
     return id < k->names.n && k->names.at[id] ? k->names.at[id] : "undefined_name";
 }
 
-int cgen_scope_mark(struct cgen *g) { return cgen_private(g)->scope.n; }
-void cgen_scope_leave(struct cgen *g, int mark) { cgen_private(g)->scope.n = mark; }
+int cgen_scope_mark(struct cgen *g) {
+    return cgen_private(g)->scope.n;
+}
+void cgen_scope_leave(struct cgen *g, int mark) {
+    cgen_private(g)->scope.n = mark;
+}
 
-const char *cprint_register_type(enum dtype t) { return t == F16 || t == BF16 ? "float" : cgen_c_type(t); }
+const char *cprint_register_type(enum dtype t) {
+    return t == F16 || t == BF16 ? "float" : cgen_c_type(t);
+}
 
 /* ---- numbers ------------------------------------------------------------------------------------------------------ */
 
@@ -118,17 +128,19 @@ const char *cprint_number(struct cgen *g, enum dtype t, double f, int64_t i) {
 
 /* ---- expressions -------------------------------------------------------------------------------------------------- */
 
-static void add(struct cprint *p, const char *s) { text_add(p->out, s); }
+static void add(struct cprint *p, const char *s) {
+    text_add(p->out, s);
+}
 
 static const struct {
     const char *symbol, *function;
     int precedence;
 } index_ops[] = {
-    [I_ADD] = {" + ", NULL, P_ADD},    [I_SUB] = {" - ", NULL, P_ADD},    [I_MUL] = {" * ", NULL, P_MUL},
-    [I_DIV] = {" / ", NULL, P_MUL},    [I_MOD] = {" % ", NULL, P_MUL},    [I_FDIV] = {NULL, "mx_div_i", P_POST},
+    [I_ADD] = {" + ", NULL, P_ADD},        [I_SUB] = {" - ", NULL, P_ADD},       [I_MUL] = {" * ", NULL, P_MUL},
+    [I_DIV] = {" / ", NULL, P_MUL},        [I_MOD] = {" % ", NULL, P_MUL},       [I_FDIV] = {NULL, "mx_div_i", P_POST},
     [I_FMOD] = {NULL, "mx_mod_i", P_POST}, [I_MIN] = {NULL, "mx_min_i", P_POST}, [I_MAX] = {NULL, "mx_max_i", P_POST},
-    [I_LT] = {" < ", NULL, P_LT},      [I_LE] = {" <= ", NULL, P_LT},     [I_EQ] = {" == ", NULL, P_EQ},
-    [I_AND] = {" && ", NULL, P_AND},   [I_OR] = {" || ", NULL, P_OR},     [I_NOT] = {"!", NULL, P_UNARY},
+    [I_LT] = {" < ", NULL, P_LT},          [I_LE] = {" <= ", NULL, P_LT},        [I_EQ] = {" == ", NULL, P_EQ},
+    [I_AND] = {" && ", NULL, P_AND},       [I_OR] = {" || ", NULL, P_OR},        [I_NOT] = {"!", NULL, P_UNARY},
 };
 
 static void index_op(struct cprint *p, lx e) {
@@ -159,7 +171,9 @@ static void index_op(struct cprint *p, lx e) {
     cprint_expr(p, e->args[1], and_in_or ? P_BITOR : e->op == I_ADD ? level : level + 1);
 }
 
-static bool is_vector_style(const struct cprint *p) { return p->g->options->vector_extensions && !p->lane; }
+static bool is_vector_style(const struct cprint *p) {
+    return p->g->options->vector_extensions && !p->lane;
+}
 
 static bool plain_operator(enum scalar_fn fn, enum dtype t, const char **symbol, int *level) {
     if (t != F32 && t != F64)
@@ -561,7 +575,8 @@ static void print_def(struct cprint *p, const struct loop_stmt *s) {
     bool vectors = p->g->options->vector_extensions;
     const char *name;
     if (v->count) {
-        const char *type = v->lanes > 1 && vectors ? cgen_vector_type(p->g, v->dtype, v->lanes) : cprint_register_type(v->dtype);
+        const char *type =
+            v->lanes > 1 && vectors ? cgen_vector_type(p->g, v->dtype, v->lanes) : cprint_register_type(v->dtype);
         name = cgen_enter_name(p->g, v->name);
         cgen_set_name(p->g, v->id, name);
         if (vectors) {
@@ -750,8 +765,10 @@ bool cgen_mentions(const char *text, const char *name) {
     size_t n = strlen(name);
     for (const char *s = text; (s = strstr(s, name)); s += n) {
         char before = s > text ? s[-1] : ' ', after = s[n];
-        bool word_before = before == '_' || (before >= '0' && before <= '9') || ((before | 32) >= 'a' && (before | 32) <= 'z');
-        bool word_after = after == '_' || (after >= '0' && after <= '9') || ((after | 32) >= 'a' && (after | 32) <= 'z');
+        bool word_before =
+            before == '_' || (before >= '0' && before <= '9') || ((before | 32) >= 'a' && (before | 32) <= 'z');
+        bool word_after =
+            after == '_' || (after >= '0' && after <= '9') || ((after | 32) >= 'a' && (after | 32) <= 'z');
         if (!word_before && !word_after && before != '>' && before != '.')
             return true;
     }
@@ -775,7 +792,8 @@ void cprint_func(struct cgen *g, struct loop_func *f) {
     for (int i = 0; i < f->var_count; i++) {
         const char *name = cgen_enter_name(g, f->vars[i]->name);
         cgen_set_name(g, f->vars[i]->id, name);
-        text_printf(&g->outlined, "%s%s %s", i || f->mem_count ? ", " : "", cprint_register_type(f->vars[i]->dtype), name);
+        text_printf(&g->outlined, "%s%s %s", i || f->mem_count ? ", " : "", cprint_register_type(f->vars[i]->dtype),
+                    name);
     }
     text_add(&g->outlined, ")\n{\n");
     cprint_block(&p, &f->body);
@@ -874,10 +892,12 @@ static void print_parallel(struct cprint *p, const struct loop_stmt *s) {
                     m->written || m->kind == MEM_SCALAR ? "" : "const ", cgen_c_type(m->dtype), cgen_name_of(g, m->id));
     }
     for (int i = 0; i < c.vars.n; i++)
-        text_printf(&body, "    %s %s;\n", cprint_register_type(c.vars.at[i]->dtype), cgen_name_of(g, c.vars.at[i]->id));
+        text_printf(&body, "    %s %s;\n", cprint_register_type(c.vars.at[i]->dtype),
+                    cgen_name_of(g, c.vars.at[i]->id));
     if (!c.mems.n && !c.vars.n)
         text_add(&body, "    char unused;\n");
-    const char *own = own_name(g, "c"), *context = own_name(g, "context"), *task = own_name(g, "task"), *tasks = own_name(g, "tasks");
+    const char *own = own_name(g, "c"), *context = own_name(g, "context"), *task = own_name(g, "task"),
+               *tasks = own_name(g, "tasks");
     text_printf(&body, "};\n\nstatic void %s_run(void *%s, int64_t %s)\n{\n", name, context, task);
     struct cprint q = {.g = g, .out = &body, .indent = 1};
     if (c.mems.n || c.vars.n)

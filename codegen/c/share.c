@@ -82,7 +82,8 @@ static const char *block_key(struct cgen *g, const struct loop_block *k, const s
             text_free(&raw);
             return NULL;
         }
-        text_printf(&raw, "mem%d%d%d x.%d %s\n", m->kind == MEM_SCALAR, m->written, m->no_alias, m->id, dtype_name(m->dtype));
+        text_printf(&raw, "mem%d%d%d x.%d %s\n", m->kind == MEM_SCALAR, m->written, m->no_alias, m->id,
+                    dtype_name(m->dtype));
     }
     for (int i = 0; i < c->vars.n; i++)
         text_printf(&raw, "var x.%d %s\n", c->vars.at[i]->id, dtype_name(c->vars.at[i]->dtype));
@@ -115,8 +116,8 @@ bool cgen_uses_instance(const char *text) {
     return false;
 }
 
-static void print_function(struct cgen *g, struct cgen_block *b, const struct loop_block *k, const struct cgen_captures *c,
-                           const char *hint) {
+static void print_function(struct cgen *g, struct cgen_block *b, const struct loop_block *k,
+                           const struct cgen_captures *c, const char *hint) {
     struct cgen_kernels *p = cgen_private(g);
     struct text body = {0}, head = {0};
     const char *outer[48];
@@ -124,7 +125,8 @@ static void print_function(struct cgen *g, struct cgen_block *b, const struct lo
     int64_t stack = p->stack;
     /* a scope of its own: names of the function around it mean nothing there */
     struct cgen_names saved = cgen_scope_replace(g);
-    b->function = arena_printf(&g->arena, "%s_mx_%s_%d", g->prefix, cgen_identifier(&g->arena, parameter_name(hint)), p->functions++);
+    b->function = arena_printf(&g->arena, "%s_mx_%s_%d", g->prefix, cgen_identifier(&g->arena, parameter_name(hint)),
+                               p->functions++);
     for (int i = 0; i < c->mems.n; i++) {
         const struct loop_mem *m = c->mems.at[i];
         outer[n++] = cgen_name_of(g, m->id);
@@ -133,7 +135,8 @@ static void print_function(struct cgen *g, struct cgen_block *b, const struct lo
         if (m->kind == MEM_SCALAR)
             text_printf(&head, ", %s %s", cgen_c_type(m->dtype), name);
         else
-            text_printf(&head, ", %s%s *%s%s", m->written ? "" : "const ", cgen_c_type(m->dtype), m->no_alias ? "restrict " : "", name);
+            text_printf(&head, ", %s%s *%s%s", m->written ? "" : "const ", cgen_c_type(m->dtype),
+                        m->no_alias ? "restrict " : "", name);
     }
     for (int i = 0; i < c->vars.n; i++) {
         outer[n++] = cgen_name_of(g, c->vars.at[i]->id);

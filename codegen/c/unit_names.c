@@ -31,7 +31,8 @@ static const char *skip_literal(const char *s, bool line_start) {
 
 /* Names that the header declares inside its structs; they stay, and a model of such a name keeps the shadowing. */
 static bool is_public_field(const char *name) {
-    static const char *const fields[] = {"dtype", "rank", "shape", "data", "bytes", "seed", "threads", "log", "log_context"};
+    static const char *const fields[] = {"dtype", "rank",    "shape", "data",       "bytes",
+                                         "seed",  "threads", "log",   "log_context"};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         if (strcmp(fields[i], name) == 0)
             return true;

@@ -47,7 +47,8 @@ static bool is_matrix(struct lower *l, struct factor *f, struct axis own, struct
     if (!axis_stride(l, f->load, own, &f->own) || !axis_stride(l, f->load, depth, &f->depth))
         return false;
     *leading = f->depth == 1 ? f->own : f->depth;
-    return (f->depth == 1 && f->own >= ir_dim_upper(depth.extent)) || (f->own == 1 && f->depth >= ir_dim_upper(own.extent));
+    return (f->depth == 1 && f->own >= ir_dim_upper(depth.extent)) ||
+           (f->own == 1 && f->depth >= ir_dim_upper(own.extent));
 }
 
 static bool plain_reduction(const struct ir_nest *nest) {
@@ -82,8 +83,8 @@ static void close_loops(struct nest_scope *n, int count, struct loop_stmt **loop
 bool lower_blas(struct lower *l) {
     const struct ir_op *op = l->op;
     const struct ir_nest *nest = &op->nest;
-    if (!l->options->blas || op->result_count != 1 || nest->acc_count != 1 || nest->results[0].base >= 0 || nest->accs[0].op != RED_SUM ||
-        !nest->reds || !plain_reduction(nest))
+    if (!l->options->blas || op->result_count != 1 || nest->acc_count != 1 || nest->results[0].base >= 0 ||
+        nest->accs[0].op != RED_SUM || !nest->reds || !plain_reduction(nest))
         return false;
     ir_expr body = nest->accs[0].body;
     enum dtype t = body->dtype;
@@ -111,13 +112,15 @@ bool lower_blas(struct lower *l) {
     for (int i = batch + rows; i < nest->pars; i++)
         if (!((in_b & ~in_a) >> i & 1))
             return false;
-    struct axis m = axis_of(l, batch, rows), n = axis_of(l, batch + rows, columns), k = axis_of(l, nest->pars, nest->reds);
+    struct axis m = axis_of(l, batch, rows), n = axis_of(l, batch + rows, columns),
+                k = axis_of(l, nest->pars, nest->reds);
     double work = (double)ir_dim_upper(m.extent) * (double)ir_dim_upper(n.extent) * (double)ir_dim_upper(k.extent);
     int64_t lda, ldb;
-    if (!rows || !columns || work < LEAST_WORK || work > 1e18 || !is_matrix(l, &a, m, k, &lda) || !is_matrix(l, &b, n, k, &ldb))
+    if (!rows || !columns || work < LEAST_WORK || work > 1e18 || !is_matrix(l, &a, m, k, &lda) ||
+        !is_matrix(l, &b, n, k, &ldb))
         return false;
-    if (lda > INT32_MAX || ldb > INT32_MAX || ir_dim_upper(m.extent) > INT32_MAX || ir_dim_upper(n.extent) > INT32_MAX ||
-        ir_dim_upper(k.extent) > INT32_MAX)
+    if (lda > INT32_MAX || ldb > INT32_MAX || ir_dim_upper(m.extent) > INT32_MAX ||
+        ir_dim_upper(n.extent) > INT32_MAX || ir_dim_upper(k.extent) > INT32_MAX)
         return false;
 
     struct nest_scope *scope = arena_alloc(l->b->arena, sizeof *scope);
@@ -125,7 +128,9 @@ bool lower_blas(struct lower *l) {
     struct loop_builder *lb = l->b;
     const struct ir_value *y = op->results[0];
     bool direct = nest->results[0].value->kind == X_ACC;
-    struct loop_mem *to = direct ? l->mem(l->context, y) : l->workspace(l->context, l->out, "product", t, ir_dim_upper(ir_type_elements(l->module, y->type)));
+    struct loop_mem *to =
+        direct ? l->mem(l->context, y)
+               : l->workspace(l->context, l->out, "product", t, ir_dim_upper(ir_type_elements(l->module, y->type)));
     to->written = true;
     struct loop_stmt *loops[NEST_MAX];
     lx offset;
@@ -133,7 +138,8 @@ bool lower_blas(struct lower *l) {
     for (int i = batch; i < nest->pars + nest->reds; i++)
         nest_scope_set(scope, i, lx_int(lb, 0), 0);
     struct loop_func *f = ARENA_NEW(lb->arena, struct loop_func);
-    *f = (struct loop_func){.name = t == F64 ? "mx_blas_f64" : "mx_blas_f32", .is_helper = true, .mem_count = 3, .var_count = 8};
+    *f = (struct loop_func){
+        .name = t == F64 ? "mx_blas_f64" : "mx_blas_f32", .is_helper = true, .mem_count = 3, .var_count = 8};
     f->mems = ARENA_ARRAY(lb->arena, struct loop_mem *, 3);
     for (int i = 0; i < 3; i++)
         f->mems[i] = loop_mem_new(lb, "matrix", t, MEM_PARAM);
@@ -147,8 +153,9 @@ bool lower_blas(struct lower *l) {
     lx size = lx_mul(lb, nest_dim(scope, m.extent), nest_dim(scope, n.extent));
     call->call_mems[2].mem = to;
     call->call_mems[2].offset = lx_mul(lb, offset, size);
-    lx args[8] = {lx_int(lb, a.depth != 1), lx_int(lb, b.depth == 1), nest_dim(scope, m.extent), nest_dim(scope, n.extent), nest_dim(scope, k.extent),
-                  lx_int(lb, lda), lx_int(lb, ldb), nest_dim(scope, n.extent)};
+    lx args[8] = {lx_int(lb, a.depth != 1),  lx_int(lb, b.depth == 1),  nest_dim(scope, m.extent),
+                  nest_dim(scope, n.extent), nest_dim(scope, k.extent), lx_int(lb, lda),
+                  lx_int(lb, ldb),           nest_dim(scope, n.extent)};
     for (int i = 0; i < 8; i++)
         call->call_args[i] = args[i];
     loop_append(scope->block[scope->depth], call);

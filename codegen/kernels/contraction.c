@@ -31,7 +31,9 @@ static void close_group(struct contraction *c, struct group *g) {
     g->size = nest_dim(&c->n, g->extent);
 }
 
-static void note_load(ir_expr e, void *context) { *(bool *)context |= e->kind == X_LOAD; }
+static void note_load(ir_expr e, void *context) {
+    *(bool *)context |= e->kind == X_LOAD;
+}
 
 static bool plain_bounds(const struct ir_nest_index *x) {
     bool loads = false;
@@ -71,7 +73,8 @@ static bool is_in_place(struct contraction *c, const struct side *s, int64_t *ro
 static bool recognise(struct contraction *c) {
     struct ir_op *op = c->l->op;
     const struct ir_nest *nest = c->nest;
-    if (op->result_count != 1 || nest->acc_count != 1 || nest->results[0].base >= 0 || nest->accs[0].op != RED_SUM || !nest->reds)
+    if (op->result_count != 1 || nest->acc_count != 1 || nest->results[0].base >= 0 || nest->accs[0].op != RED_SUM ||
+        !nest->reds)
         return false;
     ir_expr body = nest->accs[0].body;
     if (body->kind != X_FN || body->fn != FN_mul || (body->dtype != F32 && body->dtype != F64))
@@ -113,7 +116,8 @@ static bool find_border(struct contraction *c) {
         int64_t lo, hi, extent;
         if (r.known && ir_dim_lower(r.lo) >= 0 && ir_dim_lt(c->l->module, r.hi, t.dims[d]))
             continue;
-        if (!r.known || !ir_dim_is_const(r.lo, &lo) || !ir_dim_is_const(r.hi, &hi) || !ir_dim_is_const(t.dims[d], &extent))
+        if (!r.known || !ir_dim_is_const(r.lo, &lo) || !ir_dim_is_const(r.hi, &hi) ||
+            !ir_dim_is_const(t.dims[d], &extent))
             return false;
         c->below[d] = lo < 0 ? -lo : 0;
         c->above[d] = hi >= extent ? hi - extent + 1 : 0;
@@ -178,7 +182,9 @@ static int vector_bytes(const struct contraction *c) {
     return o->vector_extensions && o->vector_bytes ? o->vector_bytes : 32;
 }
 
-static int most_lanes(const struct contraction *c) { return vector_bytes(c) / dtype_size(c->dtype); }
+static int most_lanes(const struct contraction *c) {
+    return vector_bytes(c) / dtype_size(c->dtype);
+}
 
 /* Cycles of one step of the reduction in a tile, for two loads and 64 bytes of multiply-add a cycle, a latency of four, and what the
  * loop itself takes. */
@@ -202,13 +208,15 @@ static double choose_tile(struct contraction *c) {
             int64_t most = vectors ? (registers - 2 - v) / v : 4;
             most = most > 14 ? 14 : most < run ? most : run;
             most = most < run ? most : run;
-            int64_t tiles = (run + most - 1) / most, tile = c->access == ROWS_WINDOW ? (run + tiles - 1) / tiles : most, rest = run % tile;
+            int64_t tiles = (run + most - 1) / most, tile = c->access == ROWS_WINDOW ? (run + tiles - 1) / tiles : most,
+                    rest = run % tile;
             double cycles = 0;
             for (int pass = 0; pass < 2; pass++) { /* whole panels, the last */
                 int used = pass ? (int)(need % v) : v;
                 if (!used || (!pass && need < v))
                     continue;
-                double one = (double)(run / tile) * step_cycles(c, (int)tile, used, lanes) + (rest ? step_cycles(c, (int)rest, used, lanes) : 0);
+                double one = (double)(run / tile) * step_cycles(c, (int)tile, used, lanes) +
+                             (rest ? step_cycles(c, (int)rest, used, lanes) : 0);
                 cycles += one * (pass ? 1 : (double)(need / v));
             }
             cycles *= (double)rows / (double)run;
@@ -230,7 +238,8 @@ static double choose_tile(struct contraction *c) {
 static double pack_cycles(struct contraction *c) {
     const struct group *g = c->cols.group;
     int64_t stride = 0;
-    bool unit = c->cols.e->kind == X_LOAD && nest_stride(c->l, c->cols.e, g->index[g->count - 1], &stride) && stride == 1;
+    bool unit =
+        c->cols.e->kind == X_LOAD && nest_stride(c->l, c->cols.e, g->index[g->count - 1], &stride) && stride == 1;
     if (!unit)
         return 1.2;
     double run = 1;
@@ -265,7 +274,8 @@ static double consider(struct contraction *c, struct side rows, struct side cols
 
 static void note_memory(ir_expr e, void *context) {
     struct contraction *c = context;
-    if (e->kind == X_LOAD && c->l->mem(c->l->context, c->l->op->operands[e->index]) == c->l->mem(c->l->context, c->l->op->results[0]))
+    if (e->kind == X_LOAD &&
+        c->l->mem(c->l->context, c->l->op->operands[e->index]) == c->l->mem(c->l->context, c->l->op->results[0]))
         c->direct = false;
 }
 
@@ -275,7 +285,8 @@ static void choose_direct(struct contraction *c) {
     const struct group *rows = c->rows.group, *cols = c->cols.group;
     int64_t columns, extent;
     c->epilogue = c->nest->results[0].value->kind != X_ACC;
-    c->direct = t.dtype == c->dtype && cols->index[cols->count - 1] == c->nest->pars - 1 && ir_dim_is_const(cols->extent, &columns) && columns % c->lanes == 0;
+    c->direct = t.dtype == c->dtype && cols->index[cols->count - 1] == c->nest->pars - 1 &&
+                ir_dim_is_const(cols->extent, &columns) && columns % c->lanes == 0;
     /* Each group a run of neighbouring dimensions, so that it has one stride. */
     for (int i = 1; i < rows->count; i++)
         c->direct &= rows->index[i] == rows->index[i - 1] + 1;
@@ -306,12 +317,14 @@ bool lower_contraction(struct lower *l) {
     if (straight <= swapped)
         consider(c, a, b);
     int size = dtype_size(c->dtype);
-    int64_t columns = (c->cols.group->upper + c->width - 1) / c->width, rows = (c->rows.group->upper + c->row_tile - 1) / c->row_tile;
+    int64_t columns = (c->cols.group->upper + c->width - 1) / c->width,
+            rows = (c->rows.group->upper + c->row_tile - 1) / c->row_tile;
     int64_t first = c->batch.count ? ir_dim_upper(c->nest->indices[c->batch.index[0]].extent) : 1;
     c->prepacked = c->access == ROWS_WINDOW || (first < 8 && columns <= rows);
     choose_direct(c);
 
-    double work = (double)c->batch.upper * (double)c->a.upper * (double)c->b_side.upper * (double)c->k.upper / c->lanes * 2;
+    double work =
+        (double)c->batch.upper * (double)c->a.upper * (double)c->b_side.upper * (double)c->k.upper / c->lanes * 2;
     int64_t runs = c->access == ROWS_WINDOW ? c->rows.group->upper / c->run : rows;
     c->tasks = lower_tasks(l, first >= 8 ? first : c->prepacked ? runs : columns, work);
     c->split = c->tasks == 1 ? SPLIT_NONE : first >= 8 ? SPLIT_BATCH : c->prepacked ? SPLIT_ROWS : SPLIT_PANELS;
@@ -325,14 +338,17 @@ bool lower_contraction(struct lower *l) {
     else if (c->access == ROWS_WINDOW)
         c->row_mem = l->workspace(l->context, l->out, "bordered", c->dtype, border_elements(c));
     else
-        c->packed = l->workspace(l->context, l->out, "packed", c->dtype,
-                                 (c->split == SPLIT_BATCH ? parts : 1) * (c->rows.group->upper + c->row_tile) * c->k.upper);
+        c->packed =
+            l->workspace(l->context, l->out, "packed", c->dtype,
+                         (c->split == SPLIT_BATCH ? parts : 1) * (c->rows.group->upper + c->row_tile) * c->k.upper);
     if (c->access == ROWS_WINDOW)
         c->offsets = l->workspace(l->context, l->out, "offsets", I32, c->k.upper);
-    c->panel = l->workspace(l->context, l->out, "panel", c->dtype, c->prepacked ? columns * c->width * c->k.upper : parts * c->width * c->k_block);
+    c->panel = l->workspace(l->context, l->out, "panel", c->dtype,
+                            c->prepacked ? columns * c->width * c->k.upper : parts * c->width * c->k_block);
     if (!c->direct)
         c->strip = l->workspace(l->context, l->out, "sums", c->dtype,
-                                c->prepacked ? c->tasks * contraction_part(c) * c->width : parts * c->width * c->rows.group->upper);
+                                c->prepacked ? c->tasks * contraction_part(c) * c->width
+                                             : parts * c->width * c->rows.group->upper);
     double flops = 2.0 * (double)c->batch.upper * (double)c->a.upper * (double)c->b_side.upper * (double)c->k.upper;
     l->flops += flops < 9e18 ? (int64_t)flops : INT64_MAX;
     contraction_loops(c);

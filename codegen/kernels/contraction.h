@@ -34,7 +34,7 @@ struct contraction {
     struct nest_scope n;
     enum dtype dtype;
     struct group batch, a, b_side, k;
-    struct side rows, cols; /* cols: along the vectors */
+    struct side rows, cols;              /* cols: along the vectors */
     int lanes, vectors, row_tile, width; /* width = vectors * lanes, the columns of a panel */
     enum row_access access;
     int64_t row_stride;             /* PLAIN; WINDOW: along a run */
@@ -43,11 +43,11 @@ struct contraction {
     const struct loop_mem *row_mem; /* PLAIN, WINDOW */
     bool border;                    /* WINDOW: row_mem is a copy, its dimensions below[d] + extent + above[d] */
     int64_t below[NEST_MAX], above[NEST_MAX];
-    struct loop_mem *offsets;       /* WINDOW: [k] */
-    bool direct;                    /* the result holds the partial sums */
+    struct loop_mem *offsets; /* WINDOW: [k] */
+    bool direct;              /* the result holds the partial sums */
     int64_t result_stride;
     bool epilogue;
-    bool prepacked;                 /* all columns are packed before the first tile */
+    bool prepacked; /* all columns are packed before the first tile */
     struct loop_mem *panel, *packed, *strip;
     enum split split;
     int64_t tasks;
@@ -62,7 +62,8 @@ struct flat_loop {
     int count;
 };
 
-struct loop_stmt *contraction_open(struct contraction *c, const char *name, lx lo, lx hi, int64_t step, enum loop_kind kind, lx *counter);
+struct loop_stmt *contraction_open(struct contraction *c, const char *name, lx lo, lx hi, int64_t step,
+                                   enum loop_kind kind, lx *counter);
 void contraction_close(struct contraction *c, struct loop_stmt *s);
 /* A register for e in the current block, unless it is a constant or one already. */
 lx contraction_named(struct contraction *c, const char *name, lx e);
@@ -71,12 +72,13 @@ void contraction_set_flat(struct contraction *c, const struct group *g, int coun
 /* How many of the group's last indices are one loop for every load of e: their strides nest. */
 int contraction_collapse(struct contraction *c, ir_expr e, const struct group *g);
 /* Loops over flat positions lo .. hi of a group whose last `together` indices are one; *at is the position. */
-struct flat_loop contraction_open_flat(struct contraction *c, const struct group *g, int together, lx lo, lx hi, lx *at);
+struct flat_loop contraction_open_flat(struct contraction *c, const struct group *g, int together, lx lo, lx hi,
+                                       lx *at);
 void contraction_close_flat(struct contraction *c, struct flat_loop s);
 /* Copies side s, positions first .. first + count, k from k0 on over `depth`, to mem[base + (k - k0) * width + position - first]; with
  * `pad`, zeros up to width. */
-void contraction_pack(struct contraction *c, const struct side *s, lx first, lx count, int64_t width, lx k0, lx depth, struct loop_mem *mem,
-                      lx base, bool pad);
+void contraction_pack(struct contraction *c, const struct side *s, lx first, lx count, int64_t width, lx k0, lx depth,
+                      struct loop_mem *mem, lx base, bool pad);
 /* The stride of the row operand, in the copy with a border if there is one; false if it is not constant. */
 bool contraction_window_stride(struct contraction *c, int index, int64_t *stride);
 /* Fills the copy with a border, and the table of offsets. */
@@ -87,7 +89,8 @@ lx contraction_window_address(struct contraction *c);
 
 /* contraction_tile.c: the micro-kernel. */
 /* Rows row .. row + rows of one panel over `depth` from k0; window: the address of `row` at k = 0. */
-void contraction_tile(struct contraction *c, int rows, int vectors, lx row, lx window, lx first, lx panel, lx k0, lx depth);
+void contraction_tile(struct contraction *c, int rows, int vectors, lx row, lx window, lx first, lx panel, lx k0,
+                      lx depth);
 /* The result's element at the batch indices as they stand. */
 lx contraction_result_address(struct contraction *c, lx row, lx column);
 

@@ -3,9 +3,12 @@
  */
 #include "codegen/kernels/contraction.h"
 
-static struct loop_block *here(struct contraction *c) { return c->n.block[c->n.depth]; }
+static struct loop_block *here(struct contraction *c) {
+    return c->n.block[c->n.depth];
+}
 
-struct loop_stmt *contraction_open(struct contraction *c, const char *name, lx lo, lx hi, int64_t step, enum loop_kind kind, lx *counter) {
+struct loop_stmt *contraction_open(struct contraction *c, const char *name, lx lo, lx hi, int64_t step,
+                                   enum loop_kind kind, lx *counter) {
     struct loop_var *v = loop_var_new(c->b, name, I64, 1);
     struct loop_stmt *s = loop_for(c->b, NULL, v, lo, hi, step, kind);
     nest_scope_enter(&c->n, c->n.depth + 1, &s->body, false);
@@ -96,7 +99,8 @@ int contraction_collapse(struct contraction *c, ir_expr e, const struct group *g
     return w.together < 1 ? 1 : w.together;
 }
 
-struct flat_loop contraction_open_flat(struct contraction *c, const struct group *g, int together, lx lo, lx hi, lx *at) {
+struct flat_loop contraction_open_flat(struct contraction *c, const struct group *g, int together, lx lo, lx hi,
+                                       lx *at) {
     struct loop_builder *b = c->b;
     struct flat_loop s = {0};
     int head = g->count - together, last = g->index[g->count - 1];
@@ -114,7 +118,8 @@ struct flat_loop contraction_open_flat(struct contraction *c, const struct group
     for (int i = head; i < g->count; i++)
         run = ir_dim_mul(c->l->module, run, index_of(c, g, i)->extent);
     lx extent = nest_dim(&c->n, run);
-    if (lx_is_int(lo, &zero) && zero == 0 && (hi == g->size || (lx_is_int(hi, &end) && lx_is_int(g->size, &size) && end == size))) {
+    if (lx_is_int(lo, &zero) && zero == 0 &&
+        (hi == g->size || (lx_is_int(hi, &end) && lx_is_int(g->size, &size) && end == size))) {
         lx sum = lx_int(b, 0);
         for (int i = 0; i < head; i++) {
             lx counter, n = nest_dim(&c->n, index_of(c, g, i)->extent);
@@ -125,7 +130,8 @@ struct flat_loop contraction_open_flat(struct contraction *c, const struct group
         s.loop[s.count++] = contraction_open(c, name, lx_int(b, 0), extent, 1, LOOP_SERIAL, &along);
         *at = lx_add(b, lx_mul(b, sum, extent), along);
     } else {
-        lx round, first = lx_div(b, lo, extent), past = lx_div(b, lx_add(b, hi, lx_sub(b, extent, lx_int(b, 1))), extent);
+        lx round, first = lx_div(b, lo, extent),
+                  past = lx_div(b, lx_add(b, hi, lx_sub(b, extent, lx_int(b, 1))), extent);
         s.loop[s.count++] = contraction_open(c, "run", first, past, 1, LOOP_SERIAL, &round);
         contraction_set_flat(c, g, head, round);
         lx start = contraction_named(c, "start", lx_mul(b, round, extent));
@@ -146,8 +152,8 @@ void contraction_close_flat(struct contraction *c, struct flat_loop s) {
 
 /* ---- panels and tiles ----------------------------------------------------------------------------------------------------- */
 
-void contraction_pack(struct contraction *c, const struct side *s, lx first, lx count, int64_t width, lx k0, lx depth, struct loop_mem *mem,
-                      lx base, bool pad) {
+void contraction_pack(struct contraction *c, const struct side *s, lx first, lx count, int64_t width, lx k0, lx depth,
+                      struct loop_mem *mem, lx base, bool pad) {
     struct loop_builder *b = c->b;
     int64_t stride = 0, k_stride = 0, exact;
     const struct group *g = s->group;
@@ -155,10 +161,13 @@ void contraction_pack(struct contraction *c, const struct side *s, lx first, lx 
     bool along = s->e->kind != X_LOAD || (nest_stride(c->l, s->e, g->index[g->count - 1], &stride) && stride == 1);
     if (!along && (!nest_stride(c->l, s->e, c->k.index[c->k.count - 1], &k_stride) || k_stride != 1))
         along = true;
-    lx v, k, end = contraction_named(c, "end", lx_add(b, first, count)), k_end = contraction_named(c, "k_end", lx_add(b, k0, depth));
+    lx v, k, end = contraction_named(c, "end", lx_add(b, first, count)),
+             k_end = contraction_named(c, "k_end", lx_add(b, k0, depth));
     int v_together = contraction_collapse(c, s->e, g), k_together = contraction_collapse(c, s->e, &c->k);
-    struct flat_loop outer = along ? contraction_open_flat(c, &c->k, k_together, k0, k_end, &k) : contraction_open_flat(c, g, v_together, first, end, &v);
-    struct flat_loop inner = along ? contraction_open_flat(c, g, v_together, first, end, &v) : contraction_open_flat(c, &c->k, k_together, k0, k_end, &k);
+    struct flat_loop outer = along ? contraction_open_flat(c, &c->k, k_together, k0, k_end, &k)
+                                   : contraction_open_flat(c, g, v_together, first, end, &v);
+    struct flat_loop inner = along ? contraction_open_flat(c, g, v_together, first, end, &v)
+                                   : contraction_open_flat(c, &c->k, k_together, k0, k_end, &k);
     lx at = lx_add(b, base, lx_add(b, lx_mul(b, lx_sub(b, k, k0), lx_int(b, width)), lx_sub(b, v, first)));
     loop_store(b, here(c), mem, at, nest_value(&c->n, s->e));
     contraction_close_flat(c, inner);
@@ -167,14 +176,17 @@ void contraction_pack(struct contraction *c, const struct side *s, lx first, lx 
         return;
     struct loop_stmt *ks = contraction_open(c, "k", lx_int(b, 0), depth, 1, LOOP_SERIAL, &k);
     struct loop_stmt *vs = contraction_open(c, "v", count, lx_int(b, width), 1, LOOP_SERIAL, &v);
-    loop_store(b, here(c), mem, lx_add(b, base, lx_add(b, lx_mul(b, k, lx_int(b, width)), v)), lx_const_float(b, c->dtype, 0));
+    loop_store(b, here(c), mem, lx_add(b, base, lx_add(b, lx_mul(b, k, lx_int(b, width)), v)),
+               lx_const_float(b, c->dtype, 0));
     contraction_close(c, vs);
     contraction_close(c, ks);
 }
 
 /* ---- windows -------------------------------------------------------------------------------------------------------------- */
 
-static const struct ir_value *row_value(const struct contraction *c) { return c->l->op->operands[c->rows.e->index]; }
+static const struct ir_value *row_value(const struct contraction *c) {
+    return c->l->op->operands[c->rows.e->index];
+}
 
 /* The extent of dimension d of the operand as the tiles see it. */
 static ir_dim window_extent(struct contraction *c, int d) {
@@ -218,7 +230,9 @@ lx contraction_window_address(struct contraction *c) {
     lx sum = lx_int(b, 0);
     for (int d = 0; d < row_value(c)->type.rank; d++) {
         lx at = nest_index(&c->n, c->rows.e->args[d]);
-        sum = lx_add(b, sum, lx_mul(b, c->border ? lx_add(b, at, lx_int(b, c->below[d])) : at, nest_dim(&c->n, window_factor(c, d))));
+        sum = lx_add(
+            b, sum,
+            lx_mul(b, c->border ? lx_add(b, at, lx_int(b, c->below[d])) : at, nest_dim(&c->n, window_factor(c, d))));
     }
     return sum;
 }
@@ -227,7 +241,8 @@ lx contraction_window_address(struct contraction *c) {
 static void border_loops(struct contraction *c, int d, lx from, lx to) {
     struct loop_builder *b = c->b;
     const struct ir_type t = row_value(c)->type;
-    lx extent = nest_dim(&c->n, t.dims[d]), wide = nest_dim(&c->n, window_extent(c, d)), zero = lx_const_float(b, c->dtype, 0);
+    lx extent = nest_dim(&c->n, t.dims[d]), wide = nest_dim(&c->n, window_extent(c, d)),
+       zero = lx_const_float(b, c->dtype, 0);
     lx inner = nest_dim(&c->n, window_factor(c, d)), below = lx_int(b, c->below[d]), i;
     struct loop_mem *copy = (struct loop_mem *)c->row_mem;
     lx stop = lx_add(b, below, extent);
@@ -238,14 +253,17 @@ static void border_loops(struct contraction *c, int d, lx from, lx to) {
             continue;
         if (part == 1 && d + 1 < t.rank) {
             struct loop_stmt *s = contraction_open(c, "i", lo, hi, 1, LOOP_SERIAL, &i);
-            lx source = contraction_named(c, "source", lx_add(b, from, lx_mul(b, lx_sub(b, i, below), nest_dim(&c->n, operand_stride(c, d)))));
+            lx source = contraction_named(
+                c, "source", lx_add(b, from, lx_mul(b, lx_sub(b, i, below), nest_dim(&c->n, operand_stride(c, d)))));
             lx target = contraction_named(c, "target", lx_add(b, to, lx_mul(b, i, inner)));
             border_loops(c, d + 1, source, target);
             contraction_close(c, s);
             continue;
         }
         struct loop_stmt *s = contraction_open(c, "i", lx_mul(b, lo, inner), lx_mul(b, hi, inner), 1, LOOP_SERIAL, &i);
-        lx value = part == 1 ? lx_load(b, c->l->mem(c->l->context, row_value(c)), lx_add(b, from, lx_sub(b, i, below)), 1) : zero;
+        lx value = part == 1
+                       ? lx_load(b, c->l->mem(c->l->context, row_value(c)), lx_add(b, from, lx_sub(b, i, below)), 1)
+                       : zero;
         loop_store(b, here(c), copy, lx_add(b, to, i), value);
         contraction_close(c, s);
     }
@@ -255,15 +273,19 @@ void contraction_copy_border(struct contraction *c) {
     struct loop_builder *b = c->b;
     const struct ir_type t = row_value(c)->type;
     int64_t outer = ir_dim_upper(t.dims[0]);
-    int64_t tasks = c->below[0] || c->above[0] || t.rank == 1 ? 1 : lower_tasks(c->l, outer, (double)ir_dim_upper(ir_type_elements(c->l->module, t)));
+    int64_t tasks = c->below[0] || c->above[0] || t.rank == 1
+                        ? 1
+                        : lower_tasks(c->l, outer, (double)ir_dim_upper(ir_type_elements(c->l->module, t)));
     if (tasks <= 1) {
         border_loops(c, 0, lx_int(b, 0), lx_int(b, 0));
         return;
     }
     int64_t chunk = (outer + tasks - 1) / tasks;
     lx task, i, extent = nest_dim(&c->n, t.dims[0]);
-    struct loop_stmt *split = contraction_open(c, "part_of", lx_int(b, 0), lx_int(b, (outer + chunk - 1) / chunk), 1, LOOP_PARALLEL, &task);
-    lx lo = contraction_named(c, "from", lx_mul(b, task, lx_int(b, chunk))), hi = contraction_named(c, "to", lx_min(b, lx_add(b, lo, lx_int(b, chunk)), extent));
+    struct loop_stmt *split =
+        contraction_open(c, "part_of", lx_int(b, 0), lx_int(b, (outer + chunk - 1) / chunk), 1, LOOP_PARALLEL, &task);
+    lx lo = contraction_named(c, "from", lx_mul(b, task, lx_int(b, chunk))),
+       hi = contraction_named(c, "to", lx_min(b, lx_add(b, lo, lx_int(b, chunk)), extent));
     struct loop_stmt *s = contraction_open(c, "i", lo, hi, 1, LOOP_SERIAL, &i);
     lx source = contraction_named(c, "source", lx_mul(b, i, nest_dim(&c->n, operand_stride(c, 0))));
     lx target = contraction_named(c, "target", lx_mul(b, i, nest_dim(&c->n, window_factor(c, 0))));

@@ -16,7 +16,8 @@ static const char *access_key(const struct contraction *c, char *out, size_t siz
 }
 
 /* The sums to their first values: 0, or what an earlier block left. Or back to memory. */
-static void each_sum(struct contraction *c, struct loop_block *k, struct loop_func *f, const struct loop_var *acc, int rows, int vectors, int what) {
+static void each_sum(struct contraction *c, struct loop_block *k, struct loop_func *f, const struct loop_var *acc,
+                     int rows, int vectors, int what) {
     struct loop_builder *b = c->b;
     struct loop_var *r = loop_var_new(b, "r", I64, 1), *v = loop_var_new(b, "v", I64, 1);
     struct loop_stmt *outer = loop_for(b, k, r, lx_int(b, 0), lx_int(b, rows), 1, LOOP_UNROLL);
@@ -33,19 +34,21 @@ static void each_sum(struct contraction *c, struct loop_block *k, struct loop_fu
 static struct loop_func *micro_kernel(struct contraction *c, int rows, int vectors) {
     struct loop_builder *b = c->b;
     char key[96], access[24];
-    snprintf(key, sizeof key, "tile_%s_%dx%dx%d_%s_b%d", dtype_name(c->dtype), rows, vectors, c->lanes, access_key(c, access, sizeof access),
-             c->width);
+    snprintf(key, sizeof key, "tile_%s_%dx%dx%d_%s_b%d", dtype_name(c->dtype), rows, vectors, c->lanes,
+             access_key(c, access, sizeof access), c->width);
     struct loop_func *f = c->l->shared(c->l->context, key);
     if (f)
         return f;
     f = ARENA_NEW(b->arena, struct loop_func);
-    f->text = arena_printf(b->arena, "%d rows by %d columns of a product: c (or 0) + a * b over k, a packed panel b of %d columns%s", rows,
-                           vectors * c->lanes, c->width, c->access == ROWS_WINDOW ? ", a at an offset for each k" : "");
+    f->text = arena_printf(
+        b->arena, "%d rows by %d columns of a product: c (or 0) + a * b over k, a packed panel b of %d columns%s", rows,
+        vectors * c->lanes, c->width, c->access == ROWS_WINDOW ? ", a at an offset for each k" : "");
     f->mem_count = c->access == ROWS_WINDOW ? 4 : 3;
     f->var_count = 4;
     f->mems = ARENA_ARRAY(b->arena, struct loop_mem *, 4);
     f->vars = ARENA_ARRAY(b->arena, struct loop_var *, 4);
-    static const char *const mems[] = {"a", "b", "out", "offsets"}, *const vars[] = {"depth", "a_row", "out_row", "first"};
+    static const char *const mems[] = {"a", "b", "out", "offsets"}, *const vars[] = {"depth", "a_row", "out_row",
+                                                                                     "first"};
     for (int i = 0; i < f->mem_count; i++)
         f->mems[i] = loop_mem_new(b, mems[i], i == 3 ? I32 : c->dtype, MEM_PARAM);
     f->mems[2]->written = true;
@@ -61,7 +64,8 @@ static struct loop_func *micro_kernel(struct contraction *c, int rows, int vecto
     acc->count = rows * vectors;
     acc->is_mutable = true;
     loop_def(b, &f->body, acc, NULL);
-    struct loop_stmt *start = loop_if(b, &f->body, lx_op(b, I_NOT, lx_op(b, I_EQ, lx_var(b, f->vars[3]), lx_int(b, 0)), NULL));
+    struct loop_stmt *start =
+        loop_if(b, &f->body, lx_op(b, I_NOT, lx_op(b, I_EQ, lx_var(b, f->vars[3]), lx_int(b, 0)), NULL));
     each_sum(c, &start->body, f, acc, rows, vectors, 0);
     each_sum(c, &start->other, f, acc, rows, vectors, 1);
 
@@ -73,8 +77,11 @@ static struct loop_func *micro_kernel(struct contraction *c, int rows, int vecto
     loop_def(b, &loop->body, bv, NULL);
     struct loop_var *v = loop_var_new(b, "v", I64, 1);
     struct loop_stmt *each = loop_for(b, &loop->body, v, lx_int(b, 0), lx_int(b, vectors), 1, LOOP_UNROLL);
-    loop_set(b, &each->body, bv, lx_var(b, v),
-             lx_load(b, f->mems[1], lx_add(b, lx_mul(b, lx_var(b, k), lx_int(b, c->width)), lx_mul(b, lx_var(b, v), lx_int(b, c->lanes))), c->lanes));
+    loop_set(
+        b, &each->body, bv, lx_var(b, v),
+        lx_load(b, f->mems[1],
+                lx_add(b, lx_mul(b, lx_var(b, k), lx_int(b, c->width)), lx_mul(b, lx_var(b, v), lx_int(b, c->lanes))),
+                c->lanes));
     lx along = lx_mul(b, lx_var(b, k), lx_int(b, c->access == ROWS_PACKED ? c->row_tile : 1));
     if (c->access == ROWS_WINDOW) {
         struct loop_var *offset = loop_var_new(b, "offset", I64, 1);
@@ -88,7 +95,8 @@ static struct loop_func *micro_kernel(struct contraction *c, int rows, int vecto
     v = loop_var_new(b, "v", I64, 1);
     each = loop_for(b, &row->body, v, lx_int(b, 0), lx_int(b, vectors), 1, LOOP_UNROLL);
     lx slot = lx_add(b, lx_mul(b, lx_var(b, r), lx_int(b, vectors)), lx_var(b, v));
-    loop_set(b, &each->body, acc, slot, lx_fma(b, lx_splat(b, lx_var(b, av), c->lanes), lx_var_at(b, bv, lx_var(b, v)), lx_var_at(b, acc, slot)));
+    loop_set(b, &each->body, acc, slot,
+             lx_fma(b, lx_splat(b, lx_var(b, av), c->lanes), lx_var_at(b, bv, lx_var(b, v)), lx_var_at(b, acc, slot)));
     each_sum(c, &f->body, f, acc, rows, vectors, 2);
     c->l->share(c->l->context, key, f);
     return f;
@@ -118,7 +126,8 @@ static lx plain_address(struct contraction *c, lx row, lx k0) {
     return lx_add(c->b, lx_add(c->b, base, lx_mul(c->b, row, lx_int(c->b, c->row_stride))), k0);
 }
 
-void contraction_tile(struct contraction *c, int rows, int vectors, lx row, lx window, lx first, lx panel, lx k0, lx depth) {
+void contraction_tile(struct contraction *c, int rows, int vectors, lx row, lx window, lx first, lx panel, lx k0,
+                      lx depth) {
     struct loop_builder *b = c->b;
     struct loop_func *f = micro_kernel(c, rows, vectors);
     struct loop_stmt *s = loop_call(b, c->n.block[c->n.depth], f);
@@ -132,7 +141,8 @@ void contraction_tile(struct contraction *c, int rows, int vectors, lx row, lx w
     } else {
         lx tile = lx_div(b, row, lx_int(b, c->row_tile));
         lx within = lx_sub(b, row, lx_mul(b, tile, lx_int(b, c->row_tile)));
-        lx at = lx_add(b, lx_mul(b, lx_mul(b, tile, lx_int(b, c->row_tile)), c->k.size), lx_mul(b, k0, lx_int(b, c->row_tile)));
+        lx at = lx_add(b, lx_mul(b, lx_mul(b, tile, lx_int(b, c->row_tile)), c->k.size),
+                       lx_mul(b, k0, lx_int(b, c->row_tile)));
         s->call_mems[0].offset = lx_add(b, c->packed_base, rows == 1 && c->row_tile > 1 ? lx_add(b, at, within) : at);
     }
     s->call_mems[1].mem = c->panel;
@@ -140,8 +150,9 @@ void contraction_tile(struct contraction *c, int rows, int vectors, lx row, lx w
     struct loop_mem *out = c->direct ? c->l->mem(c->l->context, c->l->op->results[0]) : c->strip;
     out->written = true;
     s->call_mems[2].mem = out;
-    s->call_mems[2].offset = c->direct ? contraction_result_address(c, row, first)
-                                       : lx_add(b, c->strip_base, lx_mul(b, lx_sub(b, row, c->strip_row), lx_int(b, c->width)));
+    s->call_mems[2].offset =
+        c->direct ? contraction_result_address(c, row, first)
+                  : lx_add(b, c->strip_base, lx_mul(b, lx_sub(b, row, c->strip_row), lx_int(b, c->width)));
     s->call_args[0] = depth;
     s->call_args[1] = lx_int(b, c->access == ROWS_PACKED ? 1 : c->row_stride);
     s->call_args[2] = lx_int(b, c->direct ? c->result_stride : c->width);

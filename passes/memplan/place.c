@@ -73,8 +73,8 @@ void plan_print_csv(struct text *out, const struct plan *plan) {
         for (int i = 0; i < p->storage_count; i++) {
             const struct storage *s = p->storages[i];
             if (s->kind == STORAGE_ARENA && s->upper > s->lower)
-                text_printf(out, "%s.%d,%lld,%lld,%lld,%lld\n", p->func->name, s->id, (long long)(begin + s->lower), (long long)(begin + s->upper),
-                            (long long)s->bytes, (long long)s->offset);
+                text_printf(out, "%s.%d,%lld,%lld,%lld,%lld\n", p->func->name, s->id, (long long)(begin + s->lower),
+                            (long long)(begin + s->upper), (long long)s->bytes, (long long)s->offset);
         }
         begin += p->positions + 1;
     }

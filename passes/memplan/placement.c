@@ -22,7 +22,9 @@
 
 #define STEPS_PER_SECOND 600e6 /* inner iterations on a machine of 2023 */
 
-struct span_of { int64_t lower, upper, size; };
+struct span_of {
+    int64_t lower, upper, size;
+};
 
 struct search {
     int n;
@@ -33,27 +35,28 @@ struct search {
     int *first, *last;        /* sections [first, last) of an item */
     int **meets, *meet_count; /* items whose lifetime meets this one's */
     int sections;
-    int64_t *total;           /* of a section: sizes not yet placed */
+    int64_t *total; /* of a section: sizes not yet placed */
     int **members, *member_count;
-    int *rank;                /* order of preference */
+    int *rank; /* order of preference */
     int64_t capacity;
     int64_t steps, limit;
-    struct { int item; int64_t low; } *trail; /* undo log of `low` */
+    struct {
+        int item;
+        int64_t low;
+    } * trail; /* undo log of `low` */
     int trail_count, trail_cap;
-    int *stamp;               /* of a section, for visiting once */
+    int *stamp; /* of a section, for visiting once */
     int stamp_now;
     struct arena arena;
 };
 
-static int compare_int64(const void *a, const void *b)
-{
+static int compare_int64(const void *a, const void *b) {
     int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
     return (x > y) - (x < y);
 }
 
 /* Fills times with the sorted distinct lower ends; a section reaches from one to the next. */
-static int section_starts(const struct placement_item *items, int n, int64_t *times)
-{
+static int section_starts(const struct placement_item *items, int n, int64_t *times) {
     for (int i = 0; i < n; i++)
         times[i] = items[i].lower;
     qsort(times, (size_t)n, sizeof *times, compare_int64);
@@ -65,8 +68,7 @@ static int section_starts(const struct placement_item *items, int n, int64_t *ti
 }
 
 /* The first section that starts at t or later. */
-static int section_at(const int64_t *times, int count, int64_t t)
-{
+static int section_at(const int64_t *times, int count, int64_t t) {
     int lo = 0, hi = count;
     while (lo < hi) {
         int mid = (lo + hi) / 2;
@@ -78,8 +80,7 @@ static int section_at(const int64_t *times, int count, int64_t t)
     return lo;
 }
 
-static int64_t bound_of(const struct placement_item *items, const int64_t *size, int n)
-{
+static int64_t bound_of(const struct placement_item *items, const int64_t *size, int n) {
     /* The load is largest where some lifetime begins. Difference array over sections. */
     if (n == 0)
         return 0;
@@ -104,8 +105,7 @@ static int64_t bound_of(const struct placement_item *items, const int64_t *size,
     return best;
 }
 
-int64_t placement_lower_bound(const struct placement_item *items, int n)
-{
+int64_t placement_lower_bound(const struct placement_item *items, int n) {
     return bound_of(items, NULL, n);
 }
 
@@ -113,10 +113,12 @@ int64_t placement_lower_bound(const struct placement_item *items, int n)
 
 enum greedy { BY_SIZE, BY_LENGTH, BY_AREA, BY_START, BY_END, BY_LOAD, GREEDY_COUNT };
 
-struct keyed { double key, key2; int item; };
+struct keyed {
+    double key, key2;
+    int item;
+};
 
-static int compare_keyed(const void *a, const void *b)
-{
+static int compare_keyed(const void *a, const void *b) {
     const struct keyed *x = a, *y = b;
     if (x->key != y->key)
         return x->key > y->key ? -1 : 1;
@@ -125,12 +127,15 @@ static int compare_keyed(const void *a, const void *b)
     return x->item - y->item;
 }
 
-static void preference(struct search *s, enum greedy how, const int64_t *load, struct keyed *out)
-{
+static void preference(struct search *s, enum greedy how, const int64_t *load, struct keyed *out) {
     for (int i = 0; i < s->n; i++) {
-        double size = (double)s->size[i], length = (double)(s->items[i].upper - s->items[i].lower), key = 0, key2 = size;
+        double size = (double)s->size[i], length = (double)(s->items[i].upper - s->items[i].lower), key = 0,
+               key2 = size;
         switch (how) {
-        case BY_SIZE: key = size; key2 = length; break;
+        case BY_SIZE:
+            key = size;
+            key2 = length;
+            break;
         case BY_LENGTH: key = length; break;
         case BY_AREA: key = size * length; break;
         case BY_START: key = -(double)s->items[i].lower; break;
@@ -148,15 +153,13 @@ static void preference(struct search *s, enum greedy how, const int64_t *load, s
     qsort(out, (size_t)s->n, sizeof *out, compare_keyed);
 }
 
-static int compare_span(const void *a, const void *b)
-{
+static int compare_span(const void *a, const void *b) {
     const struct span_of *x = a, *y = b;
     return (x->lower > y->lower) - (x->lower < y->lower);
 }
 
 /* Places items in the given order, each into the lowest (or, for best fit, the tightest) gap between those it meets. */
-static int64_t greedy_place(struct search *s, const struct keyed *order, bool best_fit, int64_t *offset)
-{
+static int64_t greedy_place(struct search *s, const struct keyed *order, bool best_fit, int64_t *offset) {
     struct span_of *taken = malloc(sizeof *taken * (size_t)(s->n + 1));
     if (!taken)
         abort();
@@ -193,8 +196,7 @@ static int64_t greedy_place(struct search *s, const struct keyed *order, bool be
 
 /* ---- search ------------------------------------------------------------------------------------------------------- */
 
-static void raise_low(struct search *s, int item, int64_t low)
-{
+static void raise_low(struct search *s, int item, int64_t low) {
     if (s->trail_count == s->trail_cap) {
         s->trail_cap = s->trail_cap ? 2 * s->trail_cap : 1024;
         s->trail = realloc(s->trail, sizeof *s->trail * (size_t)s->trail_cap);
@@ -206,23 +208,20 @@ static void raise_low(struct search *s, int item, int64_t low)
     s->low[item] = low;
 }
 
-static void undo(struct search *s, int mark)
-{
+static void undo(struct search *s, int mark) {
     while (s->trail_count > mark) {
         s->trail_count--;
         s->low[s->trail[s->trail_count].item] = s->trail[s->trail_count].low;
     }
 }
 
-static void take(struct search *s, int i, int64_t offset)
-{
+static void take(struct search *s, int i, int64_t offset) {
     s->offset[i] = offset;
     for (int t = s->first[i]; t < s->last[i]; t++)
         s->total[t] -= s->size[i];
 }
 
-static void release(struct search *s, int i)
-{
+static void release(struct search *s, int i) {
     s->offset[i] = -1;
     for (int t = s->first[i]; t < s->last[i]; t++)
         s->total[t] += s->size[i];
@@ -230,8 +229,7 @@ static void release(struct search *s, int i)
 
 /* After items moved up: what is still to come in section t must fit above its floor. No item to come may lie below
  * `level`, since items are placed by ascending offset. */
-static bool section_fits(struct search *s, int t, int64_t level)
-{
+static bool section_fits(struct search *s, int t, int64_t level) {
     if (s->total[t] == 0)
         return true;
     int64_t floor = INT64_MAX;
@@ -247,10 +245,12 @@ static bool section_fits(struct search *s, int t, int64_t level)
     return floor + s->total[t] <= s->capacity;
 }
 
-struct candidate { int64_t low; int rank, item; };
+struct candidate {
+    int64_t low;
+    int rank, item;
+};
 
-static int compare_candidate(const void *a, const void *b)
-{
+static int compare_candidate(const void *a, const void *b) {
     const struct candidate *x = a, *y = b;
     if (x->low != y->low)
         return x->low < y->low ? -1 : 1;
@@ -260,8 +260,7 @@ static int compare_candidate(const void *a, const void *b)
 static bool place_rest(struct search *s, const int *rest, int n, int64_t level, int level_rank);
 
 /* rest is sorted by lower: falls into groups that no lifetime joins. */
-static bool split_rest(struct search *s, const int *rest, int n, int64_t level, int level_rank)
-{
+static bool split_rest(struct search *s, const int *rest, int n, int64_t level, int level_rank) {
     int mark = s->trail_count;
     for (int begin = 0; begin < n;) {
         int end = begin + 1;
@@ -282,8 +281,7 @@ static bool split_rest(struct search *s, const int *rest, int n, int64_t level, 
     return true;
 }
 
-static bool place_rest(struct search *s, const int *rest, int n, int64_t level, int level_rank)
-{
+static bool place_rest(struct search *s, const int *rest, int n, int64_t level, int level_rank) {
     if (n == 0)
         return true;
     if (s->steps > s->limit)
@@ -362,8 +360,8 @@ static bool place_rest(struct search *s, const int *rest, int n, int64_t level, 
 }
 
 /* One try to fit the capacity with a given preference and effort. */
-static bool search_fits(struct search *s, const struct keyed *order, int64_t capacity, int64_t effort, bool *exhausted)
-{
+static bool search_fits(struct search *s, const struct keyed *order, int64_t capacity, int64_t effort,
+                        bool *exhausted) {
     int *rest = malloc(sizeof *rest * (size_t)(s->n + 1));
     struct keyed *by_time = malloc(sizeof *by_time * (size_t)(s->n + 1));
     if (!rest || !by_time)
@@ -391,8 +389,7 @@ static bool search_fits(struct search *s, const struct keyed *order, int64_t cap
     return fits;
 }
 
-static void search_init(struct search *s, const struct placement_item *items, int n, int64_t align)
-{
+static void search_init(struct search *s, const struct placement_item *items, int n, int64_t align) {
     memset(s, 0, sizeof *s);
     struct arena *a = &s->arena;
     s->n = n;
@@ -450,8 +447,7 @@ static void search_init(struct search *s, const struct placement_item *items, in
     }
 }
 
-int64_t placement_solve(struct placement_item *items, int n, int64_t align, int64_t capacity, double seconds)
-{
+int64_t placement_solve(struct placement_item *items, int n, int64_t align, int64_t capacity, double seconds) {
     struct search s;
     if (align < 1)
         align = 1;

@@ -52,7 +52,8 @@ static void peak(struct text *out, const struct plan_func *p) {
         }
     }
     for (int i = 0; i < p->storage_count; i++)
-        if (when >= 0 && p->storages[i]->kind == STORAGE_ARENA && p->storages[i]->lower <= when && when < p->storages[i]->upper)
+        if (when >= 0 && p->storages[i]->kind == STORAGE_ARENA && p->storages[i]->lower <= when &&
+            when < p->storages[i]->upper)
             live[count++] = p->storages[i];
     qsort(live, (size_t)count, sizeof *live, compare_bytes);
     if (count)
@@ -94,7 +95,8 @@ void plan_report(struct text *out, const struct plan *p) {
         if (f->arena_bytes <= f->lower_bound)
             text_add(out, ", optimal\n");
         else
-            text_printf(out, ", %.1f%% above\n", 100.0 * (double)(f->arena_bytes - f->lower_bound) / (double)f->lower_bound);
+            text_printf(out, ", %.1f%% above\n",
+                        100.0 * (double)(f->arena_bytes - f->lower_bound) / (double)f->lower_bound);
         peak(out, f);
         copies(out, f);
     }

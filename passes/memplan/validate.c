@@ -19,8 +19,8 @@ struct validator {
     const struct plan_func *p;
     struct text *why;
     bool ok;
-    int *token;    /* [value_count]: content that the value's name stands for */
-    int *holds;    /* [storage_count] */
+    int *token; /* [value_count]: content that the value's name stands for */
+    int *holds; /* [storage_count] */
     int next;
     bool dirty;    /* a buffer or inout argument was changed */
     bool *entered; /* [storage_count]: holds what the caller gave */
@@ -118,7 +118,8 @@ static void check_load(ir_expr e, void *context) {
             same = same && own_index(e->args[d], d, y->type.dims[d]);
             continue;
         }
-        same = same && (e->args[d] == r->target[d] || (own_index(e->args[d], d, y->type.dims[d]) && own_index(r->target[d], d, y->type.dims[d])));
+        same = same && (e->args[d] == r->target[d] ||
+                        (own_index(e->args[d], d, y->type.dims[d]) && own_index(r->target[d], d, y->type.dims[d])));
         struct ir_range a = ir_expr_range(m, &op->nest, e->args[d]), b = ir_expr_range(m, &op->nest, r->target[d]);
         apart |= a.known && b.known && (ir_dim_lt(m, a.hi, b.lo) || ir_dim_lt(m, b.hi, a.lo));
     }
@@ -261,13 +262,9 @@ static void run_op(struct validator *v, const struct ir_op *op) {
         fail(v, op, "a check stands after a buffer was changed");
     switch (op->code) {
     case OP_for:
-    case OP_while:
-        run_loop(v, op);
-        return;
+    case OP_while: run_loop(v, op); return;
     case OP_if:
-    case OP_checkpoint:
-        run_if(v, op);
-        return;
+    case OP_checkpoint: run_if(v, op); return;
     case OP_reshape:
         v->token[op->results[0]->id] = v->token[op->operands[0]->id];
         if (v->p->of_value[op->results[0]->id] != v->p->of_value[op->operands[0]->id])
@@ -289,11 +286,8 @@ static void run_op(struct validator *v, const struct ir_op *op) {
             fail(v, op, "buffer %s does not hold its value at exit", op->buffer.buffer->name);
         return;
     }
-    case OP_nest:
-        check_nest(v, op);
-        break;
-    default:
-        break;
+    case OP_nest: check_nest(v, op); break;
+    default: break;
     }
     check_memory(v, op);
     for (int k = 0; k < op->result_count; k++) {

@@ -14,18 +14,20 @@ struct scan {
     int of;                /* the content looked at */
     const ir_expr *target; /* where the result is written; NULL: at the parallel indices */
     int rank;
-    struct ir_type type;   /* of the value written */
+    struct ir_type type; /* of the value written */
     bool injective, allowed;
 };
 
 static bool same_index(const struct scan *s, ir_expr e, int d) {
     if (s->target && e == s->target[d])
         return true;
-    return (!s->target || expr_is_own_index(s->target[d], d, s->type.dims[d])) && expr_is_own_index(e, d, s->type.dims[d]);
+    return (!s->target || expr_is_own_index(s->target[d], d, s->type.dims[d])) &&
+           expr_is_own_index(e, d, s->type.dims[d]);
 }
 
 static bool same_dims(struct ir_type a, struct ir_type b) {
-    return a.dtype == b.dtype && a.rank == b.rank && (!a.rank || !memcmp(a.dims, b.dims, sizeof *a.dims * (size_t)a.rank));
+    return a.dtype == b.dtype && a.rank == b.rank &&
+           (!a.rank || !memcmp(a.dims, b.dims, sizeof *a.dims * (size_t)a.rank));
 }
 
 static bool apart(const struct scan *s, ir_expr load, int d) {

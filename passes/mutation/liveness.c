@@ -59,7 +59,8 @@ static const struct ir_region *defining_region(const struct ir_value *v) {
     return v->op ? v->op->parent : v->region;
 }
 
-static void add_use(struct walk *w, const struct frame *f, const struct ir_value *v, int position, struct ir_op *reader) {
+static void add_use(struct walk *w, const struct frame *f, const struct ir_value *v, int position,
+                    struct ir_op *reader) {
     struct liveness *l = w->l;
     const struct ir_region *home = defining_region(v), *region = f->region;
     for (const struct frame *g = f; g && g->region != home; g = g->outer)

@@ -28,8 +28,8 @@ struct liveness {
     int *def, *last;         /* [value_count]; -1: not defined in the operations walked */
     struct value_use **uses; /* [value_count] */
     int *use_count;
-    bool branches;           /* some `if` occurs */
-    int last_failure;        /* position after which nothing can end the call with an error; -1: nothing can */
+    bool branches;              /* some `if` occurs */
+    int last_failure;           /* position after which nothing can end the call with an error; -1: nothing can */
     struct ir_op *last_failing; /* what stands there */
 };
 

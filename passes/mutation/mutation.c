@@ -26,18 +26,18 @@
 #include "passes/nest_edit.h"
 
 struct class {
-    int parent;      /* union-find; itself if root */
+    int parent; /* union-find; itself if root */
     VEC(struct ir_value *) members;
     bool pinned, readonly, persistent; /* persistent: a buffer's or inout argument's, written only after all checks */
     enum storage_kind kind;
     int index;
     struct ir_buffer *buffer;
     struct ir_op *op;
-    int original;    /* PERSISTENT: content at entry; READONLY: the only content; -1 unknown */
+    int original; /* PERSISTENT: content at entry; READONLY: the only content; -1 unknown */
 };
 
 struct copy {
-    struct ir_op *op;    /* the identity nest */
+    struct ir_op *op; /* the identity nest */
     struct ir_value *from, *to;
     struct ir_op *write; /* what needed it */
     const char *why_needed;
@@ -97,7 +97,8 @@ static void isolate_update(struct mutation *t, struct ir_op *op) {
         if (r->base < 0)
             continue;
         int slot = r->base, old = slot;
-        struct ir_value *c = make_copy(t, op->parent, op, op->operands[slot], op, "the update of one version makes the next");
+        struct ir_value *c =
+            make_copy(t, op->parent, op, op->operands[slot], op, "the update of one version makes the next");
         bool shared = nest_loads_slot(op, slot);
         for (int j = 0; j < op->result_count; j++)
             shared |= j != i && op->nest.results[j].base == slot;
@@ -214,7 +215,8 @@ static void isolate_exit(struct mutation *t) {
         if (!s->op && s->region == body)
             for (int j = 0; j < inouts; j++)
                 other |= writes.n + j != i && inout_arg[j] == s->index;
-        late[i] = other ? make_copy(t, body, before, v, i < writes.n ? writes.at[i] : NULL, "buffers change places") : v;
+        late[i] =
+            other ? make_copy(t, body, before, v, i < writes.n ? writes.at[i] : NULL, "buffers change places") : v;
     }
     for (int i = 0; i < f->result_count; i++)
         body->yields[i] = make_copy(t, body, before, body->yields[i], NULL, "a result in the caller's memory");
@@ -252,8 +254,8 @@ static void unite(struct mutation *t, int a, int b) {
     y->members.n = 0;
 }
 
-static void pin(struct mutation *t, const struct ir_value *v, enum storage_kind kind, int index, struct ir_buffer *buffer,
-                struct ir_op *op, bool readonly, bool persistent) {
+static void pin(struct mutation *t, const struct ir_value *v, enum storage_kind kind, int index,
+                struct ir_buffer *buffer, struct ir_op *op, bool readonly, bool persistent) {
     struct class *c = &t->classes[find(t, v->id)];
     c->pinned = true;
     c->kind = kind;
@@ -421,8 +423,8 @@ static int compare_copies(const void *a, const void *b) {
 /* Filling the memory again instead of copying: no dearer where the source is computed from constants and indices. */
 static bool repeat_fill(struct mutation *t, struct copy *c) {
     const struct ir_op *op = c->from->op;
-    if (!op || op->code != OP_nest || op->nest.reds || op->operand_count || op->nest.results[c->from->index].base >= 0 ||
-        expr_cost(op->nest.results[c->from->index].value) > 1)
+    if (!op || op->code != OP_nest || op->nest.reds || op->operand_count ||
+        op->nest.results[c->from->index].base >= 0 || expr_cost(op->nest.results[c->from->index].value) > 1)
         return false;
     c->op->nest.results = arena_copy(t->keep, &op->nest.results[c->from->index], sizeof *op->nest.results);
     c->op->operand_count = 0;
@@ -475,7 +477,8 @@ static void merge_copies(struct mutation *t) {
             struct class *c = &t->classes[find(t, i)];
             for (int j = 0; j < c->members.n; j++)
                 if (c->members.at[j]->id == i) {
-                    memmove(&c->members.at[j], &c->members.at[j + 1], sizeof *c->members.at * (size_t)(c->members.n - j - 1));
+                    memmove(&c->members.at[j], &c->members.at[j + 1],
+                            sizeof *c->members.at * (size_t)(c->members.n - j - 1));
                     c->members.n--;
                     break;
                 }

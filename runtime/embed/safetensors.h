@@ -109,7 +109,9 @@ static int mx_st_string(struct mx_st_source *s, char *text, size_t size) {
                 unsigned code = 0;
                 for (int i = 0; i < 4; i++) {
                     int h = mx_st_get(s);
-                    code = code * 16u + (unsigned)(h >= '0' && h <= '9' ? h - '0' : (h | 32) >= 'a' ? (h | 32) - 'a' + 10 : 0);
+                    code = code * 16u + (unsigned)(h >= '0' && h <= '9' ? h - '0'
+                                                   : (h | 32) >= 'a'    ? (h | 32) - 'a' + 10
+                                                                        : 0);
                 }
                 c = code > 0 && code < 128 ? (int)code : '?';
             }
@@ -130,7 +132,9 @@ static int mx_st_numbers(struct mx_st_source *s, uint64_t *values, int room) {
         for (; c >= '0' && c <= '9' && length < 19; c = mx_st_get(s), length++)
             v = v * 10u + (uint64_t)(c - '0');
         if (n == room || length == 0 || (c >= '0' && c <= '9'))
-            return mx_st_fail(s, MX_ERROR_FORMAT, "not a safetensors header: a bad list before byte %lld", (long long)s->at) - 1;
+            return mx_st_fail(s, MX_ERROR_FORMAT, "not a safetensors header: a bad list before byte %lld",
+                              (long long)s->at) -
+                   1;
         values[n++] = v;
         if (c == ' ')
             c = mx_st_char(s);
@@ -171,7 +175,8 @@ static void mx_st_shape(char *text, size_t size, int rank, const uint64_t *shape
 }
 
 /* One entry after its name; offsets[i] is set when it is tensor i. */
-static int mx_st_one(struct mx_st_source *s, const char *name, const struct mx_st_entry *entries, int count, uint64_t *offsets) {
+static int mx_st_one(struct mx_st_source *s, const char *name, const struct mx_st_entry *entries, int count,
+                     uint64_t *offsets) {
     enum { RANK = 32 };
     char key[16], type[8] = "";
     uint64_t shape[RANK], range[2] = {1, 0}, mine[RANK];
@@ -208,7 +213,8 @@ static int mx_st_one(struct mx_st_source *s, const char *name, const struct mx_s
     for (i = 0; i < count && strcmp(entries[i].name, name) != 0; i++) {
     }
     if (i == count)
-        return mx_st_fail(s, MX_ERROR_FORMAT, "of another model: it holds \"%s\", which this model does not have", name);
+        return mx_st_fail(s, MX_ERROR_FORMAT, "of another model: it holds \"%s\", which this model does not have",
+                          name);
     for (int k = 0; k < entries[i].rank && k < RANK; k++)
         mine[k] = (uint64_t)entries[i].shape[k];
     if (strcmp(type, mx_st_types[entries[i].dtype]) != 0 || rank != entries[i].rank ||
@@ -216,8 +222,8 @@ static int mx_st_one(struct mx_st_source *s, const char *name, const struct mx_s
         char there[160], here[160];
         mx_st_shape(there, sizeof there, rank, shape);
         mx_st_shape(here, sizeof here, entries[i].rank, mine);
-        return mx_st_fail(s, MX_ERROR_SHAPE, "of another model: \"%s\" is %s%s in the file and %s%s in the model", name, type,
-                          there, mx_st_types[entries[i].dtype], here);
+        return mx_st_fail(s, MX_ERROR_SHAPE, "of another model: \"%s\" is %s%s in the file and %s%s in the model", name,
+                          type, there, mx_st_types[entries[i].dtype], here);
     }
     if (range[1] - range[0] != mx_st_bytes(&entries[i]))
         return mx_st_fail(s, MX_ERROR_FORMAT, "\"%s\" has %llu bytes, its shape needs %llu", name,
@@ -229,7 +235,8 @@ static int mx_st_one(struct mx_st_source *s, const char *name, const struct mx_s
 }
 
 /* Reads and checks the header: offsets[i] becomes where tensor i's bytes begin. The source's size is known. */
-MX_ST_UNUSED static int mx_st_open(struct mx_st_source *s, const struct mx_st_entry *entries, int count, uint64_t *offsets) {
+MX_ST_UNUSED static int mx_st_open(struct mx_st_source *s, const struct mx_st_entry *entries, int count,
+                                   uint64_t *offsets) {
     char name[512];
     uint64_t length = 0;
     int c;
@@ -287,7 +294,8 @@ static void mx_st_swap(void *data, uint64_t bytes, size_t size) {
 }
 
 /* Reads every tensor of an open source. */
-MX_ST_UNUSED static int mx_st_read(struct mx_st_source *s, const struct mx_st_entry *entries, int count, const uint64_t *offsets) {
+MX_ST_UNUSED static int mx_st_read(struct mx_st_source *s, const struct mx_st_entry *entries, int count,
+                                   const uint64_t *offsets) {
     for (int i = 0; i < count; i++) {
         uint64_t bytes = mx_st_bytes(&entries[i]);
         if (bytes == 0)
@@ -326,7 +334,8 @@ static size_t mx_st_quote(FILE *f, const char *text) {
     return n + mx_st_put(f, "\"");
 }
 
-static size_t mx_st_header(FILE *f, const struct mx_st_entry *entries, int count, const char *const (*metadata)[2], int pairs) {
+static size_t mx_st_header(FILE *f, const struct mx_st_entry *entries, int count, const char *const (*metadata)[2],
+                           int pairs) {
     char piece[64];
     uint64_t at = 0;
     size_t n = mx_st_put(f, "{\"__metadata__\":{");
@@ -352,7 +361,8 @@ static size_t mx_st_header(FILE *f, const struct mx_st_entry *entries, int count
 }
 
 /* Writes the file to an open stream; the tensors begin at a multiple of 64 bytes. 0 after a failed write (errno says why). */
-MX_ST_UNUSED static int mx_st_write(FILE *f, const struct mx_st_entry *entries, int count, const char *const (*metadata)[2], int pairs) {
+MX_ST_UNUSED static int mx_st_write(FILE *f, const struct mx_st_entry *entries, int count,
+                                    const char *const (*metadata)[2], int pairs) {
     size_t length = mx_st_header(NULL, entries, count, metadata, pairs);
     size_t padded = (length + 8 + 63) / 64 * 64 - 8;
     for (int i = 0; i < 8; i++)

@@ -88,7 +88,8 @@ int main(int argc, char **argv) {
     novelty *strange = NULL;
     digits *reader = NULL;
     novelty_options options = {.seed = 1};
-    if (novelty_init(&strange, &memory, sizeof memory, &options) != MX_OK || digits_init(&reader, NULL, 0, NULL) != MX_OK) {
+    if (novelty_init(&strange, &memory, sizeof memory, &options) != MX_OK ||
+        digits_init(&reader, NULL, 0, NULL) != MX_OK) {
         fprintf(stderr, "no memory for the models\n");
         return 1;
     }
@@ -112,7 +113,8 @@ int main(int argc, char **argv) {
     static float noise[NOISE][PIXELS], scores[BATCH][CLASSES];
     for (int i = 0; i < NOISE * PIXELS; i++)
         noise[i / PIXELS][i % PIXELS] = (float)(rand() % 17) / 16;
-    if (distances(strange, rest, images.pixels + LEARN, distance) != MX_OK || distances(strange, NOISE, noise, distance + rest) != MX_OK) {
+    if (distances(strange, rest, images.pixels + LEARN, distance) != MX_OK ||
+        distances(strange, NOISE, noise, distance + rest) != MX_OK) {
         fprintf(stderr, "%s\n", novelty_error(strange));
         goto out;
     }
@@ -135,7 +137,9 @@ int main(int argc, char **argv) {
             right += best == images.label[LEARN + at + i];
         }
     }
-    printf("%d of %d new images look usual; digits reads %d of them right; %d of %d images of noise are found strange\n", usual, rest, right, found, NOISE);
+    printf(
+        "%d of %d new images look usual; digits reads %d of them right; %d of %d images of noise are found strange\n",
+        usual, rest, right, found, NOISE);
     status = 0;
 out:
     novelty_free(strange);

@@ -22,9 +22,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint16_t half[4] = {0};
     char why[160], path[64];
     size_t seen = 0;
-    struct mx_st_entry entries[] = {{"a.weight", MX_F32, 2, shapes, weight}, {"steps", MX_I64, 0, shapes, &steps}, {"h", MX_F16, 1, shapes + 2, half}};
+    struct mx_st_entry entries[] = {{"a.weight", MX_F32, 2, shapes, weight},
+                                    {"steps", MX_I64, 0, shapes, &steps},
+                                    {"h", MX_F16, 1, shapes + 2, half}};
     uint64_t offsets[3];
-    struct mx_st_source s = {.bytes = data, .size = size, .why = why, .why_size = sizeof why, .metadata = note, .context = &seen};
+    struct mx_st_source s = {
+        .bytes = data, .size = size, .why = why, .why_size = sizeof why, .metadata = note, .context = &seen};
     bool whole = mx_st_open(&s, entries, 3, offsets);
     if (whole && !mx_st_read(&s, entries, 3, offsets))
         abort();

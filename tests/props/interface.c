@@ -7,7 +7,13 @@
 
 #include "counters.h"
 
-#define CHECK(x) do { if (!(x)) { fprintf(stderr, "interface.c:%d: %s\n", __LINE__, #x); exit(1); } } while (0)
+#define CHECK(x)                                                   \
+    do {                                                           \
+        if (!(x)) {                                                \
+            fprintf(stderr, "interface.c:%d: %s\n", __LINE__, #x); \
+            exit(1);                                               \
+        }                                                          \
+    } while (0)
 
 static int logged;
 
@@ -59,7 +65,8 @@ int main(int argc, char **argv) {
     CHECK(counters_add(NULL, x, y) == MX_ERROR_ARGUMENT);
     CHECK(counters_add(m, NULL, y) == MX_ERROR_ARGUMENT && strstr(counters_error(m), "x") != NULL);
     CHECK(counters_add(m, x, NULL) == MX_ERROR_ARGUMENT);
-    CHECK(counters_rows(m, 17, 1, x, y) == MX_ERROR_SHAPE && strstr(counters_error(m), "17") && strstr(counters_error(m), "16"));
+    CHECK(counters_rows(m, 17, 1, x, y) == MX_ERROR_SHAPE && strstr(counters_error(m), "17") &&
+          strstr(counters_error(m), "16"));
     CHECK(counters_rows(m, 0, 1, x, y) == MX_ERROR_SHAPE);
     CHECK(counters_rows(m, -1, 1, x, y) == MX_ERROR_SHAPE);
     CHECK(counters_rows(m, INT64_MAX, 1, x, y) == MX_ERROR_SHAPE);
@@ -73,13 +80,16 @@ int main(int argc, char **argv) {
 
     /* Buffers by name: a view of the instance's own memory; what is written there counts. */
     mx_tensor v;
-    CHECK(counters_param(m, "mean_of.scale", &v) == MX_OK && v.dtype == MX_F32 && v.rank == 1 && v.shape[0] == 4 && v.bytes == 16);
+    CHECK(counters_param(m, "mean_of.scale", &v) == MX_OK && v.dtype == MX_F32 && v.rank == 1 && v.shape[0] == 4 &&
+          v.bytes == 16);
     CHECK(((float *)v.data)[2] == 2);
     ((float *)v.data)[2] = 10;
     CHECK(counters_add(m, x, y) == MX_OK && y[2] == 20 && y[1] == 2);
-    CHECK(counters_param(m, "mean_of.calls", &v) == MX_OK && v.dtype == MX_I64 && v.rank == 0 && v.bytes == 8 && *(int64_t *)v.data == 6);
+    CHECK(counters_param(m, "mean_of.calls", &v) == MX_OK && v.dtype == MX_I64 && v.rank == 0 && v.bytes == 8 &&
+          *(int64_t *)v.data == 6);
     CHECK(counters_param(m, "mean_of.other", &v) == MX_ERROR_ARGUMENT && strstr(counters_error(m), "mean_of.other"));
-    CHECK(counters_param(m, NULL, &v) == MX_ERROR_ARGUMENT && counters_param(m, "mean_of.scale", NULL) == MX_ERROR_ARGUMENT);
+    CHECK(counters_param(m, NULL, &v) == MX_ERROR_ARGUMENT &&
+          counters_param(m, "mean_of.scale", NULL) == MX_ERROR_ARGUMENT);
     CHECK(counters_param(NULL, "mean_of.scale", &v) == MX_ERROR_ARGUMENT);
 
     /* Files: what is saved comes back into a fresh instance; wrong files change nothing. */

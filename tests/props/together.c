@@ -9,7 +9,13 @@
 #include "counters.h"
 #include "recurrent.h"
 
-#define CHECK(x) do { if (!(x)) { fprintf(stderr, "line %d: %s\n", __LINE__, #x); exit(1); } } while (0)
+#define CHECK(x)                                            \
+    do {                                                    \
+        if (!(x)) {                                         \
+            fprintf(stderr, "line %d: %s\n", __LINE__, #x); \
+            exit(1);                                        \
+        }                                                   \
+    } while (0)
 
 struct work {
     int number;

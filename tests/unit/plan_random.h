@@ -28,13 +28,13 @@ static inline int pick(uint64_t *s, int n) {
 
 struct machine {
     struct ir_module *m;
-    const struct plan_func *plan;  /* NULL: memory for each value */
-    unsigned char **value;         /* [value_count] */
-    unsigned char **storage;       /* [storage_count] */
+    const struct plan_func *plan; /* NULL: memory for each value */
+    unsigned char **value;        /* [value_count] */
+    unsigned char **storage;      /* [storage_count] */
     unsigned char *arena;
     unsigned char **buffer, **buffer_out, **arg, **result;
     struct arena memory;
-    bool failed;                   /* a check did not hold */
+    bool failed; /* a check did not hold */
     const struct ir_func *f;
 };
 
@@ -51,7 +51,8 @@ static inline int64_t dim_of(ir_dim d) {
 }
 
 static inline ir_expr number_at(struct machine *x, enum dtype t, const unsigned char *at) {
-    return dtype_is_float(t) ? ir_const_float(x->m, t, ir_bytes_load_float(t, at)) : ir_const_int(x->m, t, ir_bytes_load_int(t, at));
+    return dtype_is_float(t) ? ir_const_float(x->m, t, ir_bytes_load_float(t, at))
+                             : ir_const_int(x->m, t, ir_bytes_load_int(t, at));
 }
 
 struct point {
@@ -165,26 +166,28 @@ static inline void run_one(struct machine *x, const struct ir_op *op) {
         return;
     case OP_read:
         if (!x->plan)
-            memcpy(where_is(x, op->results[0]), x->buffer[op->buffer.buffer->id], (size_t)ir_type_bytes_upper(op->results[0]->type));
+            memcpy(where_is(x, op->results[0]), x->buffer[op->buffer.buffer->id],
+                   (size_t)ir_type_bytes_upper(op->results[0]->type));
         return;
     case OP_write:
         if (!x->plan)
-            memcpy(x->buffer_out[op->buffer.buffer->id], where_is(x, op->operands[0]), (size_t)ir_type_bytes_upper(op->operands[0]->type));
+            memcpy(x->buffer_out[op->buffer.buffer->id], where_is(x, op->operands[0]),
+                   (size_t)ir_type_bytes_upper(op->operands[0]->type));
         return;
-    case OP_reshape:
-        move_value(x, op->operands[0], op->results[0]);
-        return;
+    case OP_reshape: move_value(x, op->operands[0], op->results[0]); return;
     case OP_check:
         if (!*where_is(x, op->operands[0]))
             x->failed = true;
         return;
     case OP_for: {
-        int64_t lo = ir_bytes_load_int(I64, where_is(x, op->operands[0])), hi = ir_bytes_load_int(I64, where_is(x, op->operands[1]));
+        int64_t lo = ir_bytes_load_int(I64, where_is(x, op->operands[0])),
+                hi = ir_bytes_load_int(I64, where_is(x, op->operands[1]));
         const struct ir_region *b = op->regions[0];
         int n = op->result_count;
         unsigned char **now = arena_alloc(&x->memory, sizeof *now * (size_t)(n + 1));
         for (int i = 0; i < n; i++)
-            now[i] = arena_copy(&x->memory, where_is(x, op->operands[2 + i]), (size_t)ir_type_bytes_upper(op->results[i]->type));
+            now[i] = arena_copy(&x->memory, where_is(x, op->operands[2 + i]),
+                                (size_t)ir_type_bytes_upper(op->results[i]->type));
         for (int64_t t = lo; t < hi && !x->failed; t++) {
             ir_bytes_store_int(I64, t, where_is(x, b->args[0]));
             for (int i = 0; i < n; i++) /* with a plan they are there already, or the plan is wrong */
@@ -217,8 +220,7 @@ static inline void run_one(struct machine *x, const struct ir_op *op) {
         iterate(x, &p, 0, out);
         return;
     }
-    default:
-        abort();
+    default: abort();
     }
 }
 
@@ -240,8 +242,8 @@ static inline void fill(uint64_t *s, struct ir_type t, unsigned char *at) {
 
 /* Runs f on inputs made from the seed. Afterwards: results, inout arguments and buffers, one after the other, in x->memory; the
  * size in *bytes. */
-static inline unsigned char *run_func(struct machine *x, struct ir_module *m, struct ir_func *f, const struct plan_func *plan,
-                                      uint64_t seed, size_t *bytes) {
+static inline unsigned char *run_func(struct machine *x, struct ir_module *m, struct ir_func *f,
+                                      const struct plan_func *plan, uint64_t seed, size_t *bytes) {
     memset(x, 0, sizeof *x);
     x->m = m;
     x->f = f;
@@ -295,7 +297,8 @@ static inline unsigned char *run_func(struct machine *x, struct ir_module *m, st
         for (int k = f->result_count; i >= f->result_count; inout++)
             if (f->arg_inout[inout] && k++ == i)
                 break;
-        const unsigned char *from = x->plan ? (i < f->result_count ? x->result[i] : x->arg[inout]) : where_is(x, f->body->yields[i]);
+        const unsigned char *from =
+            x->plan ? (i < f->result_count ? x->result[i] : x->arg[inout]) : where_is(x, f->body->yields[i]);
         if (x->failed)
             from = i < f->result_count ? NULL : x->arg[inout];
         if (from)
@@ -320,7 +323,7 @@ struct gen {
     uint64_t s;
     struct ir_value *pool[256]; /* f32 values in scope */
     int n;
-    struct ir_value *flag;      /* rank 0 bool */
+    struct ir_value *flag; /* rank 0 bool */
     int depth;
 };
 
@@ -359,7 +362,8 @@ static inline ir_expr tame(struct gen *g, ir_expr e) {
     return ir_fn2(g->m, FN_max, ir_fn2(g->m, FN_min, e, ir_const_float(g->m, F32, 64)), ir_const_float(g->m, F32, -64));
 }
 
-static inline struct ir_op *raw_nest(struct gen *g, struct ir_value **operands, int n, int pars, int reds, const int64_t *extents) {
+static inline struct ir_op *raw_nest(struct gen *g, struct ir_value **operands, int n, int pars, int reds,
+                                     const int64_t *extents) {
     struct ir_op *op = ir_op_new(&g->b, OP_nest, operands, n, 0);
     struct arena *a = &g->m->arena;
     op->nest.pars = pars;

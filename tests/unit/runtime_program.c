@@ -13,7 +13,8 @@ struct fit {
 };
 int fit_nan_at;
 
-static mx_status step(void *model, const struct mxrt_function *f, const int64_t *dims, void *const *args, void *const *results, int64_t *found) {
+static mx_status step(void *model, const struct mxrt_function *f, const int64_t *dims, void *const *args,
+                      void *const *results, int64_t *found) {
     (void)f, (void)found;
     struct fit *m = model;
     const float *x = args[0], *y = args[1];
@@ -35,7 +36,8 @@ static mx_status step(void *model, const struct mxrt_function *f, const int64_t 
     return MX_OK;
 }
 
-static mx_status score(void *model, const struct mxrt_function *f, const int64_t *dims, void *const *args, void *const *results, int64_t *found) {
+static mx_status score(void *model, const struct mxrt_function *f, const int64_t *dims, void *const *args,
+                       void *const *results, int64_t *found) {
     (void)f, (void)found;
     struct fit *m = model;
     const float *x = args[0], *y = args[1];
@@ -46,7 +48,8 @@ static mx_status score(void *model, const struct mxrt_function *f, const int64_t
     return MX_OK;
 }
 
-static mx_status predict(void *model, const struct mxrt_function *f, const int64_t *dims, void *const *args, void *const *results, int64_t *found) {
+static mx_status predict(void *model, const struct mxrt_function *f, const int64_t *dims, void *const *args,
+                         void *const *results, int64_t *found) {
     (void)f, (void)found;
     struct fit *m = model;
     const float *x = args[0];
@@ -88,7 +91,8 @@ static void set_calls(void *model, uint64_t n) {
 
 static const int64_t shape_x[] = {MXRT_SYMBOL(0), 2}, shape_y[] = {MXRT_SYMBOL(0)};
 static const struct mxrt_symbol symbols[] = {{"N", 1, 8}};
-static const struct mxrt_value args[] = {{"x", MX_F32, 2, shape_x, false}, {"y", MX_F32, 1, shape_y, false}, {"lr", MX_F32, 0, NULL, false}};
+static const struct mxrt_value args[] = {
+    {"x", MX_F32, 2, shape_x, false}, {"y", MX_F32, 1, shape_y, false}, {"lr", MX_F32, 0, NULL, false}};
 static const struct mxrt_value step_results[] = {{"loss", MX_F32, 0, NULL, false}, {"near", MX_I32, 0, NULL, false}};
 static const struct mxrt_value predict_results[] = {{"result", MX_F32, 1, shape_y, false}};
 static const struct mxrt_function functions[] = {
@@ -97,19 +101,30 @@ static const struct mxrt_function functions[] = {
     {"predict", false, 1, 0, 1, 1, symbols, NULL, args, predict_results, predict_extents, predict, NULL},
 };
 
-#define INT(n) {MXRT_INT, n, 0, NULL, NULL, NULL, 0}
-static const struct mxrt_setting zero = INT(0), one = INT(1), two = INT(2), four = INT(4), eight = INT(8), ten = {MXRT_FLOAT, 0, 10.0, NULL, NULL, NULL, 0};
-static const struct mxrt_setting file = {MXRT_STRING, 0, 0, "fit.csv", NULL, NULL, 0}, tenth = {MXRT_FLOAT, 0, 0.1, NULL, NULL, NULL, 0}, split = {MXRT_FLOAT, 0, 0.8, NULL, NULL, NULL, 0};
-static const struct mxrt_setting *const range[] = {&zero, &two}, *const second[] = {&two}, *const peak[] = {&tenth, &one};
-static const struct mxrt_setting columns = {MXRT_CALL, 0, 0, "columns", NULL, range, 2}, column = {MXRT_CALL, 0, 0, "column", NULL, second, 1};
+#define INT(n) \
+    { MXRT_INT, n, 0, NULL, NULL, NULL, 0 }
+static const struct mxrt_setting zero = INT(0), one = INT(1), two = INT(2), four = INT(4), eight = INT(8),
+                                 ten = {MXRT_FLOAT, 0, 10.0, NULL, NULL, NULL, 0};
+static const struct mxrt_setting file = {MXRT_STRING, 0, 0, "fit.csv", NULL, NULL, 0},
+                                 tenth = {MXRT_FLOAT, 0, 0.1, NULL, NULL, NULL, 0},
+                                 split = {MXRT_FLOAT, 0, 0.8, NULL, NULL, NULL, 0};
+static const struct mxrt_setting *const range[] = {&zero, &two}, *const second[] = {&two},
+                                        *const peak[] = {&tenth, &one};
+static const struct mxrt_setting columns = {MXRT_CALL, 0, 0, "columns", NULL, range, 2},
+                                 column = {MXRT_CALL, 0, 0, "column", NULL, second, 1};
 static const struct mxrt_setting *const scale[] = {&columns, &ten};
 static const struct mxrt_setting scaled = {MXRT_BINARY, 0, 0, "/", NULL, scale, 2};
 static const struct mxrt_setting *const csv_args[] = {&file, &scaled, &column};
 static const char *const csv_names[] = {NULL, "x", "y"}, *const peak_names[] = {NULL, "warmup"};
-static const struct mxrt_setting csv = {MXRT_CALL, 0, 0, "csv", csv_names, csv_args, 3}, cosine = {MXRT_CALL, 0, 0, "cosine", peak_names, peak, 2};
-static const struct mxrt_setting step_name = {MXRT_NAME, 0, 0, "step", NULL, NULL, 0}, score_name = {MXRT_NAME, 0, 0, "score", NULL, NULL, 0};
-static const struct mxrt_train_setting settings[] = {{"data", &csv}, {"split", &split}, {"batch", &eight}, {"epochs", &four}, {"step", &step_name}, {"evaluate", &score_name}, {"lr", &cosine}};
+static const struct mxrt_setting csv = {MXRT_CALL, 0, 0, "csv", csv_names, csv_args, 3},
+                                 cosine = {MXRT_CALL, 0, 0, "cosine", peak_names, peak, 2};
+static const struct mxrt_setting step_name = {MXRT_NAME, 0, 0, "step", NULL, NULL, 0},
+                                 score_name = {MXRT_NAME, 0, 0, "score", NULL, NULL, 0};
+static const struct mxrt_train_setting settings[] = {{"data", &csv},    {"split", &split},    {"batch", &eight},
+                                                     {"epochs", &four}, {"step", &step_name}, {"evaluate", &score_name},
+                                                     {"lr", &cosine}};
 static const char *const names[] = {"w", "steps"};
 static const bool states[] = {false, true};
 
-const struct mxrt_program fit_program = {"fit", 3, functions, 2, names, states, 7, settings, NULL, create, free, error, buffer, calls, set_calls, NULL, NULL};
+const struct mxrt_program fit_program = {"fit",  3,    functions, 2,      names, states,    7,    settings, NULL,
+                                         create, free, error,     buffer, calls, set_calls, NULL, NULL};

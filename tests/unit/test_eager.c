@@ -238,8 +238,8 @@ static ir_expr random_value(struct maker *k, enum dtype t, int depth) {
     }
 }
 
-static void combine(const struct ir_acc *acc, struct scalar *v, struct scalar *best, struct scalar x,
-                    int64_t *visited, int64_t position) {
+static void combine(const struct ir_acc *acc, struct scalar *v, struct scalar *best, struct scalar x, int64_t *visited,
+                    int64_t position) {
     bool f = dtype_is_float(acc->body->dtype);
     switch (acc->op) {
     case RED_SUM: v->f += x.f, v->i = mx_add_i(v->i, x.i); break;

@@ -21,7 +21,7 @@ static ir_expr ix(int i) {
     return ir_index(m, i);
 }
 #define F2(fn, a, b) ir_fn2(m, FN_##fn, a, b)
-#define SIMPLIFY(e) ir_expr_simplify(m, &nest, NULL, e)
+#define SIMPLIFY(e)  ir_expr_simplify(m, &nest, NULL, e)
 
 /* i < 8, j < 4, l < N, and one reduction index q < 3 */
 static void setup(void) {
@@ -314,50 +314,30 @@ static int64_t eval(ir_expr e, const int64_t *at, const int64_t *symbols) {
     for (int i = 0; i < e->count; i++)
         a[i] = eval(e->args[i], at, symbols);
     switch (e->kind) {
-    case X_CONST:
-        return e->value.i;
-    case X_INDEX:
-        return at[e->index];
-    case X_DIM:
-        return ir_dim_eval(e->dim, symbols);
-    default:
-        break;
+    case X_CONST: return e->value.i;
+    case X_INDEX: return at[e->index];
+    case X_DIM: return ir_dim_eval(e->dim, symbols);
+    default: break;
     }
     int64_t q = 0;
     if (e->fn == FN_div || e->fn == FN_mod)
         q = a[0] / a[1] - (a[0] % a[1] && (a[0] < 0) != (a[1] < 0));
     switch (e->fn) {
-    case FN_add:
-        return a[0] + a[1];
-    case FN_sub:
-        return a[0] - a[1];
-    case FN_neg:
-        return -a[0];
-    case FN_mul:
-        return a[0] * a[1];
-    case FN_div:
-        return q;
-    case FN_mod:
-        return a[0] - q * a[1];
-    case FN_max:
-        return a[0] > a[1] ? a[0] : a[1];
-    case FN_min:
-        return a[0] < a[1] ? a[0] : a[1];
-    case FN_lt:
-        return a[0] < a[1];
-    case FN_le:
-        return a[0] <= a[1];
-    case FN_eq:
-        return a[0] == a[1];
-    case FN_ne:
-        return a[0] != a[1];
-    case FN_not:
-        return !a[0];
-    case FN_where:
-        return a[0] ? a[1] : a[2];
-    default:
-        cr_assert_fail("%s", scalar_table[e->fn].name);
-        abort();
+    case FN_add: return a[0] + a[1];
+    case FN_sub: return a[0] - a[1];
+    case FN_neg: return -a[0];
+    case FN_mul: return a[0] * a[1];
+    case FN_div: return q;
+    case FN_mod: return a[0] - q * a[1];
+    case FN_max: return a[0] > a[1] ? a[0] : a[1];
+    case FN_min: return a[0] < a[1] ? a[0] : a[1];
+    case FN_lt: return a[0] < a[1];
+    case FN_le: return a[0] <= a[1];
+    case FN_eq: return a[0] == a[1];
+    case FN_ne: return a[0] != a[1];
+    case FN_not: return !a[0];
+    case FN_where: return a[0] ? a[1] : a[2];
+    default: cr_assert_fail("%s", scalar_table[e->fn].name); abort();
     }
 }
 
@@ -368,20 +348,13 @@ static ir_expr random_expr(int depth) {
     ir_expr a = random_expr(depth - 1), b;
     switch (pick(9)) {
     case 0:
-    case 1:
-        return F2(add, a, random_expr(depth - 1));
-    case 2:
-        return F2(sub, a, random_expr(depth - 1));
-    case 3:
-        return F2(mul, a, pick(4) ? k(pick(8) - 1) : ir_dim_expr(m, n));
-    case 4:
-        return F2(div, a, pick(4) ? k(1 + pick(12)) : ir_dim_expr(m, n));
+    case 1: return F2(add, a, random_expr(depth - 1));
+    case 2: return F2(sub, a, random_expr(depth - 1));
+    case 3: return F2(mul, a, pick(4) ? k(pick(8) - 1) : ir_dim_expr(m, n));
+    case 4: return F2(div, a, pick(4) ? k(1 + pick(12)) : ir_dim_expr(m, n));
     case 5:
-    case 6:
-        return F2(mod, a, pick(4) ? k(1 + pick(12)) : ir_dim_expr(m, n));
-    case 7:
-        b = random_expr(depth - 1);
-        return pick(2) ? F2(max, a, b) : F2(min, a, b);
+    case 6: return F2(mod, a, pick(4) ? k(1 + pick(12)) : ir_dim_expr(m, n));
+    case 7: b = random_expr(depth - 1); return pick(2) ? F2(max, a, b) : F2(min, a, b);
     default:
         b = random_expr(depth - 1);
         return ir_fn3(m, FN_where, ir_fn2(m, order[pick(4)], a, b), random_expr(depth - 1), random_expr(depth - 1));

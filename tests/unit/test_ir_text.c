@@ -21,7 +21,8 @@ static struct text printed(const char *text, struct text *why) {
     return out;
 }
 
-static const char *const body = "module \"t\"\nparam @w: f32[3]\nfunc f[N in 1 .. 9](x = %%0: f32[N, 3], n = %%1: i64, b = %%2: bool) -> (_) {\n%s\n}\n";
+static const char *const body =
+    "module \"t\"\nparam @w: f32[3]\nfunc f[N in 1 .. 9](x = %%0: f32[N, 3], n = %%1: i64, b = %%2: bool) -> (_) {\n%s\n}\n";
 
 static const struct {
     const char *ops, *why;
@@ -33,12 +34,16 @@ static const struct {
     {"%3: bool[N] = nest(%0) [i < N] {\n %3 = and(%0[i, 0], %0[i, 1])\n }\n return %3", "does not take"},
     {"%3: i64[N] = nest() [i < N] {\n %3 = exp(i)\n }\n return %3", "does not take"},
     {"%3: f32[N] = nest(%0) [i < N] {\n %3 = %0[i, 1.5]\n }\n return %3", "integer"},
-    {"%3: f32[N] = nest(%0) [i < N] {\n reduce k < 3\n acc0 = sum %0[i, k]\n %3 = %0[i, k]\n }\n return %3", "in scope"},
+    {"%3: f32[N] = nest(%0) [i < N] {\n reduce k < 3\n acc0 = sum %0[i, k]\n %3 = %0[i, k]\n }\n return %3",
+     "in scope"},
     {"%3: f32[N] = nest(%0) [i < N] {\n reduce k in k .. 3 < 3\n acc0 = sum 1:f32\n %3 = acc0\n }\n return %3", NULL},
-    {"%3: f32[N] = nest(%0) [i < N] {\n reduce k < 3\n acc0 = sum 1:f32\n acc1 = sum acc0\n %3 = acc1\n }\n return %3", "accumulator"},
+    {"%3: f32[N] = nest(%0) [i < N] {\n reduce k < 3\n acc0 = sum 1:f32\n acc1 = sum acc0\n %3 = acc1\n }\n return %3",
+     "accumulator"},
     {"%3: f32[N] = nest(%0) [i < N] {\n acc0 = sum 1:f32\n %3 = 1:f32\n }\n return %3", "no reduction"},
-    {"%3: f32[N] = nest(%0) [i < N] {\n reduce k < 3\n acc0 = any 1:f32\n %3 = 1:f32\n }\n return %3", "any does not take"},
-    {"%3: f16[N] = nest(%0) [i < N] {\n reduce k < 3\n acc0 = sum 1:f16\n %3 = acc0\n }\n return %3", "accumulates in f32"},
+    {"%3: f32[N] = nest(%0) [i < N] {\n reduce k < 3\n acc0 = any 1:f32\n %3 = 1:f32\n }\n return %3",
+     "any does not take"},
+    {"%3: f16[N] = nest(%0) [i < N] {\n reduce k < 3\n acc0 = sum 1:f16\n %3 = acc0\n }\n return %3",
+     "accumulates in f32"},
     {"%3: f32[N, 3] = nest(%0) [i < N] {\n %3 = %0 with [1:f32, 0] = 1:f32\n }\n return %3", "target"},
     {"%3: f32[N] = nest(%0) [i < N] {\n %3 = %0 with [i, 0] = 1:f32\n }\n return %3", "updated version"},
     {"%3: f32[M] = stop(%0)\n return %3", NULL},

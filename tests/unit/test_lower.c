@@ -83,14 +83,24 @@ struct mode {
 };
 
 static const struct mode modes[] = {
-    {"portable gcc", "gcc -O1 -std=c99 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wvla -Werror", {.vector_bytes = 32}},
-    {"portable clang", "clang -O1 -std=c99 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wvla -Werror", {.vector_bytes = 32}},
-    {"vectors 16", "gcc -O2 -std=gnu11 -Wall -Wextra -Wshadow -Werror", {.vector_bytes = 16, .vector_extensions = true}},
+    {"portable gcc",
+     "gcc -O1 -std=c99 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wvla -Werror",
+     {.vector_bytes = 32}},
+    {"portable clang",
+     "clang -O1 -std=c99 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wvla -Werror",
+     {.vector_bytes = 32}},
+    {"vectors 16",
+     "gcc -O2 -std=gnu11 -Wall -Wextra -Wshadow -Werror",
+     {.vector_bytes = 16, .vector_extensions = true}},
 #ifdef __AVX2__
-    {"native", "gcc -O3 -march=native -std=gnu11 -Wall -Wextra -Wshadow -Werror", {.vector_bytes = 32, .vector_extensions = true}},
+    {"native",
+     "gcc -O3 -march=native -std=gnu11 -Wall -Wextra -Wshadow -Werror",
+     {.vector_bytes = 32, .vector_extensions = true}},
 #endif
 #ifdef __AVX512F__
-    {"native 64", "clang -O2 -march=native -std=gnu11 -Wall -Wextra -Wshadow -Werror", {.vector_bytes = 64, .vector_extensions = true}},
+    {"native 64",
+     "clang -O2 -march=native -std=gnu11 -Wall -Wextra -Wshadow -Werror",
+     {.vector_bytes = 64, .vector_extensions = true}},
 #endif
     {"tasks", "gcc -O2 -std=gnu11 -Wall -Wextra -Wshadow -Werror", {.vector_bytes = 32, .threads = true}},
 };
@@ -208,7 +218,8 @@ static void check(const char *text, int64_t symbol_value) {
         /* The run function is static: a second file includes the first and exports a call with plain words. */
         snprintf(path, sizeof path, "%s/run.c", dir);
         out = fopen(path, "w");
-        fprintf(out, "#include \"t.c\"\nmx_status run(struct t *m, const int64_t *w)\n{\n    return t_mx_run_%s(m", f->name);
+        fprintf(out, "#include \"t.c\"\nmx_status run(struct t *m, const int64_t *w)\n{\n    return t_mx_run_%s(m",
+                f->name);
         word = 0;
         for (int i = 0; i < f->symbol_count; i++)
             fprintf(out, ", w[%d]", word++);
@@ -221,7 +232,8 @@ static void check(const char *text, int64_t symbol_value) {
             fprintf(out, ", (void *)(intptr_t)w[%d]", word++);
         fprintf(out, ");\n}\n");
         fclose(out);
-        snprintf(command, sizeof command, "%s -ffp-contract=off -fPIC -shared %s/run.c -o %s/t.so -lm", modes[k].flags, dir, dir);
+        snprintf(command, sizeof command, "%s -ffp-contract=off -fPIC -shared %s/run.c -o %s/t.so -lm", modes[k].flags,
+                 dir, dir);
         cr_assert(system(command) == 0, "%s: does not compile: %s", modes[k].name, dir);
         snprintf(path, sizeof path, "%s/t.so", dir);
         void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
@@ -237,11 +249,15 @@ static void check(const char *text, int64_t symbol_value) {
             int64_t n = tensor_elements(expected[i]);
             for (int64_t at = 0; at < n; at++)
                 scale = fmax(scale, isfinite(number(expected[i], at)) ? fabs(number(expected[i], at)) : 0);
-            double tolerance = expected[i]->dtype == F32 ? 1e-5 * scale : expected[i]->dtype == F64 ? 1e-12 * scale : dtype_is_float(expected[i]->dtype) ? 1 : 0;
+            double tolerance = expected[i]->dtype == F32            ? 1e-5 * scale
+                               : expected[i]->dtype == F64          ? 1e-12 * scale
+                               : dtype_is_float(expected[i]->dtype) ? 1
+                                                                    : 0;
             for (int64_t at = 0; at < n; at++) {
                 double a = number(got[i], at), b = number(expected[i], at);
                 cr_assert(a == b || fabs(a - b) <= tolerance || (isnan(a) && isnan(b)),
-                          "%s: result %d, element %lld is %.9g, expected %.9g (%s)\n%s", modes[k].name, i, (long long)at, a, b, dir, text);
+                          "%s: result %d, element %lld is %.9g, expected %.9g (%s)\n%s", modes[k].name, i,
+                          (long long)at, a, b, dir, text);
             }
         }
         dlclose(library);
@@ -275,7 +291,8 @@ Test(lower, elementwise_in_one_loop) {
           "export func f[N in 1 .. 70](x = %0.x: f32[N, 5, 7], b = %1.b: f32[5]) -> (y) {\n"
           "    %2.y: f32[N, 5, 7] = nest(%0.x, %1.b) [n < N, c < 5, k < 7] {\n"
           "        %2.y = exp(add(mul(%0.x[n, c, k], 2.5), %1.b[c]))\n    }\n"
-          "    return %2.y\n}\n", 33);
+          "    return %2.y\n}\n",
+          33);
 }
 
 Test(lower, a_product_of_matrices) {
@@ -284,92 +301,110 @@ Test(lower, a_product_of_matrices) {
           "    %3.y: f32[N, 35] = nest(%0.x, %1.w, %2.b) [i < N, j < 35] {\n"
           "        reduce k < 67\n        acc0 = sum mul(%0.x[i, k], %1.w[j, k])\n"
           "        %3.y = max(add(acc0, %2.b[j]), 0.0)\n    }\n"
-          "    return %3.y\n}\n", 19);
+          "    return %3.y\n}\n",
+          19);
 }
 
 Test(lower, sums_over_rows_and_over_everything) {
-    check("module \"t\"\n"
-          "export func f[N in 1 .. 64](x = %0.x: f32[N, 77]) -> (y, s, a) {\n"
-          "    %1.y: f32[77] = nest(%0.x) [j < 77] {\n"
-          "        reduce i < N\n        acc0 = sum %0.x[i, j]\n        %1.y = acc0\n    }\n"
-          "    %2.s: f32 = nest(%0.x) [] {\n"
-          "        reduce i < N\n        reduce j < 77\n        acc0 = sum %0.x[i, j]\n        %2.s = div(acc0, 7.0)\n    }\n"
-          "    %3.a: i32[N] = nest(%0.x) [i < N] {\n"
-          "        reduce j < 77\n        acc0 = argmax %0.x[i, j]\n        %3.a = acc0\n    }\n"
-          "    return %1.y, %2.s, %3.a\n}\n", 41);
+    check(
+        "module \"t\"\n"
+        "export func f[N in 1 .. 64](x = %0.x: f32[N, 77]) -> (y, s, a) {\n"
+        "    %1.y: f32[77] = nest(%0.x) [j < 77] {\n"
+        "        reduce i < N\n        acc0 = sum %0.x[i, j]\n        %1.y = acc0\n    }\n"
+        "    %2.s: f32 = nest(%0.x) [] {\n"
+        "        reduce i < N\n        reduce j < 77\n        acc0 = sum %0.x[i, j]\n        %2.s = div(acc0, 7.0)\n    }\n"
+        "    %3.a: i32[N] = nest(%0.x) [i < N] {\n"
+        "        reduce j < 77\n        acc0 = argmax %0.x[i, j]\n        %3.a = acc0\n    }\n"
+        "    return %1.y, %2.s, %3.a\n}\n",
+        41);
 }
 
 Test(lower, a_convolution_with_padding) {
-    check("module \"t\"\n"
-          "export func f[N in 1 .. 8](x = %0.x: f32[N, 3, 9, 8], w = %1.w: f32[5, 3, 3, 3]) -> (y) {\n"
-          "    %2.y: f32[N, 5, 5, 4] = nest(%0.x, %1.w) [n < N, o < 5, h < 5, v < 4] {\n"
-          "        reduce c < 3\n        reduce p < 3\n        reduce q < 3\n"
-          "        acc0 = sum mul(%0.x[n, c, sub(add(mul(h, 2), p), 1), sub(add(mul(v, 2), q), 1) else 0.0], %1.w[o, c, p, q])\n"
-          "        %2.y = acc0\n    }\n"
-          "    return %2.y\n}\n", 3);
+    check(
+        "module \"t\"\n"
+        "export func f[N in 1 .. 8](x = %0.x: f32[N, 3, 9, 8], w = %1.w: f32[5, 3, 3, 3]) -> (y) {\n"
+        "    %2.y: f32[N, 5, 5, 4] = nest(%0.x, %1.w) [n < N, o < 5, h < 5, v < 4] {\n"
+        "        reduce c < 3\n        reduce p < 3\n        reduce q < 3\n"
+        "        acc0 = sum mul(%0.x[n, c, sub(add(mul(h, 2), p), 1), sub(add(mul(v, 2), q), 1) else 0.0], %1.w[o, c, p, q])\n"
+        "        %2.y = acc0\n    }\n"
+        "    return %2.y\n}\n",
+        3);
 }
 
 Test(lower, half_precision_and_integers) {
-    check("module \"t\"\n"
-          "export func f(x = %0.x: f16[40], k = %1.k: i32[40], z = %2.z: bf16[40]) -> (y, j, s) {\n"
-          "    %3.y: f16[40] = nest(%0.x) [i < 40] {\n        %3.y = mul(%0.x[i], add(%0.x[i], 1.0:f16))\n    }\n"
-          "    %4.j: i32[40] = nest(%1.k) [i < 40] {\n        %4.j = mod(sub(%1.k[i], 7:i32), 5:i32)\n    }\n"
-          "    %5.s: bf16 = nest(%2.z) [] {\n        reduce i < 40\n        acc0 = sum f32(%2.z[i])\n        %5.s = bf16(acc0)\n    }\n"
-          "    return %3.y, %4.j, %5.s\n}\n", 0);
+    check(
+        "module \"t\"\n"
+        "export func f(x = %0.x: f16[40], k = %1.k: i32[40], z = %2.z: bf16[40]) -> (y, j, s) {\n"
+        "    %3.y: f16[40] = nest(%0.x) [i < 40] {\n        %3.y = mul(%0.x[i], add(%0.x[i], 1.0:f16))\n    }\n"
+        "    %4.j: i32[40] = nest(%1.k) [i < 40] {\n        %4.j = mod(sub(%1.k[i], 7:i32), 5:i32)\n    }\n"
+        "    %5.s: bf16 = nest(%2.z) [] {\n        reduce i < 40\n        acc0 = sum f32(%2.z[i])\n        %5.s = bf16(acc0)\n    }\n"
+        "    return %3.y, %4.j, %5.s\n}\n",
+        0);
 }
 
 Test(lower, writes_by_element) {
-    check("module \"t\"\n"
-          "export func f(x = %0.x: f32[20], k = %1.k: i32[20]) -> (y) {\n"
-          "    %2.z: f32[17] = nest() [i < 17] {\n        %2.z = 0.5\n    }\n"
-          "    %3.y: f32[17] = nest(%2.z, %0.x, %1.k) [i < 20] {\n        %3.y = %2.z with [i64(%1.k[i])] += %0.x[i]\n    }\n"
-          "    return %3.y\n}\n", 0);
+    check(
+        "module \"t\"\n"
+        "export func f(x = %0.x: f32[20], k = %1.k: i32[20]) -> (y) {\n"
+        "    %2.z: f32[17] = nest() [i < 17] {\n        %2.z = 0.5\n    }\n"
+        "    %3.y: f32[17] = nest(%2.z, %0.x, %1.k) [i < 20] {\n        %3.y = %2.z with [i64(%1.k[i])] += %0.x[i]\n    }\n"
+        "    return %3.y\n}\n",
+        0);
 }
 
 Test(lower, tasks_give_the_same_sums) {
-    check("module \"t\"\n"
-          "export func f(x = %0.x: f32[300, 400]) -> (y, s) {\n"
-          "    %1.y: f32[300, 400] = nest(%0.x) [i < 300, j < 400] {\n        %1.y = tanh(%0.x[i, j])\n    }\n"
-          "    %2.s: f32[400] = nest(%1.y) [j < 400] {\n        reduce i < 300\n        acc0 = sum %1.y[i, j]\n        %2.s = acc0\n    }\n"
-          "    return %1.y, %2.s\n}\n", 0);
+    check(
+        "module \"t\"\n"
+        "export func f(x = %0.x: f32[300, 400]) -> (y, s) {\n"
+        "    %1.y: f32[300, 400] = nest(%0.x) [i < 300, j < 400] {\n        %1.y = tanh(%0.x[i, j])\n    }\n"
+        "    %2.s: f32[400] = nest(%1.y) [j < 400] {\n        reduce i < 300\n        acc0 = sum %1.y[i, j]\n        %2.s = acc0\n    }\n"
+        "    return %1.y, %2.s\n}\n",
+        0);
 }
 
 Test(lower, gradients_of_a_convolution) {
-    check("module \"t\"\n"
-          "export func f[N in 1 .. 8](x = %0.x: f32[N, 4, 9, 8], w = %1.w: f32[6, 4, 3, 3], g = %2.g: f32[N, 6, 9, 8]) -> (dx, dw) {\n"
-          "    %3.dx: f32[N, 4, 9, 8] = nest(%2.g, %1.w) [n < N, c < 4, h < 9, v < 8] {\n"
-          "        reduce o < 6\n        reduce p < 3\n        reduce q < 3\n"
-          "        acc0 = sum mul(%2.g[n, o, sub(add(h, 1), p), sub(add(v, 1), q) else 0.0], %1.w[o, c, p, q])\n"
-          "        %3.dx = acc0\n    }\n"
-          "    %4.dw: f32[6, 4, 3, 3] = nest(%0.x, %2.g) [o < 6, c < 4, p < 3, q < 3] {\n"
-          "        reduce n < N\n        reduce h < 9\n        reduce v < 8\n"
-          "        acc0 = sum mul(%2.g[n, o, h, v], %0.x[n, c, sub(add(h, p), 1), sub(add(v, q), 1) else 0.0])\n"
-          "        %4.dw = acc0\n    }\n"
-          "    return %3.dx, %4.dw\n}\n", 3);
+    check(
+        "module \"t\"\n"
+        "export func f[N in 1 .. 8](x = %0.x: f32[N, 4, 9, 8], w = %1.w: f32[6, 4, 3, 3], g = %2.g: f32[N, 6, 9, 8]) -> (dx, dw) {\n"
+        "    %3.dx: f32[N, 4, 9, 8] = nest(%2.g, %1.w) [n < N, c < 4, h < 9, v < 8] {\n"
+        "        reduce o < 6\n        reduce p < 3\n        reduce q < 3\n"
+        "        acc0 = sum mul(%2.g[n, o, sub(add(h, 1), p), sub(add(v, 1), q) else 0.0], %1.w[o, c, p, q])\n"
+        "        %3.dx = acc0\n    }\n"
+        "    %4.dw: f32[6, 4, 3, 3] = nest(%0.x, %2.g) [o < 6, c < 4, p < 3, q < 3] {\n"
+        "        reduce n < N\n        reduce h < 9\n        reduce v < 8\n"
+        "        acc0 = sum mul(%2.g[n, o, h, v], %0.x[n, c, sub(add(h, p), 1), sub(add(v, q), 1) else 0.0])\n"
+        "        %4.dw = acc0\n    }\n"
+        "    return %3.dx, %4.dw\n}\n",
+        3);
 }
 
 Test(lower, products_in_every_transposition) {
     for (int k = 0; k < 8; k++) {
         struct text t = {0};
         const char *a = k & 1 ? "%0.a[b, k, i]" : "%0.a[b, i, k]", *w = k & 2 ? "%1.w[b, j, k]" : "%1.w[b, k, j]";
-        const char *at = k & 1 ? "130, 37" : "37, 130", *wt = k & 2 ? "96, 130" : "130, 96", *dtype = k & 4 ? "f64" : "f32";
-        text_printf(&t, "module \"t\"\nexport func f(a = %%0.a: %s[3, %s], w = %%1.w: %s[3, %s]) -> (y) {\n"
-                        "    %%2.y: %s[3, 37, 96] = nest(%%0.a, %%1.w) [b < 3, i < 37, j < 96] {\n"
-                        "        reduce k < 130\n        acc0 = sum mul(%s, %s)\n        %%2.y = acc0\n    }\n    return %%2.y\n}\n",
-                    dtype, at, dtype, wt, dtype, a, w);
+        const char *at = k & 1 ? "130, 37" : "37, 130", *wt = k & 2 ? "96, 130" : "130, 96",
+                   *dtype = k & 4 ? "f64" : "f32";
+        text_printf(
+            &t,
+            "module \"t\"\nexport func f(a = %%0.a: %s[3, %s], w = %%1.w: %s[3, %s]) -> (y) {\n"
+            "    %%2.y: %s[3, 37, 96] = nest(%%0.a, %%1.w) [b < 3, i < 37, j < 96] {\n"
+            "        reduce k < 130\n        acc0 = sum mul(%s, %s)\n        %%2.y = acc0\n    }\n    return %%2.y\n}\n",
+            dtype, at, dtype, wt, dtype, a, w);
         check(text_string(&t), 0);
         text_free(&t);
     }
 }
 
 Test(lower, a_deep_product_in_blocks) {
-    check("module \"t\"\n"
-          "export func f[N in 1 .. 3000](a = %0.a: f32[20, 2500], w = %1.w: f32[2500, 64], c = %2.c: f32[24, N], d = %3.d: f32[N, 40]) -> (y, z) {\n"
-          "    %4.y: f32[20, 64] = nest(%0.a, %1.w) [i < 20, j < 64] {\n"
-          "        reduce k < 2500\n        acc0 = sum mul(%0.a[i, k], %1.w[k, j])\n        %4.y = max(acc0, 0.0)\n    }\n"
-          "    %5.z: f32[24, 40] = nest(%2.c, %3.d) [i < 24, j < 40] {\n"
-          "        reduce k < N\n        acc0 = sum mul(%2.c[i, k], %3.d[k, j])\n        %5.z = mul(acc0, 0.5)\n    }\n"
-          "    return %4.y, %5.z\n}\n", 2100);
+    check(
+        "module \"t\"\n"
+        "export func f[N in 1 .. 3000](a = %0.a: f32[20, 2500], w = %1.w: f32[2500, 64], c = %2.c: f32[24, N], d = %3.d: f32[N, 40]) -> (y, z) {\n"
+        "    %4.y: f32[20, 64] = nest(%0.a, %1.w) [i < 20, j < 64] {\n"
+        "        reduce k < 2500\n        acc0 = sum mul(%0.a[i, k], %1.w[k, j])\n        %4.y = max(acc0, 0.0)\n    }\n"
+        "    %5.z: f32[24, 40] = nest(%2.c, %3.d) [i < 24, j < 40] {\n"
+        "        reduce k < N\n        acc0 = sum mul(%2.c[i, k], %3.d[k, j])\n        %5.z = mul(acc0, 0.5)\n    }\n"
+        "    return %4.y, %5.z\n}\n",
+        2100);
 }
 
 Test(lower, sort_scan_and_random_bits) {
@@ -378,46 +413,53 @@ Test(lower, sort_scan_and_random_bits) {
           "    %1.s: f32[N, 3, 2], %2.p: i64[N, 3, 2] = sort(%0.x) axis 1 descending limit 3\n"
           "    %3.c: f32[N, 7, 2] = scan(%0.x) axis 0 sum reverse exclusive\n"
           "    %4.r: u32[N] = rng() \"\" place 3\n"
-          "    return %1.s, %2.p, %3.c, %4.r\n}\n", 13);
+          "    return %1.s, %2.p, %3.c, %4.r\n}\n",
+          13);
 }
 
 Test(lower, loops_and_branches) {
-    check("module \"t\"\n"
-          "export func f(x = %0.x: f32[9], n = %1.n: i64[1]) -> (y, z) {\n"
-          "    %2: i64 = const 0\n    %3.n: i64 = nest(%1.n) [] {\n        %3.n = %1.n[0]\n    }\n"
-          "    %4.y: f32[9] = for(%2, %3.n, %0.x) limit 100 { (%5.t: i64, %6.h: f32[9])\n"
-          "        %7: f32[9] = nest(%6.h, %5.t) [i < 9] {\n            %7 = add(mul(%6.h[i], 0.5), f32(%5.t[]))\n        }\n"
-          "        yield %7\n    }\n"
-          "    %8.s: f32 = nest(%4.y) [] {\n        reduce i < 9\n        acc0 = sum abs(%4.y[i])\n        %8.s = acc0\n    }\n"
-          "    %9.w: f32 = while(%8.s) limit 500 { (%10: f32)\n"
-          "        %11: bool = nest(%10) [] {\n            %11 = lt(%10[], 100.0)\n        }\n        yield %11\n    } { (%12: f32)\n"
-          "        %13: f32 = nest(%12) [] {\n            %13 = add(mul(%12[], 1.5), 0.25)\n        }\n        yield %13\n    }\n"
-          "    %14: bool = nest(%9.w) [] {\n        %14 = lt(%9.w[], 120.0)\n    }\n"
-          "    %15.z: f32 = if(%14) {\n        yield %8.s\n    } {\n        yield %9.w\n    }\n"
-          "    print(%15.z, %0.x) \"z\"\n"
-          "    return %4.y, %15.z\n}\n", 0);
+    check(
+        "module \"t\"\n"
+        "export func f(x = %0.x: f32[9], n = %1.n: i64[1]) -> (y, z) {\n"
+        "    %2: i64 = const 0\n    %3.n: i64 = nest(%1.n) [] {\n        %3.n = %1.n[0]\n    }\n"
+        "    %4.y: f32[9] = for(%2, %3.n, %0.x) limit 100 { (%5.t: i64, %6.h: f32[9])\n"
+        "        %7: f32[9] = nest(%6.h, %5.t) [i < 9] {\n            %7 = add(mul(%6.h[i], 0.5), f32(%5.t[]))\n        }\n"
+        "        yield %7\n    }\n"
+        "    %8.s: f32 = nest(%4.y) [] {\n        reduce i < 9\n        acc0 = sum abs(%4.y[i])\n        %8.s = acc0\n    }\n"
+        "    %9.w: f32 = while(%8.s) limit 500 { (%10: f32)\n"
+        "        %11: bool = nest(%10) [] {\n            %11 = lt(%10[], 100.0)\n        }\n        yield %11\n    } { (%12: f32)\n"
+        "        %13: f32 = nest(%12) [] {\n            %13 = add(mul(%12[], 1.5), 0.25)\n        }\n        yield %13\n    }\n"
+        "    %14: bool = nest(%9.w) [] {\n        %14 = lt(%9.w[], 120.0)\n    }\n"
+        "    %15.z: f32 = if(%14) {\n        yield %8.s\n    } {\n        yield %9.w\n    }\n"
+        "    print(%15.z, %0.x) \"z\"\n"
+        "    return %4.y, %15.z\n}\n",
+        0);
 }
 
 Test(lower, ragged_bounds_and_slices_found_at_run_time) {
-    check("module \"t\"\n"
-          "export func f[N in 1 .. 64](x = %0.x: f32[N, 20], n = %1.n: i64[1]) -> (y, m) {\n"
-          "    %2.n: i64 = nest(%1.n) [] {\n        %2.n = add(%1.n[0], 1)\n    }\n"
-          "    dim(%2.n) K in 0 .. 20\n"
-          "    %3.y: f32[N] = nest(%0.x) [i < N] {\n        reduce k in 0 .. {K} < 20\n        acc0 = sum %0.x[i, k]\n        %3.y = acc0\n    }\n"
-          "    %4.m: f32[20] = nest(%0.x) [i < 20] {\n        reduce k in 0 .. add(i, 1) < 20\n        acc0 = max %0.x[0, k]\n        %4.m = acc0\n    }\n"
-          "    return %3.y, %4.m\n}\n", 11);
+    check(
+        "module \"t\"\n"
+        "export func f[N in 1 .. 64](x = %0.x: f32[N, 20], n = %1.n: i64[1]) -> (y, m) {\n"
+        "    %2.n: i64 = nest(%1.n) [] {\n        %2.n = add(%1.n[0], 1)\n    }\n"
+        "    dim(%2.n) K in 0 .. 20\n"
+        "    %3.y: f32[N] = nest(%0.x) [i < N] {\n        reduce k in 0 .. {K} < 20\n        acc0 = sum %0.x[i, k]\n        %3.y = acc0\n    }\n"
+        "    %4.m: f32[20] = nest(%0.x) [i < 20] {\n        reduce k in 0 .. add(i, 1) < 20\n        acc0 = max %0.x[0, k]\n        %4.m = acc0\n    }\n"
+        "    return %3.y, %4.m\n}\n",
+        11);
 }
 
 Test(lower, large_products_in_tasks) {
-    check("module \"t\"\n"
-          "export func f[N in 1 .. 16](x = %0.x: f32[N, 3, 30, 30], w = %1.w: f32[16, 3, 5, 5], a = %2.a: f32[64, 300], b = %3.b: f32[400, 300]) -> (y, z, u) {\n"
-          "    %4.y: f32[N, 16, 13, 13] = nest(%0.x, %1.w) [n < N, o < 16, h < 13, v < 13] {\n"
-          "        reduce c < 3\n        reduce p < 5\n        reduce q < 5\n"
-          "        acc0 = sum mul(%0.x[n, c, add(mul(h, 2), p), add(mul(v, 2), q)], %1.w[o, c, p, q])\n"
-          "        %4.y = tanh(acc0)\n    }\n"
-          "    %5.z: f32[64, 400] = nest(%2.a, %3.b) [i < 64, j < 400] {\n"
-          "        reduce k < 300\n        acc0 = sum mul(%2.a[i, k], %3.b[j, k])\n        %5.z = acc0\n    }\n"
-          "    %6.u: f32[400, 64] = nest(%2.a, %3.b) [j < 400, i < 64] {\n"
-          "        reduce k < 300\n        acc0 = sum mul(%2.a[i, k], %3.b[j, k])\n        %6.u = mul(acc0, 0.5)\n    }\n"
-          "    return %4.y, %5.z, %6.u\n}\n", 15);
+    check(
+        "module \"t\"\n"
+        "export func f[N in 1 .. 16](x = %0.x: f32[N, 3, 30, 30], w = %1.w: f32[16, 3, 5, 5], a = %2.a: f32[64, 300], b = %3.b: f32[400, 300]) -> (y, z, u) {\n"
+        "    %4.y: f32[N, 16, 13, 13] = nest(%0.x, %1.w) [n < N, o < 16, h < 13, v < 13] {\n"
+        "        reduce c < 3\n        reduce p < 5\n        reduce q < 5\n"
+        "        acc0 = sum mul(%0.x[n, c, add(mul(h, 2), p), add(mul(v, 2), q)], %1.w[o, c, p, q])\n"
+        "        %4.y = tanh(acc0)\n    }\n"
+        "    %5.z: f32[64, 400] = nest(%2.a, %3.b) [i < 64, j < 400] {\n"
+        "        reduce k < 300\n        acc0 = sum mul(%2.a[i, k], %3.b[j, k])\n        %5.z = acc0\n    }\n"
+        "    %6.u: f32[400, 64] = nest(%2.a, %3.b) [j < 400, i < 64] {\n"
+        "        reduce k < 300\n        acc0 = sum mul(%2.a[i, k], %3.b[j, k])\n        %6.u = mul(acc0, 0.5)\n    }\n"
+        "    return %4.y, %5.z, %6.u\n}\n",
+        15);
 }

@@ -101,7 +101,9 @@ Test(runtime_files, idx_plain_and_gzip) {
 Test(runtime_files, npz) {
     struct mxrt_why why;
     struct mxrt_array a;
-    if (system("python3 -c 'import numpy as n; n.savez(\"s.npz\", x=n.arange(6.).reshape(2,3)); n.savez_compressed(\"c.npz\", x=n.zeros(1000), y=n.arange(5))' 2>/dev/null") != 0)
+    if (system(
+            "python3 -c 'import numpy as n; n.savez(\"s.npz\", x=n.arange(6.).reshape(2,3)); n.savez_compressed(\"c.npz\", x=n.zeros(1000), y=n.arange(5))' 2>/dev/null") !=
+        0)
         cr_skip_test("no numpy");
     cr_assert_eq(mxrt_read_npz(&a, "s.npz", "x", NULL, &why), MX_OK, "%s", why.text);
     cr_assert(a.dtype == MX_F64 && a.shape[1] == 3 && mxrt_get(a.dtype, a.data, 5) == 5);
@@ -187,7 +189,9 @@ Test(runtime_files, csv_random_text) {
 }
 
 Test(runtime_files, characters) {
-    static const char text[] = "b\xc3\xa4" "a\n\xe2\x82\xac\xf0\x9f\x98\x80" "b\xff";
+    static const char text[] = "b\xc3\xa4"
+                               "a\n\xe2\x82\xac\xf0\x9f\x98\x80"
+                               "b\xff";
     struct mxrt_why why;
     struct mxrt_array ids;
     uint32_t *v;
@@ -218,7 +222,8 @@ Test(runtime_files, characters) {
 static float weights[6] = {1, 2, 3, 4, 5, 6};
 static int64_t count = 42;
 static const int64_t shape[] = {2, 3};
-static const struct mxrt_named tensors[2] = {{"net.w", {MX_F32, 2, shape, weights, sizeof weights}}, {"net.count", {MX_I64, 0, NULL, &count, 8}}};
+static const struct mxrt_named tensors[2] = {{"net.w", {MX_F32, 2, shape, weights, sizeof weights}},
+                                             {"net.count", {MX_I64, 0, NULL, &count, 8}}};
 static const char *const metadata[2][2] = {{"seed", "12"}, {"note", "quo\"te\n"}};
 static char seen[200];
 

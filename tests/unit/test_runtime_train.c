@@ -73,7 +73,8 @@ Test(runtime_train, resumes_to_the_same_bits) {
         cr_assert_eq(run(command), 130, "%s", messages());
         cr_assert_eq(run("fit --out parts --resume"), 0, "%s", messages());
         cr_assert(same_files("whole/checkpoint.safetensors", "parts/checkpoint.safetensors"), "stopped after %d", stop);
-        cr_assert_eq(system("cut -d, -f 1,2,4- whole/metrics.csv > a; cut -d, -f 1,2,4- parts/metrics.csv > b; cmp a b"), 0);
+        cr_assert_eq(
+            system("cut -d, -f 1,2,4- whole/metrics.csv > a; cut -d, -f 1,2,4- parts/metrics.csv > b; cmp a b"), 0);
     }
     cr_assert_eq(run("fit --out other --seed 5"), 0);
     cr_assert_not(same_files("whole/checkpoint.safetensors", "other/checkpoint.safetensors"));

@@ -44,27 +44,27 @@ static int occurrences(const char *text, const char *word) {
 
 static void expect(const char *text, bool select, const char *word, int times) {
     char *s = simplified(text, select);
-    cr_assert_eq(occurrences(s, word), times, "`%s` occurs %d times, not %d, in\n%s", word, occurrences(s, word), times, s);
+    cr_assert_eq(occurrences(s, word), times, "`%s` occurs %d times, not %d, in\n%s", word, occurrences(s, word), times,
+                 s);
     free(s);
 }
 
 Test(simplify, views_compose) {
-    const char *text = HEAD
-        "export func f(x = %0: f32[4, 6]) -> (y) {\n"
-        "%1: f32[6, 4] = nest(%0) [i < 6, j < 4] {\n %1 = %0[j, i]\n }\n"
-        "%2: f32[3, 4] = nest(%1) [i < 3, j < 4] {\n %2 = %1[add(mul(i, 2), 1), j]\n }\n"
-        "%3: f32[3, 4] = nest(%2) [i < 3, j < 4] {\n %3 = exp(%2[i, j])\n }\n return %3\n}\n" INIT;
+    const char *text = HEAD "export func f(x = %0: f32[4, 6]) -> (y) {\n"
+                            "%1: f32[6, 4] = nest(%0) [i < 6, j < 4] {\n %1 = %0[j, i]\n }\n"
+                            "%2: f32[3, 4] = nest(%1) [i < 3, j < 4] {\n %2 = %1[add(mul(i, 2), 1), j]\n }\n"
+                            "%3: f32[3, 4] = nest(%2) [i < 3, j < 4] {\n %3 = exp(%2[i, j])\n }\n return %3\n}\n" INIT;
     expect(text, false, "nest(", 1);
     expect(text, false, "exp(%0[j, add(mul(i, 2), 1)])", 1);
 }
 
 Test(simplify, a_view_of_what_is_overwritten_stays) {
-    expect(HEAD
-        "export func f(x = %0: f32[4]) -> (y, z) {\n"
-        "%1: f32[4] = nest(%0) [i < 4] {\n %1 = exp(%0[i])\n }\n"
-        "%2: f32[2] = nest(%1) [i < 2] {\n %2 = %1[add(i, 1)]\n }\n"
-        "%3: f32[4] = nest(%1) [i < 4] {\n %3 = %1 with [i] += 1:f32\n }\n"
-        "%4: f32[2] = nest(%2) [i < 2] {\n %4 = sin(%2[i])\n }\n return %3, %4\n}\n" INIT, false, "nest(", 4);
+    expect(HEAD "export func f(x = %0: f32[4]) -> (y, z) {\n"
+                "%1: f32[4] = nest(%0) [i < 4] {\n %1 = exp(%0[i])\n }\n"
+                "%2: f32[2] = nest(%1) [i < 2] {\n %2 = %1[add(i, 1)]\n }\n"
+                "%3: f32[4] = nest(%1) [i < 4] {\n %3 = %1 with [i] += 1:f32\n }\n"
+                "%4: f32[2] = nest(%2) [i < 2] {\n %4 = sin(%2[i])\n }\n return %3, %4\n}\n" INIT,
+           false, "nest(", 4);
 }
 
 Test(simplify, reductions_over_one_element) {
@@ -90,23 +90,22 @@ Test(simplify, dimensions_of_one_element) {
 }
 
 Test(simplify, common_and_dead) {
-    const char *text = HEAD
-        "export func f(x = %0: f32[4]) -> (y) {\n"
-        "%1: f32[4] = nest(%0) [i < 4] {\n %1 = exp(%0[i])\n }\n"
-        "%2: f32[4] = nest(%0) [k < 4] {\n %2 = exp(%0[k])\n }\n"
-        "%3: f32[4] = nest(%1, %2) [i < 4] {\n %3 = mul(%1[i], %2[i])\n }\n"
-        "%4: f32[4] = nest(%3) [i < 4] {\n %4 = sin(%3[i])\n }\n return %3\n}\n" INIT;
+    const char *text = HEAD "export func f(x = %0: f32[4]) -> (y) {\n"
+                            "%1: f32[4] = nest(%0) [i < 4] {\n %1 = exp(%0[i])\n }\n"
+                            "%2: f32[4] = nest(%0) [k < 4] {\n %2 = exp(%0[k])\n }\n"
+                            "%3: f32[4] = nest(%1, %2) [i < 4] {\n %3 = mul(%1[i], %2[i])\n }\n"
+                            "%4: f32[4] = nest(%3) [i < 4] {\n %4 = sin(%3[i])\n }\n return %3\n}\n" INIT;
     expect(text, false, "exp(", 1);
     expect(text, false, "sin(", 0);
 }
 
 /* What a checkpoint computes again is not the value that was there before. */
 Test(simplify, checkpoints_stand_alone) {
-    const char *text = HEAD
-        "export func f(x = %0: f32[4]) -> (y, z) {\n"
-        "%1: f32[4] = nest(%0) [i < 4] {\n %1 = exp(%0[i])\n }\n"
-        "%2: f32[4] = checkpoint() {\n %3: f32[4] = nest(%0) [i < 4] {\n %3 = exp(%0[i])\n }\n yield %3\n }\n"
-        " return %1, %2\n}\n" INIT;
+    const char *text =
+        HEAD "export func f(x = %0: f32[4]) -> (y, z) {\n"
+             "%1: f32[4] = nest(%0) [i < 4] {\n %1 = exp(%0[i])\n }\n"
+             "%2: f32[4] = checkpoint() {\n %3: f32[4] = nest(%0) [i < 4] {\n %3 = exp(%0[i])\n }\n yield %3\n }\n"
+             " return %1, %2\n}\n" INIT;
     expect(text, false, "exp(", 2);
     expect(text, true, "exp(", 2);
     expect(text, true, "checkpoint", 0);
@@ -123,8 +122,8 @@ Test(simplify, control) {
         "%17: f32[4] = nest(%5, %16) [i < 4] {\n %17 = neg(%5[i])\n }\n return %17\n}\n" INIT;
     expect(text, false, "if(", 0);
     expect(text, false, "check(", 0);
-    expect(text, false, "cos(", 0);                     /* fed only itself */
-    expect(text, false, "add(%11[i], %0[i])", 1);     /* carried, never changed */
+    expect(text, false, "cos(", 0);               /* fed only itself */
+    expect(text, false, "add(%11[i], %0[i])", 1); /* carried, never changed */
 }
 
 Test(simplify, constants) {
@@ -134,10 +133,13 @@ Test(simplify, constants) {
 }
 
 Test(simplify, kernels_become_their_definition) {
-    expect(HEAD "export func f(x = %0: f32[4]) -> (y) {\n"
-                "%2: f32[4] = kernel(%0) \"e\" tuned { (%3: f32[4])\n"
-                " %5: f32[4] = kernel(%3) \"in\" { (%6: f32[4])\n %7: f32[4] = nest(%6) [i < 4] {\n %7 = exp(%6[i])\n }\n yield %7\n }\n"
-                " yield %5\n }\n%8: f32[4] = stop(%2)\n return %8\n}\n" INIT, true, "kernel", 0);
+    expect(
+        HEAD
+        "export func f(x = %0: f32[4]) -> (y) {\n"
+        "%2: f32[4] = kernel(%0) \"e\" tuned { (%3: f32[4])\n"
+        " %5: f32[4] = kernel(%3) \"in\" { (%6: f32[4])\n %7: f32[4] = nest(%6) [i < 4] {\n %7 = exp(%6[i])\n }\n yield %7\n }\n"
+        " yield %5\n }\n%8: f32[4] = stop(%2)\n return %8\n}\n" INIT,
+        true, "kernel", 0);
 }
 
 /* Each place that is written over keeps its own zeros: one fill is cheaper than one fill kept and copied. */

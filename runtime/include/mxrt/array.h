@@ -33,9 +33,11 @@ int mxrt_put(mx_dtype t, void *data, int64_t i, double v);
 mx_status mxrt_read_file(const char *path, mxrt_unpacker *gunzip, char **text, size_t *bytes, struct mxrt_why *why);
 mx_status mxrt_read_npy(struct mxrt_array *a, const char *path, mxrt_unpacker *gunzip, struct mxrt_why *why);
 /* The member `name` (without .npy) of an npz file. */
-mx_status mxrt_read_npz(struct mxrt_array *a, const char *path, const char *name, mxrt_unpacker *gunzip, struct mxrt_why *why);
+mx_status mxrt_read_npz(struct mxrt_array *a, const char *path, const char *name, mxrt_unpacker *gunzip,
+                        struct mxrt_why *why);
 mx_status mxrt_read_idx(struct mxrt_array *a, const char *path, mxrt_unpacker *gunzip, struct mxrt_why *why);
 /* Writes beside the target and renames. bf16 is stored as u16. */
-mx_status mxrt_write_npy(const char *path, mx_dtype t, int rank, const int64_t *shape, const void *data, struct mxrt_why *why);
+mx_status mxrt_write_npy(const char *path, mx_dtype t, int rank, const int64_t *shape, const void *data,
+                         struct mxrt_why *why);
 
 #endif

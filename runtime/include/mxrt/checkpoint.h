@@ -12,13 +12,15 @@ struct mxrt_named {
 };
 
 /* Writes `path` atomically: a file beside it, synced, renamed over it, the folder synced. A failure leaves the old file. */
-mx_status mxrt_checkpoint_write(const char *path, const struct mxrt_named *tensors, int count, const char *const (*metadata)[2], int pairs,
-                                struct mxrt_why *why);
+mx_status mxrt_checkpoint_write(const char *path, const struct mxrt_named *tensors, int count,
+                                const char *const (*metadata)[2], int pairs, struct mxrt_why *why);
 /* Reads all tensors; nothing is touched unless the whole file fits. `metadata` (may be NULL) gets each pair. */
 mx_status mxrt_checkpoint_read(const char *path, const struct mxrt_named *tensors, int count,
-                               void (*metadata)(void *context, const char *key, const char *value), void *context, struct mxrt_why *why);
+                               void (*metadata)(void *context, const char *key, const char *value), void *context,
+                               struct mxrt_why *why);
 /* Only the metadata. */
-mx_status mxrt_checkpoint_metadata(const char *path, void (*metadata)(void *context, const char *key, const char *value), void *context,
+mx_status mxrt_checkpoint_metadata(const char *path,
+                                   void (*metadata)(void *context, const char *key, const char *value), void *context,
                                    struct mxrt_why *why);
 
 /* TensorBoard's event file: one record a call. */

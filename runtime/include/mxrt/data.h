@@ -38,13 +38,14 @@ struct mxrt_data {
     bool is_sequence;     /* text, tokens: split by place, not at random */
     uint32_t *vocabulary; /* text: code point of each id, ascending; NULL */
     int vocabulary_size;
-    char path[512];       /* for messages */
+    char path[512]; /* for messages */
 };
 
 /* Loads `source` for the arguments of f. `override` (--data): a file or folder in place of the setting's; may be NULL.
  * `vocabulary`: ids of a checkpoint, or NULL. */
-mx_status mxrt_data_load(struct mxrt_data *d, const struct mxrt_program *p, const struct mxrt_setting *source, const char *override,
-                         const struct mxrt_function *f, const uint32_t *vocabulary, int vocabulary_size, struct mxrt_why *why);
+mx_status mxrt_data_load(struct mxrt_data *d, const struct mxrt_program *p, const struct mxrt_setting *source,
+                         const char *override, const struct mxrt_function *f, const uint32_t *vocabulary,
+                         int vocabulary_size, struct mxrt_why *why);
 void mxrt_data_free(struct mxrt_data *d);
 
 /* Parses CSV text: cells[row * columns + column]; names[] of a header line, or NULL. Separators: comma, semicolon or tab, whichever
@@ -61,16 +62,17 @@ void mxrt_csv_free(struct mxrt_csv *csv);
 void mxrt_shuffle(int64_t *order, int64_t n, uint64_t seed, uint64_t epoch);
 
 struct mxrt_batch {
-    int64_t n;    /* samples */
+    int64_t n;                   /* samples */
     int64_t dims[MXRT_MAX_RANK]; /* the function's symbols */
-    void *args[64]; /* per argument; NULL for those that no field feeds */
-    int64_t labels; /* elements of the last integer argument, n if there is none */
+    void *args[64];              /* per argument; NULL for those that no field feeds */
+    int64_t labels;              /* elements of the last integer argument, n if there is none */
 };
 
 /* Batches of `batch` samples in the given order, made ahead by a thread. */
 struct mxrt_loader;
-mx_status mxrt_loader_open(struct mxrt_loader **l, const struct mxrt_data *d, const struct mxrt_function *f, const int64_t *order, int64_t count,
-                           int64_t batch, int64_t first_batch, struct mxrt_why *why);
+mx_status mxrt_loader_open(struct mxrt_loader **l, const struct mxrt_data *d, const struct mxrt_function *f,
+                           const int64_t *order, int64_t count, int64_t batch, int64_t first_batch,
+                           struct mxrt_why *why);
 /* The next batch, valid until the next call; NULL at the end (MX_OK) or after an error. */
 mx_status mxrt_loader_next(struct mxrt_loader *l, struct mxrt_batch **b, struct mxrt_why *why);
 void mxrt_loader_close(struct mxrt_loader *l);

@@ -14,7 +14,7 @@ struct mxrt_pool;
  * each call is paired with mxrt_pool_release. NULL when threads is 1 or no thread can be made: run serially then.
  * Thread-safe. */
 struct mxrt_pool *mxrt_pool_acquire(int threads);
-void mxrt_pool_release(struct mxrt_pool *p); /* NULL is allowed; the last one ends the workers */
+void mxrt_pool_release(struct mxrt_pool *p);      /* NULL is allowed; the last one ends the workers */
 int mxrt_pool_threads(const struct mxrt_pool *p); /* 1 for NULL */
 
 /* Calls fn(context, 0) … fn(context, tasks - 1), in any order, on any thread, and returns when all are done; what they

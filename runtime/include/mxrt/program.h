@@ -22,8 +22,8 @@ struct mxrt_symbol { /* a run-time dimension; limits inclusive */
 /* An extent in `mxrt_value.shape`: >= 0 is constant; MXRT_SYMBOL(k) is symbol k; MXRT_FOUND(k) is found dimension k;
  * MXRT_COMPUTED comes from mxrt_function.extents. */
 #define MXRT_SYMBOL(k) (-1 - (int64_t)(k))
-#define MXRT_FOUND(k) (-1001 - (int64_t)(k))
-#define MXRT_COMPUTED INT64_MIN
+#define MXRT_FOUND(k)  (-1001 - (int64_t)(k))
+#define MXRT_COMPUTED  INT64_MIN
 
 struct mxrt_value {
     const char *name;
@@ -42,13 +42,21 @@ struct mxrt_function {
     /* All extents of arguments, then of results, under dims[symbol_count]; the largest where found at run time. */
     void (*extents)(const struct mxrt_function *f, const int64_t *dims, int64_t *out);
     /* args[i], results[i]: the elements, row-major (scalars too); inout arguments are written. */
-    mx_status (*call)(void *model, const struct mxrt_function *f, const int64_t *dims, void *const *args, void *const *results,
-                      int64_t *found);
+    mx_status (*call)(void *model, const struct mxrt_function *f, const int64_t *dims, void *const *args,
+                      void *const *results, int64_t *found);
     void *context; /* for eager: the function */
 };
 
 enum mxrt_setting_kind {
-    MXRT_INT, MXRT_FLOAT, MXRT_STRING, MXRT_BOOL, MXRT_NONE, MXRT_NAME, MXRT_CALL, MXRT_BINARY, MXRT_LIST
+    MXRT_INT,
+    MXRT_FLOAT,
+    MXRT_STRING,
+    MXRT_BOOL,
+    MXRT_NONE,
+    MXRT_NAME,
+    MXRT_CALL,
+    MXRT_BINARY,
+    MXRT_LIST
 };
 struct mxrt_setting {
     enum mxrt_setting_kind kind;
@@ -79,7 +87,7 @@ struct mxrt_program {
     void (*destroy)(void *model);
     const char *(*error)(const void *model);
     mx_status (*buffer)(void *model, int index, mx_tensor *view); /* the view holds until the next call */
-    uint64_t (*calls)(const void *model);                          /* the instance's call counter */
+    uint64_t (*calls)(const void *model);                         /* the instance's call counter */
     void (*set_calls)(void *model, uint64_t calls);
     void *context;
     /* mxrt_gunzip (mxrt/gzip.h) where the program is to read gzip and npz files, which needs zlib; else NULL. */

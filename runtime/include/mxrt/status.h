@@ -20,7 +20,19 @@ typedef enum mx_status {
 } mx_status;
 
 typedef enum mx_dtype {
-    MX_F64, MX_F32, MX_F16, MX_BF16, MX_I64, MX_I32, MX_I16, MX_I8, MX_U64, MX_U32, MX_U16, MX_U8, MX_BOOL
+    MX_F64,
+    MX_F32,
+    MX_F16,
+    MX_BF16,
+    MX_I64,
+    MX_I32,
+    MX_I16,
+    MX_I8,
+    MX_U64,
+    MX_U32,
+    MX_U16,
+    MX_U8,
+    MX_BOOL
 } mx_dtype;
 
 /* A view: row-major, contiguous; shape and data belong to someone else. */

@@ -14,7 +14,8 @@ struct mxrt_why {
 #if defined(__GNUC__)
 __attribute__((format(printf, 3, 4)))
 #endif
-static inline mx_status mxrt_fail(struct mxrt_why *why, mx_status status, const char *format, ...) {
+static inline mx_status
+mxrt_fail(struct mxrt_why *why, mx_status status, const char *format, ...) {
     va_list args;
     va_start(args, format);
     (void)vsnprintf(why->text, sizeof why->text, format, args);
