@@ -114,9 +114,8 @@ int compile_command(int argc, char **argv) {
         if (ok && o.emit == EMIT_PLAN) {
             plan_print_csv(&t, p.passes.plan);
             ok = write_output(&o, o.output, &t);
-        } else if (ok && o.emit == EMIT_DEPS) {
-            for (int i = 0; i < p.passes.plan->func_count; i++)
-                emit_deps(&t, &p.passes.plan->funcs[i]);
+        } else if (ok && (o.emit == EMIT_DEPS || o.emit == EMIT_DEPS_DOT || o.emit == EMIT_DEPS_JSON)) {
+            emit_deps(&t, p.passes.plan, o.emit);
             ok = write_output(&o, o.output, &t);
         } else if (ok && !o.compile.stop_after) {
             const char *header = arena_printf(&o.arena, "%.*sh", (int)strlen(o.output) - 1, o.output);

@@ -41,8 +41,8 @@ struct eager;
 bool save_weights(const struct ir_module *m, struct eager *e, const char *path);
 /* --depfile: what `target` depends on. */
 bool write_depfile(struct pipeline *p, const char *target);
-/* `--emit deps` of one function. */
-void emit_deps(struct text *out, struct plan_func *p);
+/* `--emit deps`, deps.dot, deps.json. */
+void emit_deps(struct text *out, const struct plan *p, enum emit_kind format);
 
 /* The subcommands. */
 int compile_command(int argc, char **argv);

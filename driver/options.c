@@ -197,7 +197,8 @@ static bool call(struct options *o, const struct option_row *r, const char *valu
             return false;
         o->compile.blas = i;
     } else if (strcmp(what, "emit") == 0) {
-        if (!choose(r->name, value, (const char *const[]){"c", "ast", "ir", "deps", "plan", NULL}, &i))
+        if (!choose(r->name, value,
+                    (const char *const[]){"c", "ast", "ir", "deps", "deps.dot", "deps.json", "plan", NULL}, &i))
             return false;
         o->emit = (enum emit_kind)i;
     } else if (strcmp(what, "explain") == 0) {

@@ -202,7 +202,7 @@ def test_line_directives(p):
 
 
 def test_stages(p):
-    for what in ('ast', 'ir', 'deps', 'plan'):
+    for what in ('ast', 'ir', 'deps', 'deps.dot', 'deps.json', 'plan'):
         assert p.mxcc('model.mxl', '--emit', what).stdout
     ir = p.mxcc('model.mxl', '--emit', 'ir', '-o', 'model.mxir')
     p.mxcc('model.mxir', '-o', 'model.c')
