@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "passes/mutation/access.h"
 #include "passes/mutation/inplace.h"
 #include "passes/mutation/liveness.h"
 #include "passes/nest_edit.h"
@@ -266,6 +267,45 @@ static void pin(struct mutation *t, const struct ir_value *v, enum storage_kind 
     c->persistent = persistent;
 }
 
+struct later_reads {
+    struct ir_op *reader;
+    const struct ir_value *old;
+    struct access write;
+    bool apart;
+};
+
+static void see_later_load(ir_expr e, void *context) {
+    struct later_reads *s = context;
+    if (e->kind != X_LOAD || !s->apart || s->reader->operands[e->index] != s->old)
+        return;
+    struct access read = {s->reader, s->old, e->args};
+    const struct ir_region *home = s->old->op ? s->old->op->parent : s->old->region;
+    s->apart = access_disjoint(s->write, read, home, false);
+}
+
+/* Whether everybody who reads x after the update that makes y reads only elements that the update leaves as they were.
+ * Both happen in one execution of the region where x is defined, which is the version they share. */
+static bool update_spares_readers(struct mutation *t, const struct ir_value *x, const struct ir_value *y) {
+    struct liveness *l = t->live;
+    if (!y->op || y->op->code != OP_nest || y->op->nest.results[y->index].base < 0 || x->type.rank == 0 ||
+        l->last[x->id] == l->positions)
+        return false;
+    struct later_reads s = {.old = x, .write = {y->op, y, y->op->nest.results[y->index].target}, .apart = true};
+    for (int i = 0; i < l->use_count[x->id] && s.apart; i++) {
+        const struct value_use *u = &l->uses[x->id][i];
+        if (u->position < l->def[y->id] || u->op == y->op)
+            continue;
+        s.reader = u->op;
+        if (!u->op || u->op->code != OP_nest)
+            return false;
+        for (int k = 0; k < u->op->operand_count; k++)
+            if (u->op->operands[k] == x && nest_is_base(u->op, k))
+                return false;
+        nest_walk(u->op, see_later_load, &s);
+    }
+    return s.apart;
+}
+
 /* Whether two classes may become one; if not, *reader may tell the read that stands against it. */
 static bool may_unite(struct mutation *t, int ia, int ib, struct ir_op **reader, const char **why) {
     struct liveness *l = t->live;
@@ -312,7 +352,11 @@ static bool may_unite(struct mutation *t, int ia, int ib, struct ir_op **reader,
                 x = y;
                 y = s;
             }
-            if (meet >= 0 && y->op && l->at[meet] == y->op && inplace_allowed(y->op, y->index, x, t->content))
+            bool reads = meet >= 0;
+            for (int k = 0; y->op && k < y->op->operand_count; k++)
+                reads |= t->content[y->op->operands[k]->id] == t->content[x->id];
+            bool together = !reads || (y->op && inplace_allowed(y->op, y->index, x, t->content));
+            if (together && (meet >= 0 ? l->at[meet] == y->op : update_spares_readers(t, x, y)))
                 continue;
             *why = meet >= 0 ? "the operation reads other elements of the old value" : "the old value is read later";
             for (int k = 0; k < l->use_count[x->id]; k++)
