@@ -126,12 +126,4 @@ bool plan_validate(const struct plan_func *p, struct text *why);
  * it ended. */
 void plan_print_csv(struct text *out, const struct plan *p);
 
-/* Placement alone (`mxcc plan`): minimises the height reached by intervals [lower, upper) of `size` bytes. */
-struct placement_item {
-    int64_t lower, upper, size, offset;
-};
-/* Fills in offsets (multiples of `align`); returns the height. capacity 0: none; stops when it or the lower bound is met. */
-int64_t placement_solve(struct placement_item *items, int n, int64_t align, int64_t capacity, double seconds);
-int64_t placement_lower_bound(const struct placement_item *items, int n);
-
 #endif

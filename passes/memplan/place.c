@@ -6,9 +6,12 @@
 
 #include <string.h>
 
+#include "passes/memplan/placement.h"
 #include "passes/mutation/liveness.h"
 
 #define ARENA_ALIGN 64
+#define FAST_STEPS  (PLACEMENT_STEPS_PER_SECOND / 4)
+#define BEST_STEPS  (PLACEMENT_STEPS_PER_SECOND * 3)
 
 struct plan_func *plan_of(struct plan *p, const struct ir_func *f) {
     for (int i = 0; p && i < p->func_count; i++)
@@ -45,8 +48,9 @@ static void place_func(struct plan_func *p, const struct compile_options *option
         of[n++] = s;
     }
     p->positions = l->positions;
-    p->lower_bound = placement_lower_bound(items, n);
-    p->arena_bytes = placement_solve(items, n, ARENA_ALIGN, 0, options && options->plan_best ? 20 : 0);
+    p->lower_bound = placement_load(items, n);
+    int64_t steps = options && options->plan_best ? BEST_STEPS : FAST_STEPS;
+    p->arena_bytes = placement_solve(items, n, ARENA_ALIGN, 0, steps).height;
     for (int i = 0; i < n; i++)
         of[i]->offset = items[i].offset;
     arena_free(&a);
