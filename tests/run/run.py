@@ -229,6 +229,8 @@ def header_signatures(path, prefix):
                          text, re.S):
         s = Signature(m.group(1), m.group(2), m.group(3), m.group(4) or '')
         s.arguments = m.group(6)
+        written = {n.rstrip('_') for const, n in re.findall(r'(const )?\w+ \*(\w+)(?=,|$)', s.arguments.partition(',')[2]) if not const}
+        s.params = [(n, t, shape, n in written) for n, t, shape, _ in s.params]
         out[m.group(1)] = s
     return out
 
