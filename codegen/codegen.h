@@ -56,8 +56,18 @@ void cgen_dim(struct cgen *g, struct text *out, ir_dim d);
  * `init` is emitted as PREFIX_run_init. */
 void cgen_c_function(struct cgen *g, struct plan_func *p);
 
-/* codegen/c/model.c: the whole unit and its header. False after an error reported to diag. */
-bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options *o, struct diag *d, struct text *c,
-               struct text *h);
+/* A model's C text: its header, its file or files (--split), and the header that only these share. Freed by c_unit_free. */
+enum { C_UNIT_FILES = 64 };
+struct c_unit {
+    struct text header, files[C_UNIT_FILES], shared;
+    int count; /* of files; with one there is no shared header */
+};
+void c_unit_free(struct c_unit *c);
+/* The name of file i of a split unit: "digits.c" (0), "digits_1.c" …; -1: "digits_mx.h", which they share. */
+const char *codegen_part_name(struct arena *a, const struct compile_options *o, int i);
+
+/* codegen/c/model.c: the whole unit. False after an error reported to diag. */
+bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options *o, struct diag *d,
+               struct c_unit *out);
 
 #endif

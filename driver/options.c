@@ -1,5 +1,6 @@
 /* Parsing the command line by one table; a wrong word is answered with the nearest right one. */
 #include "driver/options.h"
+#include "codegen/codegen.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -320,10 +321,11 @@ static bool parse(struct options *o, char command, int argc, char **argv) {
         usage_error("--target cuda is not part of this build");
         return false;
     }
-    if (o->split > 1) {
-        usage_error("--split: only one C file can be written by this build");
+    if (o->split < 0 || o->split > C_UNIT_FILES) {
+        usage_error("--split %lld: 1 to %d files", (long long)o->split, C_UNIT_FILES);
         return false;
     }
+    o->compile.split = (int)o->split;
     if (o->compile.vector_bytes == 0)
         o->compile.vector_bytes = 32;
     VEC_PUSH(a, o->inputs, NULL);

@@ -196,8 +196,18 @@ bool pipeline_weights(struct pipeline *p) {
     return true;
 }
 
-bool pipeline_codegen(struct pipeline *p, struct text *c, struct text *h) {
-    return codegen_c(p->module, p->passes.plan, &p->options->compile, &p->diag, c, h) && !p->diag.errors;
+bool pipeline_codegen(struct pipeline *p, struct c_unit *out) {
+    return codegen_c(p->module, p->passes.plan, &p->options->compile, &p->diag, out) && !p->diag.errors;
+}
+
+bool write_unit(struct pipeline *p, const char *folder, const struct c_unit *c) {
+    struct options *o = p->options;
+    struct arena *a = &o->arena;
+    const char *shared = codegen_part_name(a, &o->compile, -1);
+    bool ok = c->count == 1 || write_output(o, arena_printf(a, "%s%s", folder, shared), &c->shared);
+    for (int i = 0; ok && i < c->count; i++)
+        ok = write_output(o, arena_printf(a, "%s%s", folder, codegen_part_name(a, &o->compile, i)), &c->files[i]);
+    return ok && write_output(o, arena_printf(a, "%s%s", folder, o->compile.header), &c->header);
 }
 
 int pipeline_end(struct pipeline *p, bool ok) {

@@ -152,8 +152,9 @@ int report_command(int argc, char **argv) {
     if (!options_parse(&o, 'p', argc, argv))
         return EXIT_USAGE;
     bool ok = pipeline_load(&p, &o, o.inputs.at[0]) && pipeline_passes(&p);
-    struct text t = {0}, page = {0}, c = {0}, h = {0};
-    ok = ok && pipeline_codegen(&p, &c, &h); /* kernels say what they need */
+    struct text t = {0}, page = {0};
+    struct c_unit unit = {0};
+    ok = ok && pipeline_codegen(&p, &unit); /* kernels say what they need */
     if (ok) {
         int64_t params = 0, states = 0;
         for (int i = 0; i < p.module->buffer_count; i++)
@@ -179,9 +180,6 @@ int report_command(int argc, char **argv) {
     }
     text_free(&t);
     text_free(&page);
-    text_free(&c);
-    text_free(&h);
-    text_free(&c);
-    text_free(&h);
+    c_unit_free(&unit);
     return pipeline_end(&p, ok);
 }

@@ -98,9 +98,8 @@ static void count_blocks(struct unit *u, struct arena *counting) {
 }
 
 /* --line-directives: what follows a function of the model is the unit's own again. */
-static void return_to_unit(const struct unit *u, struct text *whole) {
+static void return_to_unit(struct text *whole, const char *file) {
     struct text out = {0};
-    const char *header = u->options->header;
     bool away = false;
     int line = 1;
     for (const char *s = text_string(whole), *end; *s; s = end) {
@@ -112,10 +111,7 @@ static void return_to_unit(const struct unit *u, struct text *whole) {
             away = true;
         } else if (away && *s == '}') {
             line++;
-            if (header)
-                text_printf(&out, "#line %d \"%.*sc\"\n", line, (int)strlen(header) - 1, header);
-            else
-                text_printf(&out, "#line %d \"%s.c\"\n", line, u->prefix);
+            text_printf(&out, "#line %d \"%s\"\n", line, file);
             away = false;
         }
     }
@@ -123,8 +119,42 @@ static void return_to_unit(const struct unit *u, struct text *whole) {
     *whole = out;
 }
 
-bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options *o, struct diag *d, struct text *c,
-               struct text *h) {
+const char *codegen_part_name(struct arena *a, const struct compile_options *o, int i) {
+    int stem = o->header ? (int)strlen(o->header) - 2 : (int)strlen(o->name);
+    const char *name = o->header ? o->header : o->name;
+    if (i < 0)
+        return arena_printf(a, "%.*s_mx.h", stem, name);
+    return i == 0 ? arena_printf(a, "%.*s.c", stem, name) : arena_printf(a, "%.*s_%d.c", stem, name, i);
+}
+
+void c_unit_free(struct c_unit *c) {
+    text_free(&c->header);
+    text_free(&c->shared);
+    for (int i = 0; i < c->count; i++)
+        text_free(&c->files[i]);
+    c->count = 0;
+}
+
+static void add_text(struct text *out, const struct text *more) {
+    text_addn(out, text_string(more), more->length);
+}
+
+/* Floor quotients in dimensions, where the unit uses them. */
+static void dimension_helpers(const struct unit *u, const struct text *parts, int n, struct text *out) {
+    bool quotient = false, remainder = false;
+    for (int i = 0; i < n; i++) {
+        quotient |= strstr(text_string(&parts[i]), "mx_dim_div(") != NULL;
+        remainder |= strstr(text_string(&parts[i]), "mx_dim_mod(") != NULL;
+    }
+    if (quotient || remainder)
+        text_add(out, "static int64_t mx_dim_div(int64_t a, int64_t b) {\n"
+                      "    return b == 0 ? 0 : a / b - (a % b != 0 && (a < 0) != (b < 0));\n}\n\n");
+    if (remainder)
+        text_add(out, "static int64_t mx_dim_mod(int64_t a, int64_t b) {\n    return a - mx_dim_div(a, b) * b;\n}\n\n");
+}
+
+bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options *o, struct diag *d,
+               struct c_unit *out) {
     struct unit u = {.module = m, .options = o, .prefix = o->name};
     u.g = (struct cgen){.module = m, .plan = p, .options = o, .diag = d, .prefix = o->name};
     struct arena *a = &u.g.arena;
@@ -150,38 +180,48 @@ bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options
     count_blocks(&u, &counting);
     print_functions(&u, &u.g);
 
+    memset(out, 0, sizeof *out);
     unit_header(&u);
     unit_instance(&u);
     if (u.g.helpers.length)
         text_printf(&u.c, "/* ---- scalar functions and kernels */\n\n%s\n", text_string(&u.g.helpers));
-    if (u.g.outlined.length)
-        text_printf(&u.c, "%s\n", text_string(&u.g.outlined));
-    text_printf(&u.c, "/* ---- the model's functions */\n\n%s\n", text_string(&u.g.functions));
+    struct text instance = u.c, before = {0};
+    u.c = (struct text){0};
     unit_weights_data(&u);
     unit_files(&u);
     unit_init(&u);
     unit_functions(&u);
     if (o->with_main)
         unit_main(&u);
-    /* Floor quotients in dimensions, where the unit uses them. */
-    struct text whole = {0};
-    text_printf(&whole,
-                "/* %s: made by mxcc from the model of that name. Not to be edited: the source is the .mxl file. */\n",
-                u.prefix);
-    includes(&u, &whole);
-    if (strstr(text_string(&u.c), "mx_dim_div(") || strstr(text_string(&u.c), "mx_dim_mod("))
-        text_add(&whole, "static int64_t mx_dim_div(int64_t a, int64_t b) {\n"
-                         "    return b == 0 ? 0 : a / b - (a % b != 0 && (a < 0) != (b < 0));\n}\n\n");
-    if (strstr(text_string(&u.c), "mx_dim_mod("))
-        text_add(&whole,
-                 "static int64_t mx_dim_mod(int64_t a, int64_t b) {\n    return a - mx_dim_div(a, b) * b;\n}\n\n");
-    text_addn(&whole, text_string(&u.c), u.c.length);
+    if (o->split <= 1)
+        text_printf(
+            &before,
+            "/* %s: made by mxcc from the model of that name. Not to be edited: the source is the .mxl file. */\n",
+            u.prefix);
+    includes(&u, &before);
+    const struct text parts[] = {instance, u.g.outlined, u.g.functions, u.c};
+    dimension_helpers(&u, parts, 4, &before);
+    add_text(&before, &instance);
+    if (o->split > 1) {
+        unit_split(&u, text_string(&before), out);
+        text_free(&before);
+        unit_free_prefix(&out->shared, u.prefix);
+    } else {
+        if (u.g.outlined.length)
+            text_printf(&before, "%s\n", text_string(&u.g.outlined));
+        text_printf(&before, "/* ---- the model's functions */\n\n%s\n", text_string(&u.g.functions));
+        add_text(&before, &u.c);
+        out->files[0] = before;
+        out->count = 1;
+    }
+    for (int i = 0; i < out->count; i++) {
+        unit_free_prefix(&out->files[i], u.prefix);
+        if (o->line_directives)
+            return_to_unit(&out->files[i], codegen_part_name(a, o, i));
+    }
+    out->header = u.h;
     text_free(&u.c);
-    unit_free_prefix(&whole, u.prefix);
-    if (o->line_directives)
-        return_to_unit(&u, &whole);
-    *c = whole;
-    *h = u.h;
+    text_free(&instance);
     cgen_blocks_free(&u.g);
     arena_free(&counting);
     text_free(&u.g.helpers);

@@ -34,8 +34,12 @@ void unit_weights_data(struct unit *u); /* model_weights.c: constants of --weigh
 void unit_files(struct unit *u);        /* model_files.c: table of buffers, param, save, load */
 void unit_functions(struct unit *u);    /* model_functions.c: the public functions with their checks */
 void unit_free_prefix(struct text *unit, const char *prefix); /* unit_names.c: no local is called like the model */
-void unit_main(struct unit *u);                               /* model_main.c: the descriptor for --main */
-bool unit_needs_zlib(const struct ir_module *m);              /* the train block names packed files */
+/* Past a comment, a string, a character or a preprocessor line that begins at s; s itself if none does. */
+const char *unit_skip_literal(const char *s, bool line_start);
+/* split.c: the unit in files; `before`: includes, struct and helpers; u->c: what follows the model's functions. */
+void unit_split(struct unit *u, const char *before, struct c_unit *out);
+void unit_main(struct unit *u);                  /* model_main.c: the descriptor for --main */
+bool unit_needs_zlib(const struct ir_module *m); /* the train block names packed files */
 
 /* The text of a file that units carry: "status.h", "safetensors.h", "philox.h"; without its include lines of own files. */
 const char *embedded_text(const char *name);

@@ -47,8 +47,9 @@ static struct loop_func *micro_kernel(struct contraction *c, int rows, int vecto
         return f;
     f = ARENA_NEW(b->arena, struct loop_func);
     f->text = arena_printf(
-        b->arena, "%d rows by %d columns of a product: a * b over k, added to c unless it is the first, a packed panel b of %d columns%s", rows,
-        vectors * c->lanes, c->width, c->access == ROWS_WINDOW ? ", a at an offset for each k" : "");
+        b->arena,
+        "%d rows by %d columns of a product: a * b over k, added to c unless it is the first, a packed panel b of %d columns%s",
+        rows, vectors * c->lanes, c->width, c->access == ROWS_WINDOW ? ", a at an offset for each k" : "");
     f->mem_count = c->access == ROWS_WINDOW ? 4 : 3;
     f->var_count = 4;
     f->mems = ARENA_ARRAY(b->arena, struct loop_mem *, 4);

@@ -250,11 +250,19 @@ def test_build(p):
     p.mxcc('build', 'model.mxl', '-o', 'x.so', '--cc', 'no-such-compiler', status=1)
 
 
+def test_split(p):
+    p.mxcc('model.mxl', '-o', 'model.c', '--split', '3')
+    assert p.cc('model_1.c', 'model_2.c', '-lm') == '2 12\n'
+    p.mxcc('build', 'model.mxl', '--main', '--split', '3', '-o', 'program')
+    p.run(['./program', 'predict'], status=1)
+
+
 def test_usage(p):
     assert 'did you mean check' in p.mxcc('chekc', 'model.mxl', status=2).stderr
     assert 'did you mean --threads' in p.mxcc('model.mxl', '-o', 'm.c', '--thread', status=2).stderr
     p.mxcc('model.mxl', '-o', 'm.txt', status=2)
-    p.mxcc('model.mxl', '-o', 'm.c', '--split', '4', status=2)
+    p.mxcc('model.mxl', '-o', 'm.c', '--split', '65', status=2)
+    p.mxcc('model.mxl', '-o', 'm.c', '--split', 'some', status=2)
     p.mxcc('model.mxl', status=2)
     p.mxcc('no-such.mxl', '-o', 'm.c', status=1)
     p.mxcc(status=2)
