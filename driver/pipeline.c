@@ -8,6 +8,7 @@
 #include "eager/eager.h"
 #include "frontend/elaborate.h"
 #include "ir/text.h"
+#include "passes/mutation/deps.h"
 
 const char *stem_of(struct arena *a, const char *path) {
     const char *slash = strrchr(path, '/');
@@ -64,12 +65,15 @@ static void verify(struct pipeline *p, const char *when) {
     crash_report(text_string(&message));
 }
 
-/* The plan against a liveness of its own making. */
+/* The plan against a liveness of its own making, the dependences against every pair of accesses. */
 static void validate(struct pipeline *p) {
     struct text why = {0}, message = {0};
     for (int i = 0; i < p->passes.plan->func_count; i++) {
         const struct plan_func *f = &p->passes.plan->funcs[i];
-        if (plan_validate(f, &why))
+        struct arena a = {0};
+        bool good = plan_validate(f, &why) && deps_check(deps_new(f, &a), &why);
+        arena_free(&a);
+        if (good)
             continue;
         text_printf(&message, "the memory plan of %s is wrong: %s", f->func->name, text_string(&why));
         crash_report(text_string(&message));

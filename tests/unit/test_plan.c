@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "ir/text.h"
+#include "passes/mutation/deps.h"
 #include "tests/unit/plan_random.h"
 
 struct planned {
@@ -309,4 +310,126 @@ Test(plan, validator_sees_overlap) {
     cr_expect_gt(broken, 10);
     /* Not all are wrong: a storage may hold nothing for a while, between two versions or in one side of a branch. */
     cr_expect_gt(seen * 10, broken * 7, "%d of %d", seen, broken);
+}
+
+/* ---- planted bugs: what must be caught ------------------------------------------------------------------------------- */
+
+static const char slices_text[] = "module \"m\"\n"
+                                  "state @s: f32[8]\n"
+                                  "export func f(x = %0.x: f32[8], n = %1.n: i64) -> (y, z) {\n"
+                                  "    %2.s @s#0: f32[8] = read @s\n"
+                                  "    %3: i64 = const 0\n"
+                                  "    %4: i64 = const 4\n"
+                                  "    %5: f32 = nest(%2.s) [] {\n"
+                                  "        reduce k < 8\n"
+                                  "        acc0 = sum %2.s[k]\n"
+                                  "        %5 = acc0\n"
+                                  "    }\n"
+                                  "    %6.s @s#3: f32[8] = for(%3, %4, %2.s) limit 4 { (%7.t: i64, %8.s @s#1: f32[8])\n"
+                                  "        %9.a: f32 = nest(%8.s, %7.t) [] {\n"
+                                  "            %9.a = %8.s[%7.t[]]\n"
+                                  "        }\n"
+                                  "        %10.s @s#2: f32[8] = nest(%8.s, %7.t, %9.a) [] {\n"
+                                  "            %10.s = %8.s with [add(%7.t[], 1)] = mul(%9.a[], 2:f32)\n"
+                                  "        }\n"
+                                  "        yield %10.s\n"
+                                  "    }\n"
+                                  "    %11.b: f32[4] = nest(%6.s) [i < 4] {\n"
+                                  "        %11.b = %6.s[add(i, 4)]\n"
+                                  "    }\n"
+                                  "    %12.s @s#4: f32[8] = nest(%6.s, %0.x) [i < 4] {\n"
+                                  "        %12.s = %6.s with [i] += %0.x[i]\n"
+                                  "    }\n"
+                                  "    %13.z: f32[4] = nest(%11.b, %12.s, %5) [i < 4] {\n"
+                                  "        %13.z = mul(add(%11.b[i], %12.s[i]), %5[])\n"
+                                  "    }\n"
+                                  "    write(%12.s) @s\n"
+                                  "    return %13.z, %11.b\n"
+                                  "}\n";
+
+/* Whether edges other than `without` lead from one operation to another. */
+static bool led_to(const struct deps *d, int without, int from, int to) {
+    for (int e = 0; e < d->edge_count; e++)
+        if (e != without && !d->edges[e].carried && d->edges[e].from == from && d->edges[e].to <= to &&
+            (d->edges[e].to == to || led_to(d, without, d->edges[e].to, to)))
+            return true;
+    return false;
+}
+
+Test(plan, dropped_dependences_are_caught) {
+    struct planned t;
+    struct text why = {0};
+    struct arena a = {0};
+    plan_text(&t, slices_text);
+    struct deps *d = deps_new(t.p, &a);
+    cr_assert(deps_check(d, &why), "%s", text_string(&why));
+    int needed = 0, carried = 0;
+    for (int e = 0; e < d->edge_count; e++) {
+        struct dep dropped = d->edges[e];
+        if (!dropped.storage || d->ops[dropped.from].op->code == OP_read ||
+            (dropped.carried && dropped.kind != DEP_RAW) ||
+            (!dropped.carried && led_to(d, e, dropped.from, dropped.to)))
+            continue;
+        memmove(&d->edges[e], &d->edges[e + 1], sizeof dropped * (size_t)(d->edge_count - e - 1));
+        d->edge_count--;
+        cr_expect(!deps_check(d, &why), "%s from %d to %d is not missed", dep_kind_names[dropped.kind], dropped.from,
+                  dropped.to);
+        memmove(&d->edges[e + 1], &d->edges[e], sizeof dropped * (size_t)(d->edge_count - e));
+        d->edges[e] = dropped;
+        d->edge_count++;
+        needed++;
+        carried += dropped.carried;
+    }
+    cr_expect_geq(needed, 4);
+    cr_expect_geq(carried, 1);
+    cr_assert(deps_check(d, &why));
+    arena_free(&a);
+    text_free(&why);
+    done(&t);
+}
+
+Test(plan, a_wrong_in_place_is_caught) {
+    struct planned t;
+    struct text why = {0};
+    plan_text(&t, slices_text);
+    /* Every pair of memories that no operation shares: merged, one of the two must be read after it was spoilt or
+     * stand in the wrong place, or the merge is harmless. */
+    int caught = 0, tried = 0;
+    for (int i = 0; i < t.p->func->value_count; i++) {
+        struct storage *s = t.p->of_value[i];
+        for (int k = 0; s && k < t.p->storage_count; k++) {
+            if (t.p->storages[k] == s)
+                continue;
+            t.p->of_value[i] = t.p->storages[k];
+            tried++;
+            caught += !plan_validate(t.p, &why);
+            t.p->of_value[i] = s;
+        }
+    }
+    cr_assert(plan_validate(t.p, &why));
+    cr_expect(caught * 10 >= tried * 8, "%d of %d", caught, tried);
+    text_free(&why);
+    done(&t);
+}
+
+Test(plan, a_reader_behind_its_writer_is_caught) {
+    struct planned t;
+    struct text why = {0};
+    plan_text(&t, slices_text);
+    struct ir_op *reader = NULL, *loop = NULL, *update = NULL;
+    for (struct ir_op *op = t.p->func->body->first; op; op = op->next) {
+        if (op->code == OP_nest && op->nest.reds == 1)
+            reader = op;
+        if (op->code == OP_for)
+            loop = op;
+        if (op->code == OP_nest && op->nest.results[0].base >= 0)
+            update = op;
+    }
+    cr_assert(reader && loop && update);
+    ir_op_move_before(reader, update);
+    cr_expect(!plan_validate(t.p, &why)); /* it sums what the loop wrote over */
+    ir_op_move_before(reader, loop);
+    cr_expect(plan_validate(t.p, &why));
+    text_free(&why);
+    done(&t);
 }
