@@ -71,7 +71,8 @@ static void validate(struct pipeline *p) {
     for (int i = 0; i < p->passes.plan->func_count; i++) {
         const struct plan_func *f = &p->passes.plan->funcs[i];
         struct arena a = {0};
-        bool good = plan_validate(f, &why) && deps_check(deps_new(f, &a), &why);
+        bool good = plan_validate(f, &why) && plan_validate_workspaces(&p->passes, f, &why) &&
+                    deps_check(deps_new(f, &a), &why);
         arena_free(&a);
         if (good)
             continue;
@@ -159,7 +160,8 @@ static bool within_limit(struct pipeline *p) {
 bool pipeline_passes(struct pipeline *p) {
     if (wants_reset(p->options))
         add_reset(p->module);
-    p->passes = (struct pass_context){.module = p->module, .diag = &p->diag, .options = &p->options->compile};
+    p->passes = (struct pass_context){
+        .module = p->module, .diag = &p->diag, .options = &p->options->compile, .workspace = codegen_workspace};
     if (!passes_run(&p->passes) || p->diag.errors)
         return false;
     if (!p->options->compile.stop_after)

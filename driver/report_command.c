@@ -121,7 +121,7 @@ static void function(struct text *out, struct plan_func *p) {
                     100.0 * (double)(p->arena_bytes - p->lower_bound) / (double)(p->lower_bound ? p->lower_bound : 1));
     text_add(out, "  workspaces   ");
     bytes(out, p->workspace_bytes);
-    text_add(out, p->workspace_bytes ? ", packed panels and sums of kernels: behind the plan's arena\n" : "\n");
+    text_add(out, p->workspace_bytes ? " at most, packed panels and sums of one kernel: within the arena\n" : "\n");
     text_printf(out, "  FLOPs        %lld a call, at the largest dimensions\n", (long long)p->flops);
     if (p->arena_bytes) {
         int t = at_peak(p);

@@ -46,7 +46,8 @@ enum storage_kind {
     STORAGE_SCALAR, /* rank 0: a local C variable */
 };
 
-/* One piece of memory and the values that live in it (versions updated in place, reshapes). */
+/* One piece of memory and the values that live in it (versions updated in place, reshapes), or what the kernel of one
+ * operation works in: then kind is ARENA and op the operation. */
 struct storage {
     int id;
     enum storage_kind kind;
@@ -76,8 +77,8 @@ struct plan_func {
     int64_t lower_bound;       /* largest sum of live bytes over positions */
     struct plan_copy *copies;
     int copy_count;
-    /* Set by code generation: what kernels need behind the plan's arena, and floating-point operations at upper bounds. */
-    int64_t workspace_bytes, flops;
+    int64_t workspace_bytes; /* of the operation whose kernel needs most */
+    int64_t flops;           /* set by code generation: floating-point operations at upper bounds */
 };
 
 struct plan {
@@ -87,6 +88,7 @@ struct plan {
     int64_t arena_bytes; /* the largest of the functions': they run one at a time */
 };
 struct plan_func *plan_of(struct plan *p, const struct ir_func *f);
+struct storage *plan_workspace(const struct plan_func *p, const struct ir_op *op); /* NULL: it needs none */
 
 /* ---- running ---------------------------------------------------------------------------------------------------- */
 
@@ -94,7 +96,10 @@ struct pass_context {
     struct ir_module *module;
     struct diag *diag;
     const struct compile_options *options;
-    struct plan *plan; /* set by `place` */
+    struct plan *plan; /* set by `mutation` and `place` */
+    /* Bytes of arena that the target's kernel for an operation works in; p: the function's storages, NULL before there are
+     * any. NULL: no kernel needs memory. */
+    int64_t (*workspace)(const struct compile_options *, const struct plan_func *p, struct ir_op *);
 };
 
 /* A pass changes the module (true if it changed something) and reports errors to the diag. */
@@ -120,8 +125,11 @@ bool pass_place(struct pass_context *);
 bool differentiate_func(struct ir_func *f);
 
 /* Recomputes liveness from scratch and checks that no two live storages of a plan overlap, that in-place versions are
- * not read after their overwriting, that every used value has storage. False with a message appended to `why`. */
+ * not read after their overwriting, that every used value has storage,
+ * that no kernel works in memory that is in use. False with a message appended to `why`. */
 bool plan_validate(const struct plan_func *p, struct text *why);
+/* Checks that each kernel has as much memory to work in as the target asks for. */
+bool plan_validate_workspaces(const struct pass_context *c, const struct plan_func *p, struct text *why);
 /* One table, id,lower,upper,size,offset: the functions run one after another and share the arena, so each begins where the time of the one before
  * it ended. */
 void plan_print_csv(struct text *out, const struct plan *p);

@@ -97,9 +97,9 @@ struct loop_mem *function_mem(void *context, const struct ir_value *v) {
 struct loop_mem *function_workspace(void *context, struct loop_block *out, const char *name, enum dtype t,
                                     int64_t elements) {
     struct function *f = context;
-    int64_t bytes = elements * dtype_size(t);
+    int64_t bytes = codegen_workspace_bytes(t, elements);
     struct loop_mem *m;
-    if (bytes <= 4096) {
+    if (bytes == 0) {
         m = loop_mem_new(f->b, name, t, MEM_LOCAL);
         m->count = elements > 0 ? elements : 1;
         m->written = true;
@@ -109,11 +109,11 @@ struct loop_mem *function_workspace(void *context, struct loop_block *out, const
     m = loop_mem_new(f->b, name, t, MEM_POINTER);
     m->written = true;
     m->no_alias = true;
-    int64_t base = (f->plan->arena_bytes + 63) / 64 * 64;
-    m->base = arena_printf(&f->g->arena, "(void *)(m->arena + %lld)", (long long)(base + f->workspace));
-    f->workspace += (bytes + 63) / 64 * 64;
-    if (f->workspace > f->workspace_max)
-        f->workspace_max = f->workspace;
+    const struct storage *s = plan_workspace(f->plan, f->op);
+    if (!s || f->workspace + bytes > s->bytes)
+        bug(f, "a kernel's workspace is not in the plan");
+    m->base = arena_printf(&f->g->arena, "(void *)(m->arena + %lld)", (long long)(s->offset + f->workspace));
+    f->workspace += bytes;
     cgen_set_name(f->g, m->id, cgen_enter_name(f->g, name));
     VEC_PUSH(&f->g->arena, f->pointers, m);
     return m;
@@ -279,15 +279,7 @@ static void nest(struct function *f, struct ir_op *op) {
                       .shared = shared_kernel,
                       .share = share_kernel,
                       .context = f};
-    static bool (*const kernels[])(struct lower *) = {
-#define K(name, text) lower_##name,
-#include "codegen/kernels.def"
-#undef K
-        NULL};
-    bool done = false;
-    for (int i = 0; kernels[i] && !done; i++)
-        done = kernels[i](&l);
-    if (!done)
+    if (!codegen_lower_kernel(&l))
         lower_nest(&l);
     f->flops += f->repeat * (double)l.flops;
     function_finish(f, &k);
@@ -472,6 +464,7 @@ static void op_dim(struct function *f, struct ir_op *op) {
 }
 
 static void operation(struct function *f, struct ir_op *op) {
+    f->op = op;
     bool plain = op->code == OP_read || op->code == OP_reshape || op->code == OP_stop || op->code == OP_write;
     if (!plain && op->code != OP_const && op->code != OP_dim)
         function_comment(f, op);
@@ -689,12 +682,8 @@ void cgen_c_function(struct cgen *g, struct plan_func *p) {
     text_free(&f->locals);
 
     p->flops = f->flops < 9e18 ? (int64_t)f->flops : INT64_MAX;
-    p->workspace_bytes = f->workspace_max;
     if (g->flops && func != g->module->init)
         g->flops[func->id] = p->flops;
-    int64_t bytes = (p->arena_bytes + 63) / 64 * 64 + f->workspace_max;
-    if (f->workspace_max && bytes > g->plan->arena_bytes)
-        g->plan->arena_bytes = bytes;
     if (k->stack_max > g->stack_bytes)
         g->stack_bytes = k->stack_max;
 }

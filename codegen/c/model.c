@@ -87,9 +87,7 @@ static void count_blocks(struct unit *u, struct arena *counting) {
                      .diag = u->g.diag,
                      .prefix = u->g.prefix,
                      .counting = counting};
-    int64_t arena_bytes = g.plan->arena_bytes;
     print_functions(u, &g);
-    g.plan->arena_bytes = arena_bytes;
     u->g.blocks = g.blocks;
     text_free(&g.helpers);
     text_free(&g.outlined);

@@ -126,6 +126,13 @@ static void read_value(struct validator *v, const struct ir_op *op, const struct
              x->name ? x->name : "");
 }
 
+/* What shares bytes with s holds nothing known any more. */
+static void spoil(struct validator *v, const struct storage *s) {
+    for (int i = 0; i < v->p->storage_count; i++)
+        if (overlap(v->p->storages[i], s))
+            v->holds[i] = NOTHING;
+}
+
 static void write_value(struct validator *v, const struct ir_op *op, const struct ir_value *x, int token) {
     const struct storage *s = v->p->of_value[x->id];
     v->token[x->id] = token;
@@ -141,11 +148,8 @@ static void write_value(struct validator *v, const struct ir_op *op, const struc
         fail(v, op, "the caller's argument %d is written over", s->index);
     if (s->kind == STORAGE_BUFFER || s->kind == STORAGE_ARG)
         v->dirty = true;
+    spoil(v, s);
     v->holds[s->id] = token;
-    if (s->kind == STORAGE_ARENA)
-        for (int i = 0; i < v->p->storage_count; i++)
-            if (i != s->id && overlap(v->p->storages[i], s))
-                v->holds[i] = NOTHING;
 }
 
 /* ---- one operation ------------------------------------------------------------------------------------------------ */
@@ -232,6 +236,22 @@ static void check_memory(struct validator *v, const struct ir_op *op) {
             if (o != s ? overlap(o, s) : op->code != OP_nest && s->kind != STORAGE_SCALAR)
                 fail(v, op, "an operand and a result share memory");
         }
+    }
+}
+
+/* What a kernel works in lies apart from its operands and results, and whatever else lies there is lost. */
+static void use_workspace(struct validator *v, const struct ir_op *op) {
+    for (int w = 0; w < v->p->storage_count; w++) {
+        const struct storage *s = v->p->storages[w];
+        if (s->kind != STORAGE_ARENA || s->op != op)
+            continue;
+        for (int i = 0; i < op->operand_count + op->result_count; i++) {
+            const struct ir_value *x = i < op->operand_count ? op->operands[i] : op->results[i - op->operand_count];
+            const struct storage *o = v->p->of_value[x->id];
+            if (o && overlap(o, s))
+                fail(v, op, "its kernel works in the memory of %%%d", x->id);
+        }
+        spoil(v, s);
     }
 }
 
@@ -360,6 +380,7 @@ static void run_op(struct validator *v, const struct ir_op *op) {
     default: break;
     }
     check_memory(v, op);
+    use_workspace(v, op);
     for (int k = 0; k < op->result_count; k++) {
         const struct storage *s = v->p->of_value[op->results[k]->id];
         int before = s ? v->holds[s->id] : NOTHING, token = v->next++;
@@ -411,4 +432,31 @@ bool plan_validate(const struct plan_func *p, struct text *why) {
             read_value(&v, op, op->operands[0]);
     arena_free(&v.arena);
     return v.ok;
+}
+
+struct needs {
+    const struct pass_context *c;
+    const struct plan_func *p;
+    struct text *why;
+    bool ok;
+};
+
+static void check_need(struct ir_op *op, void *context) {
+    struct needs *n = context;
+    int64_t need = n->c->workspace(n->c->options, n->p, op), given = 0;
+    for (int i = 0; i < n->p->storage_count; i++)
+        if (n->p->storages[i]->kind == STORAGE_ARENA && n->p->storages[i]->op == op)
+            given = n->p->storages[i]->bytes;
+    if (given >= need)
+        return;
+    n->ok = false;
+    text_printf(n->why, "plan of %s: a kernel needs %lld bytes to work in and has %lld (at `%s`)\n", n->p->func->name,
+                (long long)need, (long long)given, ir_optable[op->code].name);
+}
+
+bool plan_validate_workspaces(const struct pass_context *c, const struct plan_func *p, struct text *why) {
+    struct needs n = {c, p, why, true};
+    if (c->workspace)
+        ir_walk_ops(p->func->body, check_need, &n);
+    return n.ok;
 }
