@@ -433,73 +433,74 @@ Test(plan, a_reader_behind_its_writer_is_caught) {
     cr_expect(plan_validate(t.p, &why));
     text_free(&why);
     done(&t);
+}
 
-    /* ---- workspaces --------------------------------------------------------------------------------------------------- */
+/* ---- workspaces --------------------------------------------------------------------------------------------------- */
 
-    /* Two products, whose kernels pack; the second reads what the first made, and a third value lives through both. */
-    static const char products[] = "module \"m\"\n"
-                                   "export func f(x = %0.x: f32[64, 128], w = %1.w: f32[128, 96]) -> (z) {\n"
-                                   "    %2.kept: f32[64, 128] = nest(%0.x) [i < 64, j < 128] {\n"
-                                   "        %2 = exp(%0.x[i, j])\n"
-                                   "    }\n"
-                                   "    %3.a: f32[64, 96] = nest(%2, %1.w) [i < 64, j < 96] {\n"
-                                   "        reduce k < 128\n"
-                                   "        acc0 = sum mul(%2[i, k], %1.w[k, j])\n"
-                                   "        %3 = acc0\n"
-                                   "    }\n"
-                                   "    %4.b: f32[64, 128] = nest(%3, %1.w) [i < 64, j < 128] {\n"
-                                   "        reduce k < 96\n"
-                                   "        acc0 = sum mul(%3[i, k], %1.w[j, k])\n"
-                                   "        %4 = acc0\n"
-                                   "    }\n"
-                                   "    %5: f32 = nest(%4, %2) [] {\n"
-                                   "        reduce i < 64\n"
-                                   "        reduce j < 128\n"
-                                   "        acc0 = sum mul(%4[i, j], %2[i, j])\n"
-                                   "        %5 = acc0\n"
-                                   "    }\n"
-                                   "    return %5\n"
-                                   "}\n";
+/* Two products, whose kernels pack; the second reads what the first made, and a third value lives through both. */
+static const char products[] = "module \"m\"\n"
+                               "export func f(x = %0.x: f32[64, 128], w = %1.w: f32[128, 96]) -> (z) {\n"
+                               "    %2.kept: f32[64, 128] = nest(%0.x) [i < 64, j < 128] {\n"
+                               "        %2 = exp(%0.x[i, j])\n"
+                               "    }\n"
+                               "    %3.a: f32[64, 96] = nest(%2, %1.w) [i < 64, j < 96] {\n"
+                               "        reduce k < 128\n"
+                               "        acc0 = sum mul(%2[i, k], %1.w[k, j])\n"
+                               "        %3 = acc0\n"
+                               "    }\n"
+                               "    %4.b: f32[64, 128] = nest(%3, %1.w) [i < 64, j < 128] {\n"
+                               "        reduce k < 96\n"
+                               "        acc0 = sum mul(%3[i, k], %1.w[j, k])\n"
+                               "        %4 = acc0\n"
+                               "    }\n"
+                               "    %5: f32 = nest(%4, %2) [] {\n"
+                               "        reduce i < 64\n"
+                               "        reduce j < 128\n"
+                               "        acc0 = sum mul(%4[i, j], %2[i, j])\n"
+                               "        %5 = acc0\n"
+                               "    }\n"
+                               "    return %5\n"
+                               "}\n";
 
-    static struct storage *storage_named(const struct planned *t, const char *name) {
-        for (int i = 0; i < t->p->storage_count; i++)
-            if (t->p->storages[i]->name && !strcmp(t->p->storages[i]->name, name))
-                return t->p->storages[i];
-        cr_assert(false, "no storage %s", name);
-        return NULL;
-    }
+static struct storage *storage_named(const struct planned *t, const char *name) {
+    for (int i = 0; i < t->p->storage_count; i++)
+        if (t->p->storages[i]->name && !strcmp(t->p->storages[i]->name, name))
+            return t->p->storages[i];
+    cr_assert(false, "no storage %s", name);
+    return NULL;
+}
 
-    Test(plan, kernels_work_in_the_arena) {
+Test(plan, kernels_work_in_the_arena) {
+    struct planned t;
+    plan_text(&t, products);
+    struct storage *a = storage_named(&t, "workspace of a"), *b = storage_named(&t, "workspace of b");
+    cr_expect_gt(a->bytes, 4096);
+    cr_expect_eq(a->upper, a->lower + 1);
+    cr_expect_eq(plan_workspace(t.p, a->op), a);
+    cr_expect_eq(t.p->workspace_bytes, a->bytes > b->bytes ? a->bytes : b->bytes);
+    cr_expect_eq(t.p->arena_bytes, t.p->lower_bound);
+    done(&t);
+}
+
+Test(plan, planted_faults_of_workspaces) {
+    static const char *const lies_on[][2] = {{"workspace of a", "kept"},
+                                             {"workspace of a", "a"},
+                                             {"workspace of b", "kept"},
+                                             {"workspace of b", "a"},
+                                             {"workspace of b", "b"}};
+    for (int fault = 0; fault < 7; fault++) {
         struct planned t;
+        struct text why = {0};
         plan_text(&t, products);
         struct storage *a = storage_named(&t, "workspace of a"), *b = storage_named(&t, "workspace of b");
-        cr_expect_gt(a->bytes, 4096);
-        cr_expect_eq(a->upper, a->lower + 1);
-        cr_expect_eq(plan_workspace(t.p, a->op), a);
-        cr_expect_eq(t.p->workspace_bytes, a->bytes > b->bytes ? a->bytes : b->bytes);
-        cr_expect_eq(t.p->arena_bytes, t.p->lower_bound);
+        t.p->arena_bytes += a->bytes + b->bytes; /* an offset is wrong for what lies there, not as such */
+        switch (fault) {
+        case 5: a->bytes -= 64; break;
+        case 6: b->op = a->op; break;
+        default: storage_named(&t, lies_on[fault][0])->offset = storage_named(&t, lies_on[fault][1])->offset; break;
+        }
+        cr_expect(!plan_validate(t.p, &why) || !plan_validate_workspaces(&t.c, t.p, &why), "fault %d", fault);
+        text_free(&why);
         done(&t);
     }
-
-    Test(plan, planted_faults_of_workspaces) {
-        static const char *const lies_on[][2] = {{"workspace of a", "kept"},
-                                                 {"workspace of a", "a"},
-                                                 {"workspace of b", "kept"},
-                                                 {"workspace of b", "a"},
-                                                 {"workspace of b", "b"}};
-        for (int fault = 0; fault < 7; fault++) {
-            struct planned t;
-            struct text why = {0};
-            plan_text(&t, products);
-            struct storage *a = storage_named(&t, "workspace of a"), *b = storage_named(&t, "workspace of b");
-            t.p->arena_bytes += a->bytes + b->bytes; /* an offset is wrong for what lies there, not as such */
-            switch (fault) {
-            case 5: a->bytes -= 64; break;
-            case 6: b->op = a->op; break;
-            default: storage_named(&t, lies_on[fault][0])->offset = storage_named(&t, lies_on[fault][1])->offset; break;
-            }
-            cr_expect(!plan_validate(t.p, &why) || !plan_validate_workspaces(&t.c, t.p, &why), "fault %d", fault);
-            text_free(&why);
-            done(&t);
-        }
-    }
+}
