@@ -202,6 +202,10 @@ static bool call(struct options *o, const struct option_row *r, const char *valu
                     (const char *const[]){"c", "ast", "ir", "deps", "deps.dot", "deps.json", "plan", NULL}, &i))
             return false;
         o->emit = (enum emit_kind)i;
+    } else if (strcmp(what, "gradient_overwrite") == 0) {
+        if (!choose(r->name, value, (const char *const[]){"copy", "error", NULL}, &i))
+            return false;
+        o->compile.gradient_overwrite_error = i;
     } else if (strcmp(what, "explain") == 0) {
         if (!choose(r->name, value, (const char *const[]){"copies", NULL}, &i))
             return false;

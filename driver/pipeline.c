@@ -8,6 +8,7 @@
 #include "eager/eager.h"
 #include "frontend/elaborate.h"
 #include "ir/text.h"
+#include "passes/memplan/report.h"
 #include "passes/mutation/deps.h"
 
 const char *stem_of(struct arena *a, const char *path) {
@@ -168,6 +169,12 @@ bool pipeline_passes(struct pipeline *p) {
         verify(p, "after the passes");
     if (p->options->compile.verify && p->passes.plan)
         validate(p);
+    if (p->options->compile.explain_copies && p->passes.plan) {
+        struct text t = {0};
+        plan_report_copies(&t, p->passes.plan);
+        fputs(text_string(&t), stderr);
+        text_free(&t);
+    }
     return p->options->compile.stop_after || within_limit(p);
 }
 

@@ -29,7 +29,8 @@ struct compile_options {
     bool plan_best;
     int split;
     bool verify; /* run the verifier after every pass */
-    bool explain_copies;
+    bool explain_copies, gradient_overwrite_error;
+    int64_t drop_copy; /* the number of a copy to leave out, wrongly, to see that it is needed; 0: none */
     const char *print_after, *stop_after;
     bool time_passes;
     FILE *dump; /* where print_after and explain_copies write; stderr if NULL */
@@ -64,7 +65,9 @@ struct plan_copy {        /* --explain copies */
     struct ir_op *write;  /* the operation that would have been in place */
     struct ir_op *reader; /* the later read that forbids it; NULL: a check may still fail */
     int64_t bytes;
-    const char *why;
+    const char *name; /* of the value copied */
+    const char *why, *help;
+    bool gradient; /* it is the gradient that reads the old value */
 };
 
 struct plan_func {

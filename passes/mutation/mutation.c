@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "passes/mutation/access.h"
+#include "passes/mutation/explain.h"
 #include "passes/mutation/inplace.h"
 #include "passes/mutation/liveness.h"
 #include "passes/nest_edit.h"
@@ -62,6 +63,8 @@ struct mutation {
     struct plan_func *plan;
     struct arena *keep;
     bool changed;
+    int64_t drop_copy; /* compile_options */
+    int64_t *copies_seen;
 };
 
 /* ---- copies ------------------------------------------------------------------------------------------------------- */
@@ -306,15 +309,30 @@ static bool update_spares_readers(struct mutation *t, const struct ir_value *x, 
     return s.apart;
 }
 
-/* Whether two classes may become one; if not, *reader may tell the read that stands against it. */
-static bool may_unite(struct mutation *t, int ia, int ib, struct ir_op **reader, const char **why) {
+/* The read of x behind the write of y, in words of the program: copies at the function's end stand for `return`. */
+static void blame_reader(struct mutation *t, const struct ir_value *x, const struct ir_value *y,
+                         struct copy_obstacle *why) {
+    const struct liveness *l = t->live;
+    for (int k = 0; k < l->use_count[x->id]; k++)
+        if (l->uses[x->id][k].position >= l->def[y->id] && l->uses[x->id][k].op)
+            why->reader = l->uses[x->id][k].op;
+    for (int i = 0; i < t->copies.n && why->reader; i++)
+        if (t->copies.at[i].op == why->reader) {
+            why->reader = t->copies.at[i].write;
+            if (!why->reader && why->what == OBSTACLE_LATER_READ)
+                why->what = OBSTACLE_RETURNED;
+        }
+}
+
+/* Whether two classes may become one; if not, *why tells what stands against it. */
+static bool may_unite(struct mutation *t, int ia, int ib, struct copy_obstacle *why) {
     struct liveness *l = t->live;
     struct class *a = &t->classes[ia], *b = &t->classes[ib];
-    *reader = NULL;
+    *why = (struct copy_obstacle){OBSTACLE_NONE, NULL};
     if (ia == ib)
         return true;
     if (a->pinned && b->pinned) {
-        *why = "both must be in memory of their own";
+        why->what = OBSTACLE_TWO_PLACES;
         return false;
     }
     if (b->pinned) {
@@ -328,14 +346,13 @@ static bool may_unite(struct mutation *t, int ia, int ib, struct ir_op **reader,
             if (t->content[v->id] == a->original)
                 continue;
             if (a->readonly) {
-                *why = a->kind == STORAGE_CONST    ? "constants are read only"
-                       : a->kind == STORAGE_SCALAR ? "a loop's counter is read only"
-                                                   : "the caller's arguments are read only";
+                why->what = a->kind == STORAGE_CONST    ? OBSTACLE_CONSTANT
+                            : a->kind == STORAGE_SCALAR ? OBSTACLE_COUNTER
+                                                        : OBSTACLE_ARGUMENT;
                 return false;
             }
             if (a->persistent && l->def[v->id] <= l->last_failure) {
-                *reader = l->last_failing;
-                *why = "a later check may still end the call, which must leave buffers as they were";
+                *why = (struct copy_obstacle){OBSTACLE_LATER_CHECK, l->last_failing};
                 return false;
             }
         }
@@ -358,10 +375,8 @@ static bool may_unite(struct mutation *t, int ia, int ib, struct ir_op **reader,
             bool together = !reads || (y->op && inplace_allowed(y->op, y->index, x, t->content));
             if (together && (meet >= 0 ? l->at[meet] == y->op : update_spares_readers(t, x, y)))
                 continue;
-            *why = meet >= 0 ? "the operation reads other elements of the old value" : "the old value is read later";
-            for (int k = 0; k < l->use_count[x->id]; k++)
-                if (l->uses[x->id][k].position >= l->def[y->id] && l->uses[x->id][k].op)
-                    *reader = l->uses[x->id][k].op;
+            why->what = meet >= 0 ? OBSTACLE_SAME_OPERATION : OBSTACLE_LATER_READ;
+            blame_reader(t, x, y, why);
             return false;
         }
     return true;
@@ -486,18 +501,19 @@ static void merge_copies(struct mutation *t) {
     bool *merged = ARENA_ARRAY(&t->arena, bool, t->copies.n + 1);
     for (int i = 0; i < t->copies.n; i++) {
         struct copy *c = order[i];
-        struct ir_op *reader;
-        const char *why = "";
-        if (may_unite(t, find(t, c->from->id), find(t, c->to->id), &reader, &why)) {
+        struct copy_obstacle why;
+        int from = find(t, c->from->id), to = find(t, c->to->id);
+        bool unite_them = may_unite(t, from, to, &why);
+        if (!unite_them && t->drop_copy && why.what != OBSTACLE_TWO_PLACES && c->from->type.rank > 0)
+            unite_them = ++*t->copies_seen == t->drop_copy;
+        if (unite_them) {
             unite(t, c->from->id, c->to->id);
             merged[c->order] = true;
             continue;
         }
         if (repeat_fill(t, c))
             continue;
-        struct plan_copy p = {.write = c->write ? c->write : c->op, .reader = reader};
-        p.bytes = ir_type_bytes_upper(c->from->type);
-        p.why = arena_printf(t->keep, "%s; %s", c->why_needed, why);
+        struct plan_copy p = explain_copy(t->keep, c->from, c->write ? c->write : c->op, c->why_needed, why);
         if (p.bytes > 0 && c->from->type.rank > 0)
             VEC_PUSH(t->keep, kept, p);
     }
@@ -549,9 +565,8 @@ static void reuse_operands(struct mutation *t) {
                 /* A result's memory may serve its operands; a buffer's only versions of the buffer. */
                 if ((x->pinned && x->kind != STORAGE_RESULT) || (y->pinned && y->kind != STORAGE_RESULT))
                     continue;
-                struct ir_op *reader;
-                const char *why;
-                if (inplace_allowed(op, k, v, t->content) && may_unite(t, a, b, &reader, &why)) {
+                struct copy_obstacle why;
+                if (inplace_allowed(op, k, v, t->content) && may_unite(t, a, b, &why)) {
                     unite(t, a, b);
                     break;
                 }
@@ -621,8 +636,10 @@ static void make_storages(struct mutation *t) {
     p->positions = l->positions;
 }
 
-static void mutate_func(struct pass_context *c, struct ir_func *f, struct plan_func *p) {
+static void mutate_func(struct pass_context *c, struct ir_func *f, struct plan_func *p, int64_t *copies_seen) {
     struct mutation t = {.module = c->module, .func = f, .plan = p, .keep = &c->module->arena};
+    t.drop_copy = c->options ? c->options->drop_copy : 0;
+    t.copies_seen = copies_seen;
     memset(p, 0, sizeof *p);
     p->func = f;
     isolate_region(&t, f->body);
@@ -634,6 +651,8 @@ static void mutate_func(struct pass_context *c, struct ir_func *f, struct plan_f
     t.live = liveness_new(f, &t.arena);
     reuse_operands(&t);
     make_storages(&t);
+    if (c->options && c->options->gradient_overwrite_error)
+        explain_gradient_overwrites(c->diag, p);
     arena_free(&t.arena);
 }
 
@@ -642,10 +661,11 @@ bool pass_mutation(struct pass_context *c) {
     struct plan *plan = ARENA_NEW(&m->arena, struct plan);
     plan->arena = &m->arena;
     plan->funcs = ARENA_ARRAY(&m->arena, struct plan_func, m->func_count + 1);
+    int64_t copies_seen = 0;
     for (int i = 0; i < m->func_count; i++)
-        mutate_func(c, m->funcs[i], &plan->funcs[plan->func_count++]);
+        mutate_func(c, m->funcs[i], &plan->funcs[plan->func_count++], &copies_seen);
     if (m->init)
-        mutate_func(c, m->init, &plan->funcs[plan->func_count++]);
+        mutate_func(c, m->init, &plan->funcs[plan->func_count++], &copies_seen);
     c->plan = plan;
     return true;
 }
