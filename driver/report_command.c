@@ -4,6 +4,7 @@
 
 #include "driver/driver.h"
 #include "passes/lower.h"
+#include "passes/mutation/incremental.h"
 
 struct count {
     int by_code[OP_COUNT];
@@ -122,6 +123,7 @@ static void function(struct text *out, struct plan_func *p) {
     text_add(out, "  workspaces   ");
     bytes(out, p->workspace_bytes);
     text_add(out, p->workspace_bytes ? " at most, packed panels and sums of one kernel: within the arena\n" : "\n");
+    incremental_report(out, p, bytes);
     text_printf(out, "  FLOPs        %lld a call, at the largest dimensions\n", (long long)p->flops);
     if (p->arena_bytes) {
         int t = at_peak(p);
@@ -167,6 +169,11 @@ int report_command(int argc, char **argv) {
         text_add(&t, "\n  arena        ");
         bytes(&t, p.passes.plan->arena_bytes);
         text_add(&t, " (functions run one at a time and share it)\n");
+        if (p.passes.plan->cache_bytes) {
+            text_add(&t, "  cache        ");
+            bytes(&t, p.passes.plan->cache_bytes);
+            text_add(&t, " (each incremental function has its own)\n");
+        }
         for (int i = 0; i < p.passes.plan->func_count; i++)
             function(&t, &p.passes.plan->funcs[i]);
         if (o.html) {

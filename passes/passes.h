@@ -45,6 +45,7 @@ enum storage_kind {
     STORAGE_RESULT, /* the caller's memory for result `index` */
     STORAGE_CONST,  /* static const data in the unit; `op` is the const operation */
     STORAGE_SCALAR, /* rank 0: a local C variable */
+    STORAGE_CACHE,  /* offset in the function's cache: kept from call to call */
 };
 
 /* One piece of memory and the values that live in it (versions updated in place, reshapes), or what the kernel of one
@@ -70,6 +71,32 @@ struct plan_copy {        /* --explain copies */
     bool gradient; /* it is the gradient that reads the old value */
 };
 
+/* An incremental function: groups of operations that run together or not at all, and what makes each run. */
+enum { INCREMENTAL_GROUPS = 64 }; /* at most */
+enum {
+    INCREMENTAL_ALWAYS = -1,   /* effects, and what depends on them: on every call */
+    INCREMENTAL_HANDOVER = -2, /* copies of results into the caller's memory: on every call, not counted */
+    INCREMENTAL_NONE = -3,     /* inputs, buffers, constants, sizes */
+};
+enum incremental_source_kind { SOURCE_INPUT, SOURCE_EXTENT, SOURCE_BUFFER };
+struct incremental_source {
+    enum incremental_source_kind kind;
+    int index;       /* argument, symbol of the function, buffer of the module */
+    uint64_t groups; /* bit g: group g depends on it */
+};
+struct plan_incremental {
+    int group_count;
+    int *
+        group; /* [func->value_count]: the group of what makes a value of the body, INCREMENTAL_… else; inside of an operation: its */
+    struct incremental_source *sources; /* inputs, then extents, then the buffers that are read */
+    int source_count;
+    int64_t *input_offset; /* [arg_count] in the cache */
+    int64_t input_bytes;   /* of the cache: copies of the inputs */
+};
+/* Whether an operation of the body is one that `…_ran()` counts, and its group. */
+bool incremental_is_operation(const struct ir_op *op);
+int incremental_group(const struct plan_incremental *inc, const struct ir_op *op);
+
 struct plan_func {
     struct ir_func *func;
     struct storage **storages;
@@ -80,6 +107,8 @@ struct plan_func {
     int64_t lower_bound;       /* largest sum of live bytes over positions */
     struct plan_copy *copies;
     int copy_count;
+    struct plan_incremental *incremental; /* NULL: everything runs on every call */
+    int64_t cache_bytes, cache_offset; /* of an incremental function: what it keeps, and where among all functions' */
     int64_t workspace_bytes; /* of the operation whose kernel needs most */
     int64_t flops;           /* set by code generation: floating-point operations at upper bounds */
 };
@@ -89,6 +118,7 @@ struct plan {
     struct plan_func *funcs; /* [m->func_count], then init */
     int func_count;
     int64_t arena_bytes; /* the largest of the functions': they run one at a time */
+    int64_t cache_bytes; /* the sum of the functions' */
 };
 struct plan_func *plan_of(struct plan *p, const struct ir_func *f);
 struct storage *plan_workspace(const struct plan_func *p, const struct ir_op *op); /* NULL: it needs none */

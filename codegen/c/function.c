@@ -78,6 +78,9 @@ struct loop_mem *function_mem(void *context, const struct ir_value *v) {
     case STORAGE_CONST: name = cgen_const_data(g, s->op); break;
     case STORAGE_BUFFER: m->base = arena_printf(&g->arena, "m->%s", cgen_buffer_field(g, s->buffer)); break;
     case STORAGE_ARENA: m->base = arena_printf(&g->arena, "(void *)(m->arena + %lld)", (long long)s->offset); break;
+    case STORAGE_CACHE:
+        m->base = arena_printf(&g->arena, "(void *)(m->cache + %lld)", (long long)(f->plan->cache_offset + s->offset));
+        break;
     }
     if (name) {
         cgen_set_name(g, m->id, name);
@@ -567,6 +570,36 @@ static void region(struct function *f, const struct ir_region *r) {
         operation(f, op);
 }
 
+/* The body of an incremental function: each stretch of operations of one group under the test of its bit. What makes nothing
+ * (reads, views, constants) goes with the stretch in which it stands. */
+static void groups(struct function *f, const struct ir_region *body) {
+    const struct plan_incremental *inc = f->plan->incremental;
+    int open = INCREMENTAL_NONE;
+    for (struct ir_op *op = body->first; op; op = op->next) {
+        int g = incremental_group(inc, op), n = 0;
+        if (op->code == OP_dim)
+            g = INCREMENTAL_ALWAYS;
+        if (g != INCREMENTAL_NONE && g != open) {
+            if (open >= 0)
+                close_brace(f);
+            open = g;
+            if (g >= 0)
+                open_brace(f, arena_printf(&f->g->arena, "if (m->mx_%s.stale >> %d & 1)", f->func->name, g));
+            for (const struct ir_op *o = op; o; o = o->next) {
+                int other = incremental_group(inc, o);
+                if (other != INCREMENTAL_NONE && other != g)
+                    break;
+                n += other == g && g != INCREMENTAL_HANDOVER;
+            }
+            if (n)
+                cprint_line(&f->print, "m->mx_%s.ran += %d;", f->func->name, n);
+        }
+        operation(f, op);
+    }
+    if (open >= 0)
+        close_brace(f);
+}
+
 /* ---- the function ------------------------------------------------------------------------------------------------------- */
 
 /* Results and inout arguments that do not live where the caller wants them. */
@@ -661,7 +694,10 @@ void cgen_c_function(struct cgen *g, struct plan_func *p) {
     for (int i = 0; i < g->module->symbol_count; i++)
         if (g->module->symbols[i]->op && g->module->symbols[i]->func == func)
             function_symbol(f, g->module->symbols[i]);
-    region(f, func->body);
+    if (p->incremental)
+        groups(f, func->body);
+    else
+        region(f, func->body);
     final_copies(f);
     for (int i = 0; i < func->result_symbol_count; i++)
         cprint_line(&f->print, "*%s = %s;", cgen_found_name(g, func, i),

@@ -13,14 +13,14 @@ bool unit_is_public(const struct unit *u, const struct ir_func *f) {
     return f->is_export && f != u->reset;
 }
 
-/* Layout of an instance's memory: the struct, each buffer that it owns, the arena; all aligned to 64 bytes. */
+/* Layout of an instance's memory: the struct, each buffer that it owns, the arena, the cache; all aligned to 64 bytes. */
 static int64_t align64(int64_t n) {
     return (n + 63) & ~(int64_t)63;
 }
 
 /* At least sizeof(struct PREFIX) anywhere: pointers, counters and the message. The unit checks it. */
 static int64_t struct_bytes(const struct unit *u) {
-    return align64(8 * (int64_t)(u->module->buffer_count + 16) + 256);
+    return align64(8 * (int64_t)(u->module->buffer_count + 16) + 256 + unit_incremental_bytes(u));
 }
 
 int64_t unit_offset(const struct unit *u, const struct ir_buffer *until) {
@@ -31,8 +31,12 @@ int64_t unit_offset(const struct unit *u, const struct ir_buffer *until) {
     return at;
 }
 
+int64_t unit_cache_offset(const struct unit *u) {
+    return unit_offset(u, NULL) + align64(u->g.plan->arena_bytes);
+}
+
 int64_t unit_memory(const struct unit *u) {
-    return unit_offset(u, NULL) + align64(u->g.plan->arena_bytes) + 64; /* 64: the memory given may begin anywhere */
+    return unit_cache_offset(u) + align64(u->g.plan->cache_bytes) + 64; /* 64: the memory given may begin anywhere */
 }
 
 int64_t unit_weights(const struct unit *u) {
@@ -165,6 +169,7 @@ bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options
     u.g.flops = ARENA_ARRAY(a, int64_t, m->func_count + 1);
     int errors = d->errors;
     for (int i = 0; i < m->func_count; i++) {
+        u.incremental |= m->funcs[i]->is_incremental;
         if (strcmp(m->funcs[i]->name, "reset_all") == 0 && !m->funcs[i]->is_export)
             u.reset = m->funcs[i];
         else

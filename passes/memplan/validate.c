@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "passes/mutation/access.h"
+#include "passes/mutation/incremental.h"
 #include "passes/nest_edit.h"
 
 enum { NOTHING = 0 };
@@ -431,7 +432,7 @@ bool plan_validate(const struct plan_func *p, struct text *why) {
         if (op->code == OP_write)
             read_value(&v, op, op->operands[0]);
     arena_free(&v.arena);
-    return v.ok;
+    return v.ok && (!p->incremental || incremental_validate(p, why));
 }
 
 struct needs {

@@ -23,6 +23,7 @@
 
 #include "passes/mutation/access.h"
 #include "passes/mutation/explain.h"
+#include "passes/mutation/incremental.h"
 #include "passes/mutation/inplace.h"
 #include "passes/mutation/liveness.h"
 #include "passes/nest_edit.h"
@@ -35,6 +36,8 @@ struct class {
     int index;
     struct ir_buffer *buffer;
     struct ir_op *op;
+    bool kept; /* of an incremental function: holds a value that outlives the call; all members are of `group` */
+    int group;
     int original; /* PERSISTENT: content at entry; READONLY: the only content; -1 unknown */
 };
 
@@ -60,12 +63,28 @@ struct mutation {
     int *content;          /* [value_count] */
     int content_cap;
     VEC(struct ir_value *) pairs; /* first, second: share memory by construction */
+    VEC(int) group;               /* [value_count] in an incremental function, else empty */
+    bool *kept;                   /* [value_count] */
     struct plan_func *plan;
     struct arena *keep;
     bool changed;
     int64_t drop_copy; /* compile_options */
     int64_t *copies_seen;
 };
+
+/* The group of the operation of the body that a copy in r, for `write`, is made for; without one it hands over a result. */
+static void note_group(struct mutation *t, const struct ir_value *copy, const struct ir_region *r,
+                       const struct ir_op *write) {
+    if (!t->group.n)
+        return;
+    for (; r->op; r = r->op->parent)
+        write = r->op;
+    while (t->group.n <= copy->id)
+        VEC_PUSH(t->keep, t->group, INCREMENTAL_NONE);
+    t->group.at[copy->id] = !write                ? INCREMENTAL_HANDOVER
+                            : write->result_count ? t->group.at[write->results[0]->id]
+                                                  : INCREMENTAL_ALWAYS;
+}
 
 /* ---- copies ------------------------------------------------------------------------------------------------------- */
 
@@ -86,6 +105,7 @@ static struct ir_value *make_copy(struct mutation *t, struct ir_region *r, struc
         if ((q->op->code == OP_for || q->op->code == OP_while) && copy.weight < IR_DIM_LIMIT / 64)
             copy.weight *= 16;
     VEC_PUSH(&t->arena, t->copies, copy);
+    note_group(t, c, r, write);
     t->changed = true;
     return c;
 }
@@ -253,6 +273,8 @@ static void unite(struct mutation *t, int a, int b) {
     }
     struct class *x = &t->classes[a], *y = &t->classes[b];
     y->parent = a;
+    x->kept |= y->kept;
+    x->group = x->group == y->group ? x->group : INCREMENTAL_NONE;
     for (int i = 0; i < y->members.n; i++)
         VEC_PUSH(&t->arena, x->members, y->members.at[i]);
     y->members.n = 0;
@@ -335,6 +357,10 @@ static bool may_unite(struct mutation *t, int ia, int ib, struct copy_obstacle *
         why->what = OBSTACLE_TWO_PLACES;
         return false;
     }
+    if ((a->kept || b->kept) && (a->pinned || b->pinned || a->group != b->group)) {
+        why->what = OBSTACLE_KEPT;
+        return false;
+    }
     if (b->pinned) {
         struct class *s = a;
         a = b;
@@ -393,6 +419,8 @@ static void build_classes(struct mutation *t) {
     for (int i = 0; i < n; i++) {
         t->classes[i].parent = i;
         t->classes[i].original = -1;
+        t->classes[i].kept = t->kept && t->kept[i];
+        t->classes[i].group = t->group.n ? t->group.at[i] : INCREMENTAL_NONE;
         t->content[i] = i;
     }
     for (int i = 0; i < body->arg_count; i++)
@@ -613,7 +641,10 @@ static void make_storages(struct mutation *t) {
             if (!of[root]) {
                 struct storage *s = ARENA_NEW(t->keep, struct storage);
                 s->id = storages.n;
-                s->kind = c->pinned ? c->kind : v->type.rank == 0 ? STORAGE_SCALAR : STORAGE_ARENA;
+                s->kind = c->pinned           ? c->kind
+                          : c->kept           ? STORAGE_CACHE
+                          : v->type.rank == 0 ? STORAGE_SCALAR
+                                              : STORAGE_ARENA;
                 s->index = c->index;
                 s->buffer = c->buffer;
                 s->op = c->op;
@@ -636,21 +667,44 @@ static void make_storages(struct mutation *t) {
     p->positions = l->positions;
 }
 
+static void start_incremental(struct mutation *t) {
+    t->plan->incremental = incremental_partition(t->func, t->keep);
+    for (int i = 0; i < t->func->value_count; i++)
+        VEC_PUSH(t->keep, t->group, t->plan->incremental->group[i]);
+}
+
+/* With values that outlive the call alive to its end, like what a buffer holds at exit. */
+static struct liveness *liveness(struct mutation *t) {
+    struct liveness *l = liveness_new(t->func, &t->arena);
+    for (int i = 0; t->kept && i < t->func->value_count; i++)
+        if (t->kept[i])
+            l->last[i] = l->positions;
+    return l;
+}
+
 static void mutate_func(struct pass_context *c, struct ir_func *f, struct plan_func *p, int64_t *copies_seen) {
     struct mutation t = {.module = c->module, .func = f, .plan = p, .keep = &c->module->arena};
     t.drop_copy = c->options ? c->options->drop_copy : 0;
     t.copies_seen = copies_seen;
     memset(p, 0, sizeof *p);
     p->func = f;
+    if (f->is_incremental)
+        start_incremental(&t);
     isolate_region(&t, f->body);
     isolate_exit(&t);
-    t.live = liveness_new(f, &t.arena);
+    if (p->incremental)
+        t.kept = incremental_kept(f, t.group.at, &t.arena);
+    t.live = liveness(&t);
     build_classes(&t);
     pin_classes(&t);
     merge_copies(&t);
-    t.live = liveness_new(f, &t.arena);
+    t.live = liveness(&t);
     reuse_operands(&t);
     make_storages(&t);
+    if (p->incremental) {
+        p->incremental->group = t.group.at;
+        incremental_place(p, t.keep);
+    }
     if (c->options && c->options->gradient_overwrite_error)
         explain_gradient_overwrites(c->diag, p);
     arena_free(&t.arena);
@@ -664,6 +718,10 @@ bool pass_mutation(struct pass_context *c) {
     int64_t copies_seen = 0;
     for (int i = 0; i < m->func_count; i++)
         mutate_func(c, m->funcs[i], &plan->funcs[plan->func_count++], &copies_seen);
+    for (int i = 0; i < plan->func_count; i++) {
+        plan->funcs[i].cache_offset = plan->cache_bytes;
+        plan->cache_bytes += plan->funcs[i].cache_bytes;
+    }
     if (m->init)
         mutate_func(c, m->init, &plan->funcs[plan->func_count++], &copies_seen);
     c->plan = plan;

@@ -301,7 +301,13 @@ class Model:
             buffers.append(ctypes.create_string_buffer(max(n, 1) * struct.calcsize(TYPES[dtype][1])))
         f = getattr(self.lib, '%s_%s' % (self.prefix, function))
         f.restype = ctypes.c_int
-        status = f(m, *symbols, *args, *[ctypes.byref(x) for _, x in found], *buffers)
+        status, given = 0, [*symbols, *args]
+        if hasattr(self.lib, '%s_%s_ran' % (self.prefix, function)):  # incremental: inputs are set one by one
+            given = []
+            for (name, _, shape, _), a in zip(s.params, args):
+                own = [ctypes.c_int64(dims[d]) for d in s.symbols if any(re.search(r'\b%s\b' % d, e) for e in shape)]
+                status = status or getattr(self.lib, '%s_%s_set_%s' % (self.prefix, function, name))(m, *own, a)
+        status = status or f(m, *given, *[ctypes.byref(x) for _, x in found], *buffers)
         if status != 0:
             error = self.lib.model_error
             error.restype = ctypes.c_char_p
