@@ -78,7 +78,7 @@ enum {
     INCREMENTAL_HANDOVER = -2, /* copies of results into the caller's memory: on every call, not counted */
     INCREMENTAL_NONE = -3,     /* inputs, buffers, constants, sizes */
 };
-enum incremental_source_kind { SOURCE_INPUT, SOURCE_EXTENT, SOURCE_BUFFER };
+enum incremental_source_kind { INCREMENTAL_INPUT, INCREMENTAL_EXTENT, INCREMENTAL_BUFFER };
 struct incremental_source {
     enum incremental_source_kind kind;
     int index;       /* argument, symbol of the function, buffer of the module */

@@ -49,7 +49,7 @@ static int first_extent(const struct ir_func *f, int arg) {
 static int buffers_read(const struct plan_incremental *inc) {
     int n = 0;
     for (int i = 0; i < inc->source_count; i++)
-        n += inc->sources[i].kind == SOURCE_BUFFER;
+        n += inc->sources[i].kind == INCREMENTAL_BUFFER;
     return n;
 }
 
@@ -203,7 +203,7 @@ static void setter(struct unit *u, const struct ir_func *f, int arg) {
         text_printf(c, "    m->mx_%s.given[%d] = %s;\n", f->name, first_extent(f, arg) + k,
                     cgen_symbol_name(&u->g, f->symbols[s.at[k]]));
     text_printf(c, "    m->mx_%s.set[%d] = 1;\n    m->mx_%s.stale |= UINT64_C(0x%llx);\n    return MX_OK;\n}\n\n",
-                f->name, arg, f->name, (unsigned long long)find_source(inc, SOURCE_INPUT, arg)->groups);
+                f->name, arg, f->name, (unsigned long long)find_source(inc, INCREMENTAL_INPUT, arg)->groups);
 }
 
 /* Run-time dimensions from the inputs that have them, which must agree. */
@@ -233,7 +233,7 @@ static void extents(struct unit *u, const struct ir_func *f) {
         text_printf(c,
                     "    if (m->mx_%s.extents[%d] != %s)\n        m->mx_%s.stale |= UINT64_C(0x%llx);\n"
                     "    m->mx_%s.extents[%d] = %s;\n",
-                    f->name, i, symbol, f->name, (unsigned long long)find_source(inc, SOURCE_EXTENT, i)->groups,
+                    f->name, i, symbol, f->name, (unsigned long long)find_source(inc, INCREMENTAL_EXTENT, i)->groups,
                     f->name, i, symbol);
     }
 }
@@ -262,7 +262,7 @@ static void call_function(struct unit *u, const struct ir_func *f) {
         text_add(c, "    static const struct {\n        int buffer;\n        uint64_t groups; /* that depend on it */\n"
                     "    } mx_reads[] = {\n");
         for (int i = 0; i < inc->source_count; i++)
-            if (inc->sources[i].kind == SOURCE_BUFFER)
+            if (inc->sources[i].kind == INCREMENTAL_BUFFER)
                 text_printf(c, "        {%d, UINT64_C(0x%llx)}, /* %s */\n", inc->sources[i].index,
                             (unsigned long long)inc->sources[i].groups,
                             u->module->buffers[inc->sources[i].index]->name);

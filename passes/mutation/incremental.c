@@ -124,13 +124,13 @@ static struct dirty dirty_start(struct ir_func *f, struct arena *a) {
     d.of_symbol = ARENA_ARRAY(a, int, m->symbol_count + 1);
     d.of_buffer = ARENA_ARRAY(a, int, m->buffer_count + 1);
     for (int i = 0; i < f->body->arg_count; i++)
-        add_new_source(&d, SOURCE_INPUT, i);
+        add_new_source(&d, INCREMENTAL_INPUT, i);
     for (int i = 0; i < m->symbol_count; i++)
         d.of_symbol[i] = -1;
     for (int i = 0; i < f->symbol_count; i++)
-        d.of_symbol[f->symbols[i]->id] = add_new_source(&d, SOURCE_EXTENT, i);
+        d.of_symbol[f->symbols[i]->id] = add_new_source(&d, INCREMENTAL_EXTENT, i);
     for (int i = 0; i < m->buffer_count; i++)
-        d.of_buffer[i] = reads[i] ? add_new_source(&d, SOURCE_BUFFER, i) : -1;
+        d.of_buffer[i] = reads[i] ? add_new_source(&d, INCREMENTAL_BUFFER, i) : -1;
     d.words = d.source_count / 64 + 1;
     return d;
 }

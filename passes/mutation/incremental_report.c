@@ -12,9 +12,9 @@ static int count_groups(const struct plan_func *p, uint64_t groups) {
 
 static const char *source_name(const struct plan_func *p, const struct incremental_source *s) {
     switch (s->kind) {
-    case SOURCE_INPUT: return p->func->arg_names[s->index];
-    case SOURCE_EXTENT: return p->func->symbols[s->index]->name;
-    case SOURCE_BUFFER: return p->func->module->buffers[s->index]->name;
+    case INCREMENTAL_INPUT: return p->func->arg_names[s->index];
+    case INCREMENTAL_EXTENT: return p->func->symbols[s->index]->name;
+    case INCREMENTAL_BUFFER: return p->func->module->buffers[s->index]->name;
     }
     return "";
 }

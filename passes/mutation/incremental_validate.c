@@ -235,9 +235,9 @@ bool incremental_validate(const struct plan_func *p, struct text *why) {
     for (int s = 0; s < inc->source_count && v.ok; s++) {
         const struct incremental_source *source = &inc->sources[s];
         switch (source->kind) {
-        case SOURCE_INPUT: v.input[source->index] = v.next++; break;
-        case SOURCE_EXTENT: v.extent[f->symbols[source->index]->id] = v.next++; break;
-        case SOURCE_BUFFER: v.buffer[source->index] = v.next++; break;
+        case INCREMENTAL_INPUT: v.input[source->index] = v.next++; break;
+        case INCREMENTAL_EXTENT: v.extent[f->symbols[source->index]->id] = v.next++; break;
+        case INCREMENTAL_BUFFER: v.buffer[source->index] = v.next++; break;
         }
         v.run = source->groups;
         call(&v);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "ir/text.h"
+#include "passes/mutation/deps.h"
 #include "passes/mutation/incremental.h"
 
 struct planned {
@@ -105,16 +106,44 @@ Test(incremental, groups_follow_what_changes_together) {
     struct planned t;
     plan_text(&t, layers);
     cr_expect_eq(t.inc->group_count, 2, "%d groups", t.inc->group_count);
-    cr_expect_eq(ran(&t, SOURCE_INPUT, 0), 2);
-    cr_expect_eq(ran(&t, SOURCE_EXTENT, 0), 2);
-    cr_expect_eq(ran(&t, SOURCE_BUFFER, 0), 2);
-    cr_expect_eq(ran(&t, SOURCE_BUFFER, 1), 2, "the bias stays with its product");
-    cr_expect_eq(ran(&t, SOURCE_BUFFER, 2), 1);
+    cr_expect_eq(ran(&t, INCREMENTAL_INPUT, 0), 2);
+    cr_expect_eq(ran(&t, INCREMENTAL_EXTENT, 0), 2);
+    cr_expect_eq(ran(&t, INCREMENTAL_BUFFER, 0), 2);
+    cr_expect_eq(ran(&t, INCREMENTAL_BUFFER, 1), 2, "the bias stays with its product");
+    cr_expect_eq(ran(&t, INCREMENTAL_BUFFER, 2), 1);
     cr_expect_eq(caches(&t), 2); /* b and c */
     cr_expect_eq(t.p->cache_bytes, 16 * 8 * 4 * 2 + 16 * 4 * 4);
     cr_expect_eq(t.inc->input_bytes, 16 * 8 * 4);
     cr_expect_eq(t.c.plan->cache_bytes, t.p->cache_bytes);
     cr_expect(!t.c.plan->funcs[1].incremental);
+    done(&t);
+}
+
+/* The dependences of the finished plan, computed apart, ask for no operation that the groups would leave out. */
+Test(incremental, groups_cover_the_exact_dependences) {
+    struct planned t;
+    struct arena a = {0};
+    plan_text(&t, layers);
+    struct deps *d = deps_new(t.p, &a);
+    int seen = 0;
+    for (int s = 0; s < d->source_count; s++)
+        for (int k = 0; k < d->op_count; k++) {
+            int g = incremental_group(t.inc, d->ops[k].op);
+            if (g < 0 || !deps_affected(d, s, k))
+                continue;
+            seen++;
+            for (int i = 0; i < t.inc->source_count; i++) {
+                const struct incremental_source *x = &t.inc->sources[i];
+                bool same = d->sources[s].kind == SOURCE_ARG
+                                ? x->kind == INCREMENTAL_INPUT && x->index == d->sources[s].index
+                            : d->sources[s].kind == SOURCE_SYMBOL
+                                ? x->kind == INCREMENTAL_EXTENT && x->index == d->sources[s].index
+                                : x->kind == INCREMENTAL_BUFFER && x->index == d->sources[s].buffer->id;
+                cr_expect(!same || x->groups >> g & 1, "%s does not run operation %d", d->sources[s].name, k);
+            }
+        }
+    cr_expect_eq(seen, 2 * 4 + 1);
+    arena_free(&a);
     done(&t);
 }
 
@@ -170,8 +199,8 @@ Test(incremental, a_kept_value_is_not_worked_over) {
     cr_expect_eq(t.inc->group_count, 2);
     cr_expect_eq(t.p->copy_count, 2); /* before the update, and of the result */
     cr_expect_eq(caches(&t), 2);
-    cr_expect_eq(ran(&t, SOURCE_INPUT, 0), 3);
-    cr_expect_eq(ran(&t, SOURCE_INPUT, 1), 2);
+    cr_expect_eq(ran(&t, INCREMENTAL_INPUT, 0), 3);
+    cr_expect_eq(ran(&t, INCREMENTAL_INPUT, 1), 2);
     /* The update worked in the place of what it reads: the second call would find it changed. */
     struct storage *a = NULL;
     int b = -1;
@@ -204,7 +233,7 @@ Test(incremental, effects_and_what_depends_on_them_run_always) {
                   "    return %2, %3\n"
                   "}\n");
     cr_expect_eq(t.inc->group_count, 1);
-    cr_expect_eq(ran(&t, SOURCE_INPUT, 0), 3);
+    cr_expect_eq(ran(&t, INCREMENTAL_INPUT, 0), 3);
     t.inc->sources[0].groups = 0;
     cr_expect(!valid(&t));
     done(&t);
@@ -228,7 +257,7 @@ Test(incremental, more_than_64_sets_are_joined) {
     plan_text(&t, text_string(&s));
     cr_expect_eq(t.inc->group_count, INCREMENTAL_GROUPS);
     for (int i = 0; i < LAYERS; i++) {
-        int n = ran(&t, SOURCE_BUFFER, i);
+        int n = ran(&t, INCREMENTAL_BUFFER, i);
         cr_expect(n >= LAYERS - i && n <= LAYERS - i + 3, "w%d runs %d of %d", i, n, LAYERS);
     }
     text_free(&s);
