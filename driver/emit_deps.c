@@ -210,6 +210,16 @@ static void print_json(const struct printer *p) {
         quoted_text(out, &t);
         text_add(out, "}");
     }
+    text_add(out, "],\n \"storages\": [");
+    for (int i = 0; i < d->plan->storage_count; i++) {
+        static const char *const kinds[] = {"arena", "buffer", "argument", "result", "constant", "local"};
+        const struct storage *s = d->plan->storages[i];
+        const char *kind = s->kind == STORAGE_BUFFER && s->buffer->kind == BUFFER_PARAM ? "param" : kinds[s->kind];
+        text_printf(out, "%s\n  {\"id\": %d, \"kind\": \"%s\", \"bytes\": %lld, \"name\": ", i ? "," : "", i, kind,
+                    (long long)s->bytes);
+        quoted(out, s->name ? s->name : "");
+        text_add(out, "}");
+    }
     text_add(out, "],\n \"sources\": [");
     for (int s = 0; s < d->source_count; s++) {
         static const char *const kinds[] = {"argument", "dimension", "buffer", "random"};

@@ -26,6 +26,7 @@
 #include "passes/mutation/incremental.h"
 #include "passes/mutation/inplace.h"
 #include "passes/mutation/liveness.h"
+#include "passes/mutation/updates.h"
 #include "passes/nest_edit.h"
 
 struct class {
@@ -688,6 +689,7 @@ static void mutate_func(struct pass_context *c, struct ir_func *f, struct plan_f
     t.copies_seen = copies_seen;
     memset(p, 0, sizeof *p);
     p->func = f;
+    updates_early(f);
     if (f->is_incremental)
         start_incremental(&t);
     isolate_region(&t, f->body);
