@@ -121,17 +121,12 @@ static void touch_nest(struct builder *b, const struct ir_op *op) {
     }
 }
 
-static bool may_fail(const struct ir_op *op) {
-    return op->code == OP_check || op->code == OP_dim ||
-           ((op->code == OP_for || op->code == OP_while) && op->loop.limit);
-}
-
 static void touch_op(struct builder *b, const struct ir_op *op) {
     b->op = op;
     for (int i = 0; i < op->result_count; i++)
         for (int d = 0; d < op->results[i]->type.rank; d++)
             ir_dim_symbols(op->results[i]->type.dims[d], touch_symbol, b);
-    if (may_fail(op))
+    if (op_may_fail(op))
         for (int i = 0; i < b->persistent.n; i++)
             touch_object(b, b->persistent.at[i], false, NULL);
     if (ir_optable[op->code].effect == EFFECT_OPAQUE)
@@ -210,6 +205,8 @@ static bool covers(const struct place *p, const struct record *r, const struct t
 
 static void meet(struct place *p, struct touch *t) {
     struct object *o = &p->b->objects[t->object];
+    if (!t->access.value && !t->symbol && !t->write) /* a check looks at nothing; it only keeps later writes back */
+        return;
     for (int i = o->records.n - 1; i >= 0; i--) {
         const struct record *r = &o->records.at[i];
         if ((p->again && !r->earlier && !r->touch.write) || (r->op == p->op && !r->earlier))

@@ -9,6 +9,7 @@
 
 #include "passes/mutation/access.h"
 #include "passes/mutation/deps.h"
+#include "passes/mutation/liveness.h"
 #include "passes/nest_edit.h"
 
 struct use {
@@ -57,22 +58,16 @@ static void use_load(ir_expr e, void *context) {
     }
 }
 
-static bool carries(const struct ir_op *op) {
-    return op->code == OP_for || op->code == OP_while || op->code == OP_if || op->code == OP_checkpoint;
-}
-
 /* All uses of memory by an operation and whatever is inside it. */
 static void gather(struct checker *c, const struct ir_op *op) {
     const struct storage *const *of = (const struct storage *const *)c->plan->of_value;
     c->leaf = op;
-    bool checks = op->code == OP_check || op->code == OP_dim;
-    checks |= (op->code == OP_for || op->code == OP_while) && op->loop.limit;
-    for (int i = 0; checks && i < c->plan->storage_count; i++) {
+    for (int i = 0; op_may_fail(op) && i < c->plan->storage_count; i++) {
         const struct storage *s = c->plan->storages[i];
         if (s->kind == STORAGE_BUFFER || (s->kind == STORAGE_ARG && c->plan->func->arg_inout[s->index]))
             use_storage(c, s, NULL, NULL, false);
     }
-    if (carries(op)) {
+    if (op_runs_regions(op)) {
         int bounds = op->code == OP_for ? 2 : op->code == OP_if ? 1 : 0;
         for (int i = 0; i < bounds; i++)
             use_storage(c, of[op->operands[i]->id], op->operands[i], NULL, false);
@@ -117,7 +112,7 @@ static bool bit(const uint64_t *set, int words, int row, int i) {
 }
 
 static bool conflict(const struct checker *c, const struct use *a, const struct use *b, bool carried) {
-    if ((!a->write && !b->write) || a->access.op->code == OP_read || b->access.op->code == OP_read)
+    if ((!a->write && !b->write) || !b->access.value || a->access.op->code == OP_read || b->access.op->code == OP_read)
         return false; /* what a buffer holds at entry was there before */
     bool inside = a->access.value && b->access.value && ir_region_contains(c->region, a->access.op->parent) &&
                   ir_region_contains(c->region, b->access.op->parent);
@@ -185,7 +180,7 @@ bool deps_check(const struct deps *d, struct text *why) {
         check_level(&c, d->plan->func->body, 0, d->op_count, false, place);
     for (int i = 0; i < d->op_count && c.ok; i++) {
         const struct ir_op *op = d->ops[i].op;
-        if (!carries(op))
+        if (!op_runs_regions(op))
             continue;
         if (op->code == OP_for || op->code == OP_while) {
             check_level(&c, op->regions[op->code == OP_for ? 0 : 1], i + 1, d->ops[i].end, true, place);

@@ -68,9 +68,7 @@ static bool is_old(const struct update *u, const struct ir_value *v) {
 
 /* Whether `before` reads what is overwritten or may end the call, itself or inside. */
 static bool holds_back(const struct update *u, const struct ir_op *before) {
-    enum ir_effect effect = ir_optable[before->code].effect;
-    bool limited = (before->code == OP_for || before->code == OP_while) && before->loop.limit;
-    if (effect == EFFECT_CHECKS || effect == EFFECT_OPAQUE || limited)
+    if (op_may_fail(before) || ir_optable[before->code].effect == EFFECT_OPAQUE)
         return true;
     for (int i = 0; i < before->operand_count; i++)
         if (is_old(u, before->operands[i]) && before->code != OP_reshape)
