@@ -137,8 +137,7 @@ mx_status mxrt_csv_parse(struct mxrt_csv *csv, const char *path, const char *tex
     if (__builtin_mul_overflow(lines, csv->columns, &cells) || cells > (int64_t)bytes + csv->columns)
         cells = (int64_t)bytes + csv->columns;
     csv->cells = malloc((size_t)cells * sizeof(float));
-    csv->lines = malloc((size_t)lines * sizeof *csv->lines);
-    if (!csv->cells || !csv->lines) {
+    if (!csv->cells) {
         mxrt_csv_free(csv);
         return mxrt_fail(why, MX_ERROR_MEMORY, "%s: no memory for %lld numbers", path, (long long)cells);
     }
@@ -172,7 +171,7 @@ mx_status mxrt_csv_parse(struct mxrt_csv *csv, const char *path, const char *tex
             (void)snprintf(what, sizeof what, "one too many; %lld columns were expected", (long long)csv->columns);
             return fail(csv, why, path, c.line, csv->columns + 1, what);
         }
-        csv->lines[csv->rows++] = c.line;
+        csv->rows++;
     }
     if (csv->rows == 0) {
         mxrt_csv_free(csv);
@@ -186,6 +185,5 @@ void mxrt_csv_free(struct mxrt_csv *csv) {
         free(csv->names[k]);
     free(csv->names);
     free(csv->cells);
-    free(csv->lines);
     memset(csv, 0, sizeof *csv);
 }

@@ -1,0 +1,373 @@
+/* The engine's life, and pushing. */
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+mx_status engine_fail(struct mxrt_why *why, mx_status status, const char *format, ...) {
+    if (why) {
+        va_list args;
+        va_start(args, format);
+        (void)vsnprintf(why->text, sizeof why->text, format, args);
+        va_end(args);
+    }
+    return status;
+}
+
+static _Thread_local struct frame *innermost;
+
+void engine_enter(struct frame *f, struct mxrt_engine *e, struct worker *w) {
+    *f = (struct frame){e, w, innermost};
+    innermost = f;
+}
+
+void engine_leave(struct frame *f) {
+    innermost = f->outer;
+}
+
+struct frame *engine_frame(const struct mxrt_engine *e) {
+    struct frame *f = innermost;
+    while (f && f->engine != e)
+        f = f->outer;
+    return f;
+}
+
+/* ---- life */
+
+bool engine_make_conditions(struct mxrt_engine *e) {
+    pthread_condattr_t monotonic;
+    if (pthread_condattr_init(&monotonic) != 0)
+        return false;
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    bool made = pthread_cond_init(&e->wake, NULL) == 0 && pthread_cond_init(&e->io_wake, NULL) == 0 &&
+                pthread_cond_init(&e->waiting, &monotonic) == 0;
+    pthread_condattr_destroy(&monotonic);
+    return made;
+}
+
+static bool make_locks(struct mxrt_engine *e) {
+    return pthread_mutex_init(&e->park, NULL) == 0 && pthread_mutex_init(&e->io_lock, NULL) == 0 &&
+           pthread_mutex_init(&e->errors_lock, NULL) == 0 && engine_make_conditions(e);
+}
+
+static void free_engine(struct mxrt_engine *e) {
+    pthread_cond_destroy(&e->waiting);
+    pthread_cond_destroy(&e->io_wake);
+    pthread_cond_destroy(&e->wake);
+    pthread_mutex_destroy(&e->errors_lock);
+    pthread_mutex_destroy(&e->io_lock);
+    pthread_mutex_destroy(&e->park);
+    free(e->worker);
+    free(e);
+}
+
+static void *zeroed(size_t bytes) {
+    bytes = (bytes + LINE - 1) / LINE * LINE;
+    void *p = aligned_alloc(LINE, bytes);
+    return p ? memset(p, 0, bytes) : NULL;
+}
+
+mx_status mxrt_engine_create(struct mxrt_engine **out, const struct mxrt_engine_options *options,
+                             struct mxrt_why *why) {
+    struct mxrt_engine_options o = options ? *options : (struct mxrt_engine_options){0};
+    if (!out || o.threads < 0 || o.threads > MAX_THREADS || o.io_threads < 0 || o.io_threads > MAX_THREADS)
+        return engine_fail(why, MX_ERROR_ARGUMENT, "an engine has 0 to %d threads, not %d and %d", MAX_THREADS,
+                           o.threads, o.io_threads);
+    bool naive = o.kind == MXRT_ENGINE_NAIVE;
+    if (naive) {
+        o.threads = 1;
+        o.io_threads = 0;
+    } else if (o.threads == 0) {
+        long n = sysconf(_SC_NPROCESSORS_ONLN);
+        o.threads = n > MAX_THREADS ? MAX_THREADS : n > 0 ? (int)n : 1;
+    }
+    if (o.io_threads == 0 && o.threads > 1)
+        o.io_threads = 1;
+    struct mxrt_engine *e = zeroed(sizeof *e);
+    if (e) {
+        e->naive = naive;
+        e->options = o;
+        e->io_first = o.threads;
+        e->slots = o.threads + o.io_threads;
+        e->worker = zeroed((size_t)e->slots * sizeof *e->worker);
+        e->spare = (struct error){.references = 1,
+                                  .status = MX_ERROR_MEMORY,
+                                  .text = "an operation failed, and there was no memory to say how"};
+    }
+    if (!e || !e->worker || !make_locks(e)) {
+        if (e)
+            free(e->worker);
+        free(e);
+        return engine_fail(why, MX_ERROR_MEMORY, "no memory for an engine");
+    }
+    for (int i = 0; i < e->slots; i++) {
+        e->worker[i].engine = e;
+        e->worker[i].io = i >= e->io_first;
+    }
+    mx_status status = threads_start(e, why);
+    if (status != MX_OK) {
+        free_engine(e);
+        return status;
+    }
+    fork_register(e);
+    *out = e;
+    return MX_OK;
+}
+
+int mxrt_engine_threads(const struct mxrt_engine *e) {
+    return e ? e->workers + 1 : 0;
+}
+
+/* Refuses pushes and ends the threads when nothing is pending. */
+void engine_halt(struct mxrt_engine *e) {
+    do {
+        wait_until(e, NULL, HUGE_VAL);
+        spin_lock(&e->push);
+        e->stopped = !engine_pending(e);
+        spin_unlock(&e->push);
+    } while (!e->stopped);
+    threads_end(e);
+}
+
+mx_status mxrt_engine_stop(struct mxrt_engine *e, struct mxrt_why *why) {
+    if (!e || engine_frame(e))
+        return engine_fail(why, MX_ERROR_ARGUMENT,
+                           e ? "an engine cannot be stopped by one of its operations" : "no engine");
+    mx_status status = mxrt_engine_flush(e, why);
+    if (!e->stopped && !e->broken)
+        engine_halt(e);
+    return status;
+}
+
+mx_status mxrt_engine_start(struct mxrt_engine *e, struct mxrt_why *why) {
+    if (!e || engine_frame(e))
+        return engine_fail(why, MX_ERROR_ARGUMENT,
+                           e ? "an engine cannot be started by one of its operations" : "no engine");
+    if (!e->stopped || e->broken)
+        return MX_OK;
+    mx_status status = threads_start(e, why);
+    if (status == MX_OK) {
+        spin_lock(&e->push);
+        e->stopped = false;
+        spin_unlock(&e->push);
+    }
+    return status;
+}
+
+void mxrt_engine_shutdown(struct mxrt_engine *e) {
+    atomic_store(&e->shutdown, true);
+}
+
+void mxrt_engine_destroy(struct mxrt_engine *e) {
+    if (!e)
+        return;
+    (void)mxrt_engine_stop(e, NULL);
+    fork_unregister(e);
+    bulk_forget(e);
+    while (atomic_load(&e->foreign) > 0)
+        sched_yield();
+    error_take_first(e, NULL);
+    variable_end(e);
+    memory_end(e);
+    free_engine(e);
+}
+
+/* ---- pushing */
+
+mx_status engine_begin(struct mxrt_engine *e, bool deletes, struct mxrt_why *why) {
+    spin_lock(&e->push);
+    while (UNLIKELY(e->stopped && e->forking)) {
+        spin_unlock(&e->push);
+        sched_yield();
+        spin_lock(&e->push);
+    }
+    if (LIKELY(!e->stopped || (deletes && !e->broken)))
+        return MX_OK;
+    bool broken = e->broken;
+    spin_unlock(&e->push);
+    return engine_fail(why, MX_ERROR_ARGUMENT,
+                       broken ? "the engine was forked in the midst of one of its operations"
+                              : "the engine is stopped");
+}
+
+static mx_status refuse(struct mxrt_why *why, const struct mxrt_op *d, const char *words) {
+    return engine_fail(why, MX_ERROR_ARGUMENT, "operation `%.60s`: %s", d->name ? d->name : "(no name)", words);
+}
+
+static mx_status no_memory(struct mxrt_why *why, const struct mxrt_op *d) {
+    return engine_fail(why, MX_ERROR_MEMORY, "operation `%.60s`: no memory to push it",
+                       d->name ? d->name : "(no name)");
+}
+
+static mx_status refuse_variable(struct mxrt_why *why, const struct mxrt_op *d, const char *kind, int i,
+                                 const struct variable *v, const char *words) {
+    return engine_fail(why, MX_ERROR_ARGUMENT, "operation `%.60s`: %s %d%s%.60s%s %s", d->name ? d->name : "(no name)",
+                       kind, i, v && v->name ? ", `" : "", v && v->name ? v->name : "", v && v->name ? "`," : "",
+                       words);
+}
+
+/* Finds the variables and checks that none stands twice: each is stamped with the serial number of the push. */
+static mx_status resolve(struct mxrt_engine *e, struct op *op, const struct mxrt_op *d, uint64_t stamp,
+                         struct mxrt_why *why) {
+    static const char gone[] = "was deleted, or is none of this engine's variables";
+    struct access *a = op->access;
+    for (int i = 0; i < d->read_count; i++, a++) {
+        struct variable *v = variable_find(e, d->reads[i]);
+        if (UNLIKELY(!v))
+            return refuse_variable(why, d, "read", i, NULL, gone);
+        if (UNLIKELY(v->stamp == stamp))
+            return refuse_variable(why, d, "read", i, v, "stands twice among the reads");
+        v->stamp = stamp;
+        __builtin_prefetch(v->writer, 1);
+        a->variable = v;
+    }
+    for (int i = 0; i < d->write_count; i++, a++) {
+        struct variable *v = variable_find(e, d->writes[i]);
+        if (UNLIKELY(!v))
+            return refuse_variable(why, d, "write", i, NULL, gone);
+        if (UNLIKELY(v->stamp >= stamp))
+            return refuse_variable(why, d, "write", i, v,
+                                   v->stamp == stamp
+                                       ? "stands among both the reads and the writes: a write alone says both"
+                                       : "stands twice among the writes");
+        v->stamp = stamp + 1;
+        __builtin_prefetch(v->group ? (void *)v->group : (void *)v->writer, 1);
+        a->variable = v;
+        a->group = NULL;
+    }
+    return MX_OK;
+}
+
+mx_status push_prepare(struct mxrt_engine *e, const struct mxrt_op *d, unsigned flags, struct op **made,
+                       struct mxrt_why *why) {
+    struct op *op = memory_op(e, (uint32_t)d->read_count + (uint32_t)d->write_count);
+    if (UNLIKELY(!op))
+        return no_memory(why, d);
+    uint64_t serial = ++e->serial;
+    mx_status status = resolve(e, op, d, 2 * serial, why);
+    if (status == MX_OK && UNLIKELY(!memory_reserve_groups(e, 2 * (int64_t)d->read_count + d->write_count)))
+        status = no_memory(why, d);
+    if (UNLIKELY(status != MX_OK)) {
+        memory_take_back(e, op, op->class);
+        return status;
+    }
+    op->flags = (uint8_t)(flags | (d->start ? OP_ASYNC : 0) | (d->always ? OP_ALWAYS : 0));
+    op->lane = (uint8_t)d->lane;
+    atomic_store_explicit(&op->state, OP_WAITING, memory_order_relaxed);
+    atomic_store_explicit(&op->ticket, 2 * serial, memory_order_relaxed);
+    if (d->start)
+        op->start = d->start;
+    else
+        op->run = d->run;
+    op->context = d->context;
+    op->error = NULL;
+    op->reads = (uint32_t)d->read_count;
+    op->writes = (uint32_t)d->write_count;
+    op->name = d->name;
+    op->release = d->release;
+    op->latch = NULL;
+    op->priority = d->priority;
+    if (UNLIKELY(flags & OP_DELETE))
+        op->access[0].variable->generation++;
+    *made = op;
+    return MX_OK;
+}
+
+mx_status push_enter(struct mxrt_engine *e, struct op *op, struct mxrt_why *why) {
+    atomic_store_explicit(&e->pushed, atomic_load_explicit(&e->pushed, memory_order_relaxed) + 1, memory_order_release);
+    if (e->workers == 0 || UNLIKELY(e->stopped)) {
+        mx_status status = inline_push(e, op, why);
+        return e->naive ? status : MX_OK;
+    }
+    struct ready ready = {{0}, {0}};
+    bool here = op->lane == MXRT_LANE_INLINE || op->flags & OP_DELETE;
+    dependence_register(e, op, &ready);
+    spin_unlock(&e->push);
+    if (ready.waits.first) {
+        run_waiting(e, NULL, op);
+    } else if (ready.normal.first && here) {
+        struct frame frame;
+        struct mxrt_why words;
+        engine_enter(&frame, e, NULL);
+        run_op(e, NULL, op, &words);
+        engine_leave(&frame);
+        threads_quiet(e);
+    } else if (ready.normal.first) {
+        queue_dispatch(e, NULL, &ready);
+    }
+    return MX_OK;
+}
+
+static mx_status check(const struct mxrt_op *d, unsigned flags, struct mxrt_why *why) {
+    if (!(flags & OP_DELETE) && !d->run == !d->start)
+        return refuse(why, d, "wants either `run` or `start`");
+    if (d->read_count < 0 || d->write_count < 0 || (int64_t)d->read_count + d->write_count >= 1 << (CLASSES - 1))
+        return refuse(why, d, "a count of variables is negative or too large");
+    if ((d->read_count > 0 && !d->reads) || (d->write_count > 0 && !d->writes))
+        return refuse(why, d, "a list of variables is missing");
+    if ((unsigned)d->lane > MXRT_LANE_INLINE)
+        return refuse(why, d, "there is no such lane");
+    return MX_OK;
+}
+
+/* Of the naive engine: waits for the operation, and says how it ended; the error stays with what it wrote. */
+static mx_status push_naive(struct mxrt_engine *e, struct op *op, struct mxrt_why *why) {
+    if (engine_frame(e) || (!(op->flags & OP_ASYNC) && !engine_pending(e)))
+        return push_enter(e, op, why); /* inside an operation: it runs after that one */
+    struct latch *latch = latch_new(1);
+    op->latch = latch;
+    (void)push_enter(e, op, NULL);
+    if (!latch)
+        return MX_OK;
+    wait_until(e, latch, HUGE_VAL);
+    mx_status status = latch_error(e, latch, false, why);
+    latch_drop(e, latch);
+    return status;
+}
+
+/* Whether d could be pushed now. */
+mx_status push_check(struct mxrt_engine *e, const struct mxrt_op *d, struct mxrt_why *why) {
+    mx_status status = check(d, 0, why);
+    if (status == MX_OK && (status = engine_begin(e, false, why)) == MX_OK) {
+        struct op *op;
+        if ((status = push_prepare(e, d, 0, &op, why)) == MX_OK) {
+            e->promised_groups -= 2 * (int64_t)d->read_count + d->write_count;
+            atomic_store_explicit(&op->state, OP_FREE, memory_order_relaxed);
+            memory_take_back(e, op, op->class);
+        }
+        spin_unlock(&e->push);
+    }
+    return status;
+}
+
+mx_status push_described(struct mxrt_engine *e, const struct mxrt_op *d, unsigned flags, struct mxrt_operator *o,
+                         struct mxrt_why *why) {
+    if (UNLIKELY(!e || !d))
+        return engine_fail(why, MX_ERROR_ARGUMENT, "a push wants an engine and an operation");
+    mx_status status = check(d, flags, why);
+    if (UNLIKELY(status != MX_OK))
+        return status;
+    if (UNLIKELY(bulk_open != NULL) && bulk_join(e, d, flags, &status, why))
+        return status;
+    if (status != MX_OK || (status = engine_begin(e, flags & OP_DELETE, why)) != MX_OK)
+        return status;
+    struct op *op;
+    if (UNLIKELY((status = push_prepare(e, d, flags, &op, why)) != MX_OK)) {
+        spin_unlock(&e->push);
+        return status;
+    }
+    if (o) {
+        op->operator= o;
+        operator_keep(o);
+    }
+    if (UNLIKELY(e->naive))
+        return push_naive(e, op, why);
+    return push_enter(e, op, why);
+}
+
+mx_status mxrt_engine_push(struct mxrt_engine *e, const struct mxrt_op *op, struct mxrt_why *why) {
+    return push_described(e, op, 0, NULL, why);
+}

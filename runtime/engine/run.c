@@ -1,0 +1,88 @@
+/* Runs one operation: skips it where an error has reached it, calls it, and completes it. */
+#include "internal.h"
+
+/* Completes op; one that only waits completes in the thread that made it ready. What else becomes ready goes to
+ * `dispatcher`, or, for NULL, to all. */
+static void complete(struct mxrt_engine *e, struct worker *w, struct worker *dispatcher, struct op *op) {
+    struct ready ready = {{0}, {0}};
+    dependence_complete(e, w, op, &ready);
+    for (struct op *waiting; UNLIKELY((waiting = fifo_take(&ready.waits)) != NULL);) {
+        struct error *x = error_of(waiting);
+        waiting->error = x ? error_keep(x) : NULL;
+        dependence_complete(e, w, waiting, &ready);
+    }
+    if (ready.normal.first)
+        queue_dispatch(e, dispatcher, &ready);
+}
+
+void run_waiting(struct mxrt_engine *e, struct worker *w, struct op *op) {
+    struct error *x = error_of(op);
+    op->error = x ? error_keep(x) : NULL;
+    complete(e, w, NULL, op);
+}
+
+/* Whether op is to be called; if not because of an error, that is left in op->error. */
+static bool wanted(struct mxrt_engine *e, struct op *op) {
+    if (op->flags & OP_ALWAYS)
+        return true;
+    if (atomic_load_explicit(&e->live_errors, memory_order_relaxed) > 0) {
+        struct error *x = error_of(op);
+        if (x) {
+            op->error = error_keep(x);
+            op->flags |= OP_SKIPPED;
+            return false;
+        }
+    }
+    return !atomic_load_explicit(&e->shutdown, memory_order_relaxed);
+}
+
+void run_op(struct mxrt_engine *e, struct worker *w, struct op *op, struct mxrt_why *why) {
+    mx_status status = MX_OK;
+    op->error = NULL;
+    /* What completing will touch may be in another processor's cache. */
+    _Atomic(struct op *) *follower = op_follower(op);
+    uint64_t followers = atomic_load_explicit(&op->followers, memory_order_acquire), room = op_room(op);
+    for (uint64_t i = 0; i < room && i < followers; i++)
+        __builtin_prefetch(atomic_load_explicit(&follower[i], memory_order_relaxed), 1);
+    for (uint32_t i = 0; i < op->reads; i++)
+        __builtin_prefetch(op->access[i].group, 1);
+    for (uint32_t i = op->reads; i < op->reads + op->writes; i++)
+        __builtin_prefetch(&op->access[i].variable->version, 1);
+    atomic_store_explicit(&op->state, OP_RUNNING, memory_order_relaxed);
+    if (LIKELY(wanted(e, op))) {
+        if (op->flags & OP_ASYNC) {
+            uint64_t ticket = atomic_load_explicit(&op->ticket, memory_order_relaxed) | 1;
+            atomic_store_explicit(&op->ticket, ticket, memory_order_release);
+            op->start(op->context, (struct mxrt_token){op, ticket});
+            return;
+        }
+        if (op->run) {
+            why->text[0] = 0;
+            status = op->run(op->context, why);
+            if (UNLIKELY(status != MX_OK))
+                op->error = error_new(e, op, status, why->text);
+        }
+    }
+    if (w)
+        w->failed = status;
+    complete(e, w, w, op);
+}
+
+mx_status mxrt_op_complete(struct mxrt_engine *e, struct mxrt_token token, mx_status status, const char *message) {
+    struct op *op = token.op;
+    if (!e || !op)
+        return MX_ERROR_ARGUMENT;
+    atomic_fetch_add(&e->foreign, 1);
+    uint64_t ticket = token.ticket;
+    mx_status answer = MX_ERROR_ARGUMENT;
+    if (ticket & 1 && atomic_compare_exchange_strong(&op->ticket, &ticket, ticket - 1)) {
+        struct frame *f = engine_frame(e);
+        if (status != MX_OK)
+            op->error = error_new(e, op, status, message ? message : "");
+        complete(e, f ? f->worker : NULL, NULL, op);
+        threads_quiet(e);
+        answer = MX_OK;
+    }
+    atomic_fetch_sub(&e->foreign, 1);
+    return answer;
+}
