@@ -284,12 +284,21 @@ def sizes(options):
     return result
 
 
+# ---- memory ----------------------------------------------------------------------------------------------------------------
+
+
+def memory(options):
+    import memory as suite  # imports this module
+    return suite.memory(options)
+
+
 # ---- suites ----------------------------------------------------------------------------------------------------------------
 
 SUITES = {
     "small": ("training steps of an MLP and LeNet beside PyTorch and MXNet, compile time, eager against compiled, sizes",
               [("steps", steps), ("compile", compile_time), ("eager", eager), ("sizes", sizes)]),
     "steps": ("only the training steps", [("steps", steps)]),
+    "memory": ("the memory of a training step of each network of samples/zoo beside PyTorch and MXNet", [("memory", memory)]),
     "own": ("only what needs no peer: compile time, eager against compiled, sizes",
             [("compile", compile_time), ("eager", eager), ("sizes", sizes)]),
 }

@@ -25,15 +25,24 @@ def status_kib(key):
 
 # The data are the same for all systems: inputs (uniform in -0.5 .. 0.5) and labels 0 .. 9.
 def inputs(count):
-    values, s = [], 1
-    for _ in range(count):
-        s = (s * 1664525 + 1013904223) & 0xFFFFFFFF
-        values.append((s >> 8) / 16777216.0 - 0.5)
-    return values
+    return draws(count, 0)[0]
 
 
 def labels(count):
     return [i % 10 for i in range(count)]
+
+
+def draws(*pairs):
+    """Lists of random numbers for COUNT, CLASSES, COUNT, CLASSES, …: integers below CLASSES, or as `inputs` if that is 0. bench/step_main.c
+    draws the same."""
+    lists, s = [], 1
+    for count, classes in zip(pairs[::2], pairs[1::2]):
+        values = []
+        for _ in range(count):
+            s = (s * 1664525 + 1013904223) & 0xFFFFFFFF
+            values.append((s >> 8) % classes if classes else (s >> 8) / 16777216.0 - 0.5)
+        lists.append(values)
+    return lists
 
 
 def serve(step, **facts):

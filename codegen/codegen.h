@@ -48,6 +48,15 @@ const char *cgen_identifier(struct arena *a, const char *name);
 /* A dimension as a C expression of type int64_t over its symbols' names; may call mx_dim_div and mx_dim_mod. */
 void cgen_dim(struct cgen *g, struct text *out, ir_dim d);
 
+/* codegen/workspace.c. Bytes of the arena that an operation's kernel works in while it runs, what fits a local array aside; for
+ * pass_context.workspace. p: its function's storages; NULL before there are any. */
+int64_t codegen_workspace(const struct compile_options *o, const struct plan_func *p, struct ir_op *op);
+/* Of one array of a kernel; 0: it is a local array. */
+int64_t codegen_workspace_bytes(enum dtype t, int64_t elements);
+/* Lowers a nest by the first kernel of kernels.def that takes it; false if none does. */
+struct lower;
+bool codegen_lower_kernel(struct lower *l);
+
 /* codegen/c/function.c: appends `static mx_status PREFIX_run_NAME(struct PREFIX *m, …)` to g->functions and what it needs to
  * helpers and outlined. Parameters: int64_t run-time dimensions in order, arguments (scalars by value, tensors by const
  * pointer, inout by pointer), results by pointer, then int64_t * for each result symbol (the public function reorders). In the body
@@ -56,8 +65,18 @@ void cgen_dim(struct cgen *g, struct text *out, ir_dim d);
  * `init` is emitted as PREFIX_run_init. */
 void cgen_c_function(struct cgen *g, struct plan_func *p);
 
-/* codegen/c/model.c: the whole unit and its header. False after an error reported to diag. */
-bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options *o, struct diag *d, struct text *c,
-               struct text *h);
+/* A model's C text: its header, its file or files (--split), and the header that only these share. Freed by c_unit_free. */
+enum { C_UNIT_FILES = 64 };
+struct c_unit {
+    struct text header, files[C_UNIT_FILES], shared;
+    int count; /* of files; with one there is no shared header */
+};
+void c_unit_free(struct c_unit *c);
+/* The name of file i of a split unit: "digits.c" (0), "digits_1.c" …; -1: "digits_mx.h", which they share. */
+const char *codegen_part_name(struct arena *a, const struct compile_options *o, int i);
+
+/* codegen/c/model.c: the whole unit. False after an error reported to diag. */
+bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options *o, struct diag *d,
+               struct c_unit *out);
 
 #endif

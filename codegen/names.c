@@ -43,7 +43,7 @@ static const char *const reserved[] = {
     "rint", "round", "signbit", "sin", "sinh", "snprintf", "sqrt", "sqrtf", "strcmp", "strlen", "tan", "tanh", "tgamma",
     "time", "trunc", "truncf", "vsnprintf", "index", "main",
     /* the interface and the instance */
-    "m", "arena", "seed", "calls", "pool", "log_context", "mx_status", "mx_tensor", "mx_dtype", NULL,
+    "m", "arena", "cache", "seed", "calls", "pool", "log_context", "mx_status", "mx_tensor", "mx_dtype", NULL,
 };
 /* clang-format on */
 

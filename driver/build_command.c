@@ -8,14 +8,8 @@
 
 #include "driver/driver.h"
 
-static void add_words(struct arena *a, const char ***argv, int *n, const char *words) {
-    char *copy = arena_strdup(a, words);
-    for (char *word = strtok(copy, " \t"); word && *n < 60; word = strtok(NULL, " \t"))
-        (*argv)[(*n)++] = word;
-}
-
-/* Runs a command; its own messages go to our stderr. */
-static int run(const char **argv, bool verbose) {
+/* Starts a command; its process, -1 if there is none to be had. */
+static pid_t start(const char *const *argv, bool verbose) {
     if (verbose) {
         for (int i = 0; argv[i]; i++)
             fprintf(stderr, "%s%s", i ? " " : "", argv[i]);
@@ -28,53 +22,107 @@ static int run(const char **argv, bool verbose) {
         fprintf(stderr, "mxcc: cannot run %s: %s\n", argv[0], strerror(errno));
         _exit(127);
     }
+    return pid;
+}
+
+static int finish(pid_t pid) {
     int status = 0;
     if (pid < 0 || waitpid(pid, &status, 0) < 0)
         return -1;
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
 }
 
-static int compile(struct options *o, const char *c_file, const char *source_dir, bool zlib) {
+struct command {
+    const char *argv[128];
+    int n;
+};
+
+static void add(struct command *c, const char *word) {
+    if (c->n + 1 < 128)
+        c->argv[c->n++] = word;
+}
+
+static void add_words(struct command *c, struct arena *a, const char *words) {
+    for (char *word = strtok(arena_strdup(a, words), " \t"); word; word = strtok(NULL, " \t"))
+        add(c, word);
+}
+
+static struct command compiler(struct options *o, const char *source_dir) {
     struct arena *a = &o->arena;
-    struct places places = find_places(a);
-    const char **argv = ARENA_ARRAY(a, const char *, 96);
-    int n = 0;
-    bool needs_runtime = o->compile.threads || o->compile.with_main;
-    const char *cc = o->cc ? o->cc : getenv("CC");
-    add_words(a, &argv, &n, cc && *cc ? cc : "cc");
-    argv[n++] = o->compile.cpu ? "-std=gnu11" : "-std=c99";
-    argv[n++] = arena_printf(a, "-O%s", o->optimize ? o->optimize : "3");
-    argv[n++] = "-ffp-contract=off";
-    argv[n++] = "-fno-math-errno";
-    argv[n++] = "-fno-trapping-math";
+    struct command c = {.n = 0};
+    const char *cc = o->cc ? o->cc : getenv("CC"), *cflags = getenv("CFLAGS");
+    add_words(&c, a, cc && *cc ? cc : "cc");
+    add(&c, o->compile.cpu ? "-std=gnu11" : "-std=c99");
+    add(&c, arena_printf(a, "-O%s", o->optimize ? o->optimize : "3"));
+    add(&c, "-ffp-contract=off");
+    add(&c, "-fno-math-errno");
+    add(&c, "-fno-trapping-math");
     if (o->march)
-        argv[n++] = arena_printf(a, "-march=%s", o->march);
-    if (!o->compile.with_main) {
-        argv[n++] = "-shared";
-        argv[n++] = "-fPIC";
-    }
-    argv[n++] = arena_printf(a, "-I%s", source_dir);
+        add(&c, arena_printf(a, "-march=%s", o->march));
+    if (!o->compile.with_main)
+        add(&c, "-fPIC");
+    add(&c, arena_printf(a, "-I%s", source_dir));
     const char *model = o->inputs.at[0], *slash = strrchr(model, '/'); /* headers of its `extern` functions */
-    argv[n++] = slash ? arena_printf(a, "-I%.*s", (int)(slash - model), model) : "-I.";
-    if (needs_runtime)
-        argv[n++] = arena_printf(a, "-I%s", places.include);
-    const char *cflags = getenv("CFLAGS");
+    add(&c, slash ? arena_printf(a, "-I%.*s", (int)(slash - model), model) : "-I.");
+    if (o->compile.threads || o->compile.with_main)
+        add(&c, arena_printf(a, "-I%s", find_places(a).include));
     if (cflags)
-        add_words(a, &argv, &n, cflags);
-    argv[n++] = c_file;
-    argv[n++] = "-o";
-    argv[n++] = o->output;
-    if (needs_runtime) {
-        argv[n++] = arena_printf(a, "%s/libmxrt.a", places.library);
+        add_words(&c, a, cflags);
+    return c;
+}
+
+static int link_unit(struct options *o, struct command c, bool zlib) {
+    struct arena *a = &o->arena;
+    if (!o->compile.with_main)
+        add(&c, "-shared");
+    add(&c, "-o");
+    add(&c, o->output);
+    if (o->compile.threads || o->compile.with_main) {
+        add(&c, arena_printf(a, "%s/libmxrt.a", find_places(a).library));
         if (zlib)
-            argv[n++] = "-lz";
-        argv[n++] = "-lpthread";
+            add(&c, "-lz");
+        add(&c, "-lpthread");
     }
     if (o->compile.blas)
-        argv[n++] = "-lopenblas";
-    argv[n++] = "-lm";
-    argv[n] = NULL;
-    return run(argv, o->verbose);
+        add(&c, "-lopenblas");
+    add(&c, "-lm");
+    return finish(start(c.argv, o->verbose));
+}
+
+static const char *object_name(struct options *o, const char *dir, int i) {
+    return arena_printf(&o->arena, "%s/%s_%d.o", dir, o->compile.name, i);
+}
+
+/* One file: compiled and linked by one command. Several: all compiled at once, then linked. */
+static int compile(struct options *o, const char *dir, const struct c_unit *unit) {
+    struct arena *a = &o->arena;
+    struct command c = compiler(o, dir), all = c;
+    bool zlib = false;
+    pid_t at_work[C_UNIT_FILES];
+    int status = 0;
+    for (int i = 0; i < unit->count; i++) {
+        const char *source = arena_printf(a, "%s/%s", dir, codegen_part_name(a, &o->compile, i));
+        zlib |= strstr(text_string(&unit->files[i]), "mxrt_gunzip") != NULL;
+        add(&all, unit->count == 1 ? source : object_name(o, dir, i));
+        if (unit->count > 1) {
+            struct command one = c;
+            add(&one, "-c");
+            add(&one, source);
+            add(&one, "-o");
+            add(&one, object_name(o, dir, i));
+            at_work[i] = start(one.argv, o->verbose);
+        }
+    }
+    for (int i = 0; unit->count > 1 && i < unit->count; i++) {
+        int one = finish(at_work[i]);
+        if (one != 0)
+            status = one;
+    }
+    if (status == 0)
+        status = link_unit(o, all, zlib);
+    for (int i = 0; unit->count > 1 && i < unit->count; i++)
+        remove(object_name(o, dir, i));
+    return status;
 }
 
 int build_command(int argc, char **argv) {
@@ -101,8 +149,9 @@ int build_command(int argc, char **argv) {
         o.name = NULL;
     }
     bool ok = pipeline_load(&p, &o, o.inputs.at[0]) && pipeline_weights(&p) && pipeline_passes(&p);
-    struct text c = {0}, h = {0};
-    ok = ok && pipeline_codegen(&p, &c, &h);
+    struct c_unit unit = {0};
+    o.compile.header = arena_printf(a, "%s.h", o.compile.name);
+    ok = ok && pipeline_codegen(&p, &unit);
     if (ok) {
         const char *temp = getenv("TMPDIR");
         char *dir = arena_printf(a, "%s/mxcc-XXXXXX", temp && *temp ? temp : "/tmp");
@@ -113,17 +162,16 @@ int build_command(int argc, char **argv) {
             fprintf(stderr, "mxcc: cannot make a folder in %s: %s\n", temp ? temp : "/tmp", strerror(errno));
             ok = false;
         }
-        const char *c_file = arena_printf(a, "%s/%s.c", dir, o.compile.name);
-        const char *h_file = arena_printf(a, "%s/%s.h", dir, o.compile.name);
         if (ok)
-            ok = write_output(&o, c_file, &c) && write_output(&o, h_file, &h);
+            ok = write_unit(&p, arena_printf(a, "%s/", dir), &unit);
         /* A library is of no use without its header. */
         const char *slash = strrchr(o.output, '/');
         if (ok && !o.compile.with_main && !o.keep)
             ok = write_output(
-                &o, arena_printf(a, "%.*s%s.h", slash ? (int)(slash - o.output) + 1 : 0, o.output, o.compile.name), &h);
+                &o, arena_printf(a, "%.*s%s", slash ? (int)(slash - o.output) + 1 : 0, o.output, o.compile.header),
+                &unit.header);
         if (ok) {
-            int status = compile(&o, c_file, dir, strstr(text_string(&c), "mxrt_gunzip") != NULL);
+            int status = compile(&o, dir, &unit);
             if (status != 0) {
                 fprintf(stderr, "mxcc: the C compiler failed with status %d; --keep keeps the generated C\n", status);
                 ok = false;
@@ -132,12 +180,12 @@ int build_command(int argc, char **argv) {
             }
         }
         if (!o.keep) {
-            remove(c_file);
-            remove(h_file);
+            for (int i = -1; i < unit.count; i++)
+                remove(arena_printf(a, "%s/%s", dir, codegen_part_name(a, &o.compile, i)));
+            remove(arena_printf(a, "%s/%s", dir, o.compile.header));
             rmdir(dir);
         }
     }
-    text_free(&c);
-    text_free(&h);
+    c_unit_free(&unit);
     return pipeline_end(&p, ok);
 }

@@ -98,7 +98,8 @@ int compile_command(int argc, char **argv) {
         return EXIT_USAGE;
     }
     bool ok = pipeline_load(&p, &o, o.inputs.at[0]);
-    struct text t = {0}, h = {0};
+    struct text t = {0};
+    struct c_unit unit = {0};
     if (ok && o.emit == EMIT_IR) {
         /* Before the passes, unless one of them was named. */
         if (o.compile.stop_after)
@@ -114,21 +115,19 @@ int compile_command(int argc, char **argv) {
         if (ok && o.emit == EMIT_PLAN) {
             plan_print_csv(&t, p.passes.plan);
             ok = write_output(&o, o.output, &t);
-        } else if (ok && o.emit == EMIT_DEPS) {
-            for (int i = 0; i < p.passes.plan->func_count; i++)
-                emit_deps(&t, &p.passes.plan->funcs[i]);
+        } else if (ok && (o.emit == EMIT_DEPS || o.emit == EMIT_DEPS_DOT || o.emit == EMIT_DEPS_JSON)) {
+            emit_deps(&t, p.passes.plan, o.emit);
             ok = write_output(&o, o.output, &t);
         } else if (ok && !o.compile.stop_after) {
-            const char *header = arena_printf(&o.arena, "%.*sh", (int)strlen(o.output) - 1, o.output);
-            const char *slash = strrchr(header, '/');
-            o.compile.header = slash ? slash + 1 : header;
-            ok = pipeline_codegen(&p, &t, &h);
-            ok = ok && write_output(&o, o.output, &t) && write_output(&o, header, &h);
+            const char *slash = strrchr(o.output, '/'), *file = slash ? slash + 1 : o.output;
+            o.compile.header = arena_printf(&o.arena, "%.*sh", (int)strlen(file) - 1, file);
+            ok = pipeline_codegen(&p, &unit) &&
+                 write_unit(&p, arena_strndup(&o.arena, o.output, (size_t)(file - o.output)), &unit);
             if (ok && o.depfile)
                 ok = write_depfile(&p, o.output);
         }
     }
     text_free(&t);
-    text_free(&h);
+    c_unit_free(&unit);
     return pipeline_end(&p, ok);
 }

@@ -32,7 +32,9 @@ bool write_output(const struct options *o, const char *path, const struct text *
 const char *stem_of(struct arena *a, const char *path);
 
 /* Makes C and header; `main` and weights as the options say. */
-bool pipeline_codegen(struct pipeline *p, struct text *c, struct text *h);
+bool pipeline_codegen(struct pipeline *p, struct c_unit *out);
+/* Writes the unit's files into `folder` ("" or ending in a slash), under the names of codegen_part_name. */
+bool write_unit(struct pipeline *p, const char *folder, const struct c_unit *c);
 /* WEIGHTS_SOURCE and WEIGHTS_FILE: the initial values, from an eager run. */
 bool pipeline_weights(struct pipeline *p);
 
@@ -41,8 +43,8 @@ struct eager;
 bool save_weights(const struct ir_module *m, struct eager *e, const char *path);
 /* --depfile: what `target` depends on. */
 bool write_depfile(struct pipeline *p, const char *target);
-/* `--emit deps` of one function. */
-void emit_deps(struct text *out, struct plan_func *p);
+/* `--emit deps`, deps.dot, deps.json. */
+void emit_deps(struct text *out, const struct plan *p, enum emit_kind format);
 
 /* The subcommands. */
 int compile_command(int argc, char **argv);

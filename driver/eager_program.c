@@ -65,12 +65,9 @@ static mx_status call(void *model, const struct mxrt_function *mf, const int64_t
             status = MX_ERROR_MEMORY;
     }
     m->error = status == MX_OK ? "" : "no memory for arguments";
-    if (status == MX_OK) {
-        int code = eager_call(m->eager, f, in, out);
-        if (code != 0) {
-            status = (mx_status)code;
-            m->error = eager_error(m->eager);
-        }
+    if (status == MX_OK && eager_call(m->eager, f, in, out) != 0) {
+        status = MX_ERROR_CHECK; /* the arguments above suit the signature */
+        m->error = eager_error(m->eager);
     }
     for (int i = 0; i < f->result_count && status == MX_OK; i++) {
         struct ir_type t = f->body->yields[i]->type;

@@ -1,5 +1,6 @@
 /* Parsing the command line by one table; a wrong word is answered with the nearest right one. */
 #include "driver/options.h"
+#include "codegen/codegen.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -197,9 +198,14 @@ static bool call(struct options *o, const struct option_row *r, const char *valu
             return false;
         o->compile.blas = i;
     } else if (strcmp(what, "emit") == 0) {
-        if (!choose(r->name, value, (const char *const[]){"c", "ast", "ir", "deps", "plan", NULL}, &i))
+        if (!choose(r->name, value,
+                    (const char *const[]){"c", "ast", "ir", "deps", "deps.dot", "deps.json", "plan", NULL}, &i))
             return false;
         o->emit = (enum emit_kind)i;
+    } else if (strcmp(what, "gradient_overwrite") == 0) {
+        if (!choose(r->name, value, (const char *const[]){"copy", "error", NULL}, &i))
+            return false;
+        o->compile.gradient_overwrite_error = i;
     } else if (strcmp(what, "explain") == 0) {
         if (!choose(r->name, value, (const char *const[]){"copies", NULL}, &i))
             return false;
@@ -319,10 +325,11 @@ static bool parse(struct options *o, char command, int argc, char **argv) {
         usage_error("--target cuda is not part of this build");
         return false;
     }
-    if (o->split > 1) {
-        usage_error("--split: only one C file can be written by this build");
+    if (o->split < 0 || o->split > C_UNIT_FILES) {
+        usage_error("--split %lld: 1 to %d files", (long long)o->split, C_UNIT_FILES);
         return false;
     }
+    o->compile.split = (int)o->split;
     if (o->compile.vector_bytes == 0)
         o->compile.vector_bytes = 32;
     VEC_PUSH(a, o->inputs, NULL);

@@ -5,7 +5,7 @@
 #include "base/diag.h"
 #include "passes/passes.h"
 
-enum emit_kind { EMIT_C, EMIT_AST, EMIT_IR, EMIT_DEPS, EMIT_PLAN };
+enum emit_kind { EMIT_C, EMIT_AST, EMIT_IR, EMIT_DEPS, EMIT_DEPS_DOT, EMIT_DEPS_JSON, EMIT_PLAN };
 enum color_mode { COLOR_AUTO, COLOR_ALWAYS, COLOR_NEVER };
 
 struct options {

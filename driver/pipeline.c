@@ -8,6 +8,8 @@
 #include "eager/eager.h"
 #include "frontend/elaborate.h"
 #include "ir/text.h"
+#include "passes/memplan/report.h"
+#include "passes/mutation/deps.h"
 
 const char *stem_of(struct arena *a, const char *path) {
     const char *slash = strrchr(path, '/');
@@ -64,12 +66,16 @@ static void verify(struct pipeline *p, const char *when) {
     crash_report(text_string(&message));
 }
 
-/* The plan against a liveness of its own making. */
+/* The plan against a liveness of its own making, the dependences against every pair of accesses. */
 static void validate(struct pipeline *p) {
     struct text why = {0}, message = {0};
     for (int i = 0; i < p->passes.plan->func_count; i++) {
         const struct plan_func *f = &p->passes.plan->funcs[i];
-        if (plan_validate(f, &why))
+        struct arena a = {0};
+        bool good = plan_validate(f, &why) && plan_validate_workspaces(&p->passes, f, &why) &&
+                    deps_check(deps_new(f, &a), &why);
+        arena_free(&a);
+        if (good)
             continue;
         text_printf(&message, "the memory plan of %s is wrong: %s", f->func->name, text_string(&why));
         crash_report(text_string(&message));
@@ -155,13 +161,20 @@ static bool within_limit(struct pipeline *p) {
 bool pipeline_passes(struct pipeline *p) {
     if (wants_reset(p->options))
         add_reset(p->module);
-    p->passes = (struct pass_context){.module = p->module, .diag = &p->diag, .options = &p->options->compile};
+    p->passes = (struct pass_context){
+        .module = p->module, .diag = &p->diag, .options = &p->options->compile, .workspace = codegen_workspace};
     if (!passes_run(&p->passes) || p->diag.errors)
         return false;
     if (!p->options->compile.stop_after)
         verify(p, "after the passes");
     if (p->options->compile.verify && p->passes.plan)
         validate(p);
+    if (p->options->compile.explain_copies && p->passes.plan) {
+        struct text t = {0};
+        plan_report_copies(&t, p->passes.plan);
+        fputs(text_string(&t), stderr);
+        text_free(&t);
+    }
     return p->options->compile.stop_after || within_limit(p);
 }
 
@@ -196,8 +209,18 @@ bool pipeline_weights(struct pipeline *p) {
     return true;
 }
 
-bool pipeline_codegen(struct pipeline *p, struct text *c, struct text *h) {
-    return codegen_c(p->module, p->passes.plan, &p->options->compile, &p->diag, c, h) && !p->diag.errors;
+bool pipeline_codegen(struct pipeline *p, struct c_unit *out) {
+    return codegen_c(p->module, p->passes.plan, &p->options->compile, &p->diag, out) && !p->diag.errors;
+}
+
+bool write_unit(struct pipeline *p, const char *folder, const struct c_unit *c) {
+    struct options *o = p->options;
+    struct arena *a = &o->arena;
+    const char *shared = codegen_part_name(a, &o->compile, -1);
+    bool ok = c->count == 1 || write_output(o, arena_printf(a, "%s%s", folder, shared), &c->shared);
+    for (int i = 0; ok && i < c->count; i++)
+        ok = write_output(o, arena_printf(a, "%s%s", folder, codegen_part_name(a, &o->compile, i)), &c->files[i]);
+    return ok && write_output(o, arena_printf(a, "%s%s", folder, o->compile.header), &c->header);
 }
 
 int pipeline_end(struct pipeline *p, bool ok) {

@@ -1,6 +1,6 @@
 /* `mxcc plan lifetimes.csv [--capacity BYTES] [--seconds S] [-o offsets.csv]`: the memory planner alone. Reads a table of
- * lifetimes (header id,lower,upper,size, in any order, other columns kept), places the items and writes the table with a
- * column `offset`. BYTES may end in K, M or G.
+ * lifetimes (header id,lower,upper,size, in any order, other columns kept), places the items, checks that and writes the
+ * table with a column `offset`. BYTES may end in K, M or G; S stands for a number of steps, the same on every machine.
  */
 #include "driver/plan_command.h"
 
@@ -11,7 +11,8 @@
 
 #include "base/diag.h"
 #include "base/text.h"
-#include "passes/passes.h"
+#include "driver/driver.h"
+#include "passes/memplan/placement.h"
 
 #define MAX_ITEMS 1000000
 
@@ -236,13 +237,22 @@ int plan_command(int argc, char **argv) {
     if (d.errors)
         return finish(&d, 1);
 
-    int64_t bound = placement_lower_bound(t.items.at, t.items.n);
+    int64_t bound = placement_load(t.items.at, t.items.n);
     if (capacity && bound > capacity) {
         diag_error(&d, E_plan_capacity, nowhere, "%lld bytes are alive at one time, above the capacity of %lld",
                    (long long)bound, (long long)capacity);
         return finish(&d, 1);
     }
-    int64_t height = placement_solve(t.items.at, t.items.n, 1, capacity, seconds);
+    int64_t steps = (int64_t)(seconds * (double)PLACEMENT_STEPS_PER_SECOND);
+    struct placement_result placed = placement_solve(t.items.at, t.items.n, 1, capacity, steps);
+    int64_t height = placed.height;
+    bound = placed.bound;
+    int one, other;
+    if (!placement_check(t.items.at, t.items.n, 1, &one, &other)) {
+        struct text why = {0};
+        text_printf(&why, "items %d and %d of the plan overlap", one, other);
+        crash_report(text_string(&why));
+    }
     if (capacity && height > capacity) {
         diag_error(&d, E_plan_capacity, nowhere,
                    "the best placement found needs %lld bytes, above the capacity of %lld "
@@ -271,9 +281,12 @@ int plan_command(int argc, char **argv) {
         diag_error(&d, E_plan_file, nowhere, "cannot write to the standard output: %s", strerror(errno));
         status = 1;
     }
-    if (!status)
-        fprintf(stderr, "%d items, %lld bytes, lower bound %lld%s\n", t.items.n, (long long)height, (long long)bound,
-                height == bound ? ": optimal" : "");
+    if (!status && height == bound)
+        fprintf(stderr, "%d items, %lld bytes, lower bound %lld: optimal\n", t.items.n, (long long)height,
+                (long long)bound);
+    else if (!status)
+        fprintf(stderr, "%d items, %lld bytes, lower bound %lld: %.2f%% above\n", t.items.n, (long long)height,
+                (long long)bound, 100.0 * (double)(height - bound) / (double)bound);
     text_free(&result);
     return finish(&d, status);
 }

@@ -4,6 +4,7 @@
 
 #include "driver/driver.h"
 #include "passes/lower.h"
+#include "passes/mutation/incremental.h"
 
 struct count {
     int by_code[OP_COUNT];
@@ -121,7 +122,8 @@ static void function(struct text *out, struct plan_func *p) {
                     100.0 * (double)(p->arena_bytes - p->lower_bound) / (double)(p->lower_bound ? p->lower_bound : 1));
     text_add(out, "  workspaces   ");
     bytes(out, p->workspace_bytes);
-    text_add(out, p->workspace_bytes ? ", packed panels and sums of kernels: behind the plan's arena\n" : "\n");
+    text_add(out, p->workspace_bytes ? " at most, packed panels and sums of one kernel: within the arena\n" : "\n");
+    incremental_report(out, p, bytes);
     text_printf(out, "  FLOPs        %lld a call, at the largest dimensions\n", (long long)p->flops);
     if (p->arena_bytes) {
         int t = at_peak(p);
@@ -152,8 +154,9 @@ int report_command(int argc, char **argv) {
     if (!options_parse(&o, 'p', argc, argv))
         return EXIT_USAGE;
     bool ok = pipeline_load(&p, &o, o.inputs.at[0]) && pipeline_passes(&p);
-    struct text t = {0}, page = {0}, c = {0}, h = {0};
-    ok = ok && pipeline_codegen(&p, &c, &h); /* kernels say what they need */
+    struct text t = {0}, page = {0};
+    struct c_unit unit = {0};
+    ok = ok && pipeline_codegen(&p, &unit); /* kernels say what they need */
     if (ok) {
         int64_t params = 0, states = 0;
         for (int i = 0; i < p.module->buffer_count; i++)
@@ -166,6 +169,11 @@ int report_command(int argc, char **argv) {
         text_add(&t, "\n  arena        ");
         bytes(&t, p.passes.plan->arena_bytes);
         text_add(&t, " (functions run one at a time and share it)\n");
+        if (p.passes.plan->cache_bytes) {
+            text_add(&t, "  cache        ");
+            bytes(&t, p.passes.plan->cache_bytes);
+            text_add(&t, " (each incremental function has its own)\n");
+        }
         for (int i = 0; i < p.passes.plan->func_count; i++)
             function(&t, &p.passes.plan->funcs[i]);
         if (o.html) {
@@ -179,9 +187,6 @@ int report_command(int argc, char **argv) {
     }
     text_free(&t);
     text_free(&page);
-    text_free(&c);
-    text_free(&h);
-    text_free(&c);
-    text_free(&h);
+    c_unit_free(&unit);
     return pipeline_end(&p, ok);
 }

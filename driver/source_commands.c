@@ -13,8 +13,8 @@ int check_command(int argc, char **argv) {
     for (int i = 0; i < o.inputs.n; i++) {
         struct pipeline p;
         o.compile.name = "model";
-        /* The rules of gradients are checked where gradients are made. */
-        o.compile.stop_after = "differentiate";
+        /* The rules of gradients are checked where gradients are made, writes over what they read where copies are. */
+        o.compile.stop_after = o.compile.gradient_overwrite_error ? "mutation" : "differentiate";
         bool ok = pipeline_load(&p, &o, o.inputs.at[i]) && pipeline_passes(&p);
         print_diagnostics(&o, &p.diag);
         if (!ok || p.diag.errors)

@@ -101,6 +101,25 @@ static int too_many_trips(struct eager *e, int64_t limit) {
     return eager_fail(e, "loop exceeds its limit of %lld trips", (long long)limit);
 }
 
+/* After a loop: its results are what was carried last; after a failure nothing is. */
+static int end_loop(struct eager *e, const struct ir_op *op, struct mem **carried, int n, int status) {
+    for (int i = 0; i < n && !status; i++) {
+        set_value(e, op->results[i], carried[i]);
+        carried[i] = NULL;
+    }
+    drop_all(e, carried, n);
+    free(carried);
+    return status;
+}
+
+/* The carried values become the arguments of a region, from number `first`. */
+static void hand_on(struct eager *e, const struct code *c, int first, struct mem **carried, int n) {
+    for (int i = 0; i < n; i++) {
+        set_value(e, c->region->args[first + i], carried[i]);
+        carried[i] = NULL;
+    }
+}
+
 static int run_for(struct eager *e, struct step *s) {
     struct ir_op *op = s->op;
     struct code *c = s->regions[0];
@@ -118,22 +137,13 @@ static int run_for(struct eager *e, struct step *s) {
         struct mem *index = mem_new(e, sizeof x);
         *(int64_t *)index->data = x;
         set_value(e, c->region->args[0], index);
-        for (int i = 0; i < n; i++) {
-            set_value(e, c->region->args[i + 1], carried[i]);
-            carried[i] = NULL;
-        }
+        hand_on(e, c, 1, carried, n);
         status = eager_run_code(e, c);
         if (status)
             break;
         finish_region(e, c, carried);
     }
-    for (int i = 0; i < n && !status; i++) {
-        set_value(e, op->results[i], carried[i]);
-        carried[i] = NULL;
-    }
-    drop_all(e, carried, n);
-    free(carried);
-    return status;
+    return end_loop(e, op, carried, n, status);
 }
 
 static int run_while(struct eager *e, struct step *s) {
@@ -159,22 +169,13 @@ static int run_while(struct eager *e, struct step *s) {
             status = too_many_trips(e, limit);
             break;
         }
-        for (int i = 0; i < n; i++) {
-            set_value(e, body->region->args[i], carried[i]);
-            carried[i] = NULL;
-        }
+        hand_on(e, body, 0, carried, n);
         status = eager_run_code(e, body);
         if (status)
             break;
         finish_region(e, body, carried);
     }
-    for (int i = 0; i < n && !status; i++) {
-        set_value(e, op->results[i], carried[i]);
-        carried[i] = NULL;
-    }
-    drop_all(e, carried, n);
-    free(carried);
-    return status;
+    return end_loop(e, op, carried, n, status);
 }
 
 /* ---- nests ---- */

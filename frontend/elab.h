@@ -92,7 +92,8 @@ struct lazy {
     struct ir_value *base; /* partial load: at[base rank], NULL where an axis is left */
     const ir_expr *at;
     ir_expr otherwise;
-    struct val *elements; /* [product of dims], row-major; dims are constants */
+    struct val *elements; /* [count], row-major; dims are constants */
+    int64_t count;
 };
 
 /* A name that can be assigned: a var, a result of inout binding, a param or state. */

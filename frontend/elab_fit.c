@@ -218,14 +218,9 @@ struct val elab_cast(struct elab *e, enum dtype t, struct val v, struct span at)
         if (!elab_lazy_elements(e, v.lazy, at))
             return val_error;
         struct lazy *l = ARENA_NEW(e->arena, struct lazy);
-        *l = (struct lazy){.dtype = t, .rank = v.lazy->rank, .dims = v.lazy->dims};
-        int64_t n = 1, k = 1;
-        for (int d = 0; d < l->rank; d++) {
-            ir_dim_is_const(l->dims[d], &k);
-            n *= k;
-        }
-        l->elements = ARENA_ARRAY(e->arena, struct val, n + 1);
-        for (int64_t i = 0; i < n; i++)
+        *l = (struct lazy){.dtype = t, .rank = v.lazy->rank, .dims = v.lazy->dims, .count = v.lazy->count};
+        l->elements = ARENA_ARRAY(e->arena, struct val, l->count + 1);
+        for (int64_t i = 0; i < l->count; i++)
             l->elements[i] = elab_cast(e, t, v.lazy->elements[i], at);
         return (struct val){.kind = VAL_LAZY, .lazy = l};
     }

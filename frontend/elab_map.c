@@ -37,6 +37,7 @@ bool elab_lazy_elements(struct elab *e, struct lazy *l, struct span at) {
         elements[i] = val_scalar(ir_load(e->module, elab_slot(e, l->base), l->dtype, rank, index, l->otherwise));
     }
     l->elements = elements;
+    l->count = n;
     return true;
 }
 
@@ -60,16 +61,10 @@ static struct val lazy_map(struct elab *e, enum scalar_fn fn, struct val *args, 
         if (!shape || args[i].lazy->rank > shape->rank)
             shape = args[i].lazy;
     }
-    int64_t count = 1;
-    for (int d = 0; d < shape->rank; d++) {
-        int64_t k = 1;
-        ir_dim_is_const(shape->dims[d], &k);
-        count *= k;
-    }
     struct lazy *out = ARENA_NEW(e->arena, struct lazy);
-    *out = (struct lazy){.rank = shape->rank, .dims = shape->dims};
-    out->elements = ARENA_ARRAY(e->arena, struct val, count + 1);
-    for (int64_t i = 0; i < count; i++) {
+    *out = (struct lazy){.rank = shape->rank, .dims = shape->dims, .count = shape->count};
+    out->elements = ARENA_ARRAY(e->arena, struct val, out->count + 1);
+    for (int64_t i = 0; i < out->count; i++) {
         struct val xs[3];
         for (int a = 0; a < n; a++) {
             xs[a] = args[a];
@@ -80,13 +75,7 @@ static struct val lazy_map(struct elab *e, enum scalar_fn fn, struct val *args, 
                     elab_error(e, E_shape_mismatch, at, "inside index notation shapes must be equal");
                     return val_error;
                 }
-            int64_t own = 1;
-            for (int d = 0; d < args[a].lazy->rank; d++) {
-                int64_t k = 1;
-                ir_dim_is_const(args[a].lazy->dims[d], &k);
-                own *= k;
-            }
-            xs[a] = args[a].lazy->elements[own ? i % own : 0];
+            xs[a] = args[a].lazy->elements[args[a].lazy->count ? i % args[a].lazy->count : 0];
         }
         out->elements[i] = elab_map(e, fn, xs, n, at, spans);
         if (out->elements[i].kind != VAL_SCALAR)

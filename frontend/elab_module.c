@@ -317,6 +317,24 @@ static void note_symbol(const struct ir_symbol *y, void *context) {
     f->symbols[f->symbol_count++] = (struct ir_symbol *)y;
 }
 
+/* `score_ran` and `score_set_x` belong to the incremental function `score`. */
+static void check_incremental_names(struct elab *e) {
+    const struct ir_module *m = e->module;
+    for (int i = 0; i < m->func_count; i++) {
+        const struct ir_func *f = m->funcs[i];
+        size_t n = strlen(f->name);
+        for (int k = 0; k < m->func_count && f->is_incremental; k++) {
+            const char *name = m->funcs[k]->name;
+            if (strncmp(name, f->name, n) != 0 || (strcmp(name + n, "_ran") != 0 && strncmp(name + n, "_set_", 5) != 0))
+                continue;
+            struct diagnostic *x =
+                elab_error(e, E_export_name, m->funcs[k]->span, "an exported function may not be named `%s`", name);
+            elab_note(e, x, f->span, "the generated interface of the incremental function `%s` has such names",
+                      f->name);
+        }
+    }
+}
+
 static void export_function(struct elab *e, struct scope *file, const struct ast_decl *d) {
     const struct ast_fn *fn = &d->fn;
     if (reserved_export(d->name)) {
@@ -407,9 +425,14 @@ static void export_function(struct elab *e, struct scope *file, const struct ast
     bool writes = false;
     for (int i = 0; i < e->touched.n; i++)
         writes = writes || (e->touched.at[i]->value.kind == VAL_TENSOR && e->touched.at[i]->versions > 0);
-    if (fn->is_incremental && (writes || f->uses_random))
+    bool inout = false;
+    for (int i = 0; i < fn->param_count; i++)
+        inout |= fn->params[i].is_inout;
+    if (fn->is_incremental && (writes || inout || f->uses_random))
         elab_error(e, E_incremental_writes, d->name_span, "the incremental function `%s` %s", d->name,
-                   writes ? "writes params or states" : "draws random numbers");
+                   writes  ? "writes params or states"
+                   : inout ? "has an inout argument"
+                           : "draws random numbers");
     finish_function(e);
 }
 
@@ -682,6 +705,7 @@ struct ir_module *elaborate_file(struct diag *d, const struct source *source, co
         if (file->stmts[i]->kind == STMT_DECL && file->stmts[i]->decl->kind == DECL_FN &&
             file->stmts[i]->decl->fn.is_export)
             export_function(e, s, file->stmts[i]->decl);
+    check_incremental_names(e);
     elab_init_function(e);
     for (int i = 0; i < file->count; i++)
         if (file->stmts[i]->kind == STMT_DECL && file->stmts[i]->decl->kind == DECL_TRAIN)

@@ -159,21 +159,38 @@ static void domain_of(struct elab *e, const bool *used, struct renumber *r, stru
             }
 }
 
+/* A check's expression as one of a nest over everything that it depends on. */
+struct check_domain {
+    struct arena scratch;
+    struct used used;
+    struct renumber renumber;
+    struct ir_rewrite rewrite;
+    struct ir_nest nest;
+    ir_expr x;
+};
+
+static void open_check(struct elab *e, const struct pending_check *c, bool counters, struct check_domain *d) {
+    memset(d, 0, sizeof *d);
+    d->used = (struct used){.e = e, .index = used_indices(e, &d->scratch), .counters = counters};
+    ir_expr what = c->index ? c->index : c->condition;
+    ir_expr_walk(what, note_index, &d->used);
+    renumber_start(e, &d->renumber, &d->rewrite, &d->scratch);
+    domain_of(e, d->used.index, &d->renumber, &d->rewrite, &d->nest, &e->module->arena);
+    d->x = ir_rewrite_expr(&d->rewrite, what);
+}
+
+static void close_check(struct check_domain *d) {
+    ir_rewrite_free(&d->rewrite);
+    arena_free(&d->scratch);
+}
+
 /* Whether a check surely holds (INSIDE) or fails (OUTSIDE). Loop counters count as indices here. */
 static enum inside prove_check(struct elab *e, const struct pending_check *c) {
-    struct arena scratch = {0};
-    struct used u = {.e = e, .index = used_indices(e, &scratch), .counters = true};
-    ir_expr what = c->index ? c->index : c->condition;
-    ir_expr_walk(what, note_index, &u);
-    struct renumber r;
-    struct ir_rewrite w;
-    renumber_start(e, &r, &w, &scratch);
-    struct ir_nest nest = {0};
-    domain_of(e, u.index, &r, &w, &nest, &e->module->arena);
-    ir_expr x = ir_rewrite_expr(&w, what);
+    struct check_domain d;
+    open_check(e, c, true, &d);
     enum inside inside = UNKNOWN;
     if (c->index) {
-        inside = ir_index_inside(e->module, &nest, x, c->extent);
+        inside = ir_index_inside(e->module, &d.nest, d.x, c->extent);
         bool sure = true; /* a branch or an open loop may never run; a counted one is part of the domain */
         for (struct frame *f = e->frame; f; f = f->outer)
             sure = sure && f->kind == FRAME_FOR;
@@ -181,27 +198,20 @@ static enum inside prove_check(struct elab *e, const struct pending_check *c) {
             inside = UNKNOWN;
     } else {
         double number;
-        if (ir_expr_is_const(ir_expr_simplify(e->module, &nest, r.operands, x), &number))
+        if (ir_expr_is_const(ir_expr_simplify(e->module, &d.nest, d.renumber.operands, d.x), &number))
             inside = number != 0 ? INSIDE : OUTSIDE;
     }
-    ir_rewrite_free(&w);
-    arena_free(&scratch);
+    close_check(&d);
     return inside;
 }
 
 /* `all` of the check over its whole domain, and the check; gives the token. */
 static struct ir_value *emit_check(struct elab *e, const struct pending_check *c) {
     struct ir_module *m = e->module;
-    struct arena scratch = {0};
-    struct used u = {.e = e, .index = used_indices(e, &scratch)};
-    ir_expr what = c->index ? c->index : c->condition;
-    ir_expr_walk(what, note_index, &u);
-    struct renumber r;
-    struct ir_rewrite w;
-    renumber_start(e, &r, &w, &scratch);
-    struct ir_nest nest = {0};
-    domain_of(e, u.index, &r, &w, &nest, &m->arena);
-    ir_expr x = ir_rewrite_expr(&w, what), condition = x;
+    struct check_domain d;
+    open_check(e, c, false, &d);
+    struct ir_nest nest = d.nest;
+    ir_expr x = d.x, condition = x;
     if (c->index)
         condition = ir_fn2(m, FN_and, ir_fn2(m, FN_le, ir_const_int(m, I64, 0), x),
                            ir_fn2(m, FN_lt, x, ir_dim_expr(m, c->extent)));
@@ -214,7 +224,7 @@ static struct ir_value *emit_check(struct elab *e, const struct pending_check *c
     struct span saved = e->b.span;
     const char *hint;
     e->b.span = elab_user_span(e, c->span, &hint);
-    struct ir_op *op = ir_op_new(&e->b, OP_nest, r.operands, r.count, 0);
+    struct ir_op *op = ir_op_new(&e->b, OP_nest, d.renumber.operands, d.renumber.count, 0);
     for (struct body *b = e->body; b; b = b->outer)
         for (int i = 0; i < b->tokens.n; i++)
             ir_op_add_operand(op, b->tokens.at[i]);
@@ -229,8 +239,7 @@ static struct ir_value *emit_check(struct elab *e, const struct pending_check *c
     struct ir_value *ok = ir_op_result(op, ir_type_make(m, BOOL, 0, NULL));
     struct ir_value *token = ir_build_check(&e->b, ok, c->message);
     e->b.span = saved;
-    ir_rewrite_free(&w);
-    arena_free(&scratch);
+    close_check(&d);
     return token;
 }
 

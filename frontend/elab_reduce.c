@@ -118,12 +118,7 @@ struct val elab_reduce(struct elab *e, const char *what, struct val v, struct va
             return val_error;
         }
         static const enum scalar_fn fns[] = {FN_add, FN_mul, FN_max, FN_min, FN_or, FN_and};
-        int64_t n = 1, k = 1;
-        for (int d = 0; d < v.lazy->rank; d++) {
-            ir_dim_is_const(v.lazy->dims[d], &k);
-            n *= k;
-        }
-        for (int64_t i = 0; i < n; i++) {
+        for (int64_t i = 0; i < v.lazy->count; i++) {
             struct val pair[2] = {total, v.lazy->elements[i]};
             total = i == 0 ? v.lazy->elements[0] : elab_map(e, fns[op], pair, 2, at, NULL);
         }

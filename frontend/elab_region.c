@@ -413,6 +413,42 @@ static bool loop_end(struct elab *e, struct val v, struct span at, ir_expr *x) {
     return *x != NULL;
 }
 
+/* What a loop's body ends with: the next value of everything that is carried. */
+static void end_body(struct elab *e, struct frame *f, struct ir_region *body, const struct ast_stmt *x,
+                     struct span at) {
+    if (e->returned) {
+        elab_error(e, E_return_place, x->span, "`return` stands in a loop of the program");
+        e->gave_up = true;
+    }
+    drop_unassigned(e, f);
+    complete_args(e, f);
+    VEC(struct ir_value *) yields = {0};
+    for (int i = 0; i < f->journal.n; i++) {
+        struct ir_value *v = f->journal.at[i].arg ? loop_value(e, &f->journal.at[i], body, at) : NULL;
+        VEC_PUSH(e->arena, yields, v ? v : f->journal.at[i].arg);
+    }
+    ir_region_yield(body, yields.at, yields.n);
+}
+
+/* First values of what a loop carries become operands, last ones results that the cells hold afterwards. */
+static void end_loop(struct elab *e, struct frame *f, struct ir_op *op, struct span at) {
+    int n = op->operand_count;
+    struct ir_value **operands = ARENA_ARRAY(&e->module->arena, struct ir_value *, n + f->journal.n + 1);
+    for (int i = 0; i < n; i++)
+        operands[i] = op->operands[i];
+    op->operands = operands;
+    for (int i = 0; i < f->journal.n; i++) {
+        struct journal_entry *j = &f->journal.at[i];
+        if (!j->arg)
+            continue;
+        operands[op->operand_count++] = elab_materialize(e, j->before, DTYPE_COUNT, at);
+        struct ir_value *r = ir_op_result(op, j->arg->type);
+        r->name = j->cell->name;
+        j->cell->value = j->before;
+        cell_write(e, j->cell, j->cell->buffer ? val_tensor(r) : elab_from_value(e, r));
+    }
+}
+
 void elab_runtime_for(struct elab *e, struct scope *s, const struct ast_stmt *x, struct val range) {
     ir_expr lo, hi;
     if (!loop_end(e, range.range->lo, x->for_.iter->span, &lo) ||
@@ -446,32 +482,10 @@ void elab_runtime_for(struct elab *e, struct scope *s, const struct ast_stmt *x,
     scope_bind(e, inner, x->for_.pattern.names[0].name,
                elab_counter(e, x->for_.pattern.names[0].name, f->counter, lo, hi), x->for_.pattern.names[0].span);
     elab_stmts(e, inner, x->for_.body->stmts, x->for_.body->count);
-    if (e->returned) {
-        elab_error(e, E_return_place, x->span, "`return` stands in a loop of the program");
-        e->gave_up = true;
-    }
     e->b = saved;
-    drop_unassigned(e, f);
-    complete_args(e, f);
-    VEC(struct ir_value *) yields = {0};
-    for (int i = 0; i < f->journal.n; i++) {
-        struct ir_value *v = f->journal.at[i].arg ? loop_value(e, &f->journal.at[i], op->regions[0], x->span) : NULL;
-        VEC_PUSH(e->arena, yields, v ? v : f->journal.at[i].arg);
-    }
+    end_body(e, f, op->regions[0], x, x->span);
     e->frame = f->outer;
-    ir_region_yield(op->regions[0], yields.at, yields.n);
-    for (int i = 0; i < f->journal.n; i++) {
-        struct journal_entry *j = &f->journal.at[i];
-        if (!j->arg)
-            continue;
-        op->operands = memcpy(ARENA_ARRAY(&e->module->arena, struct ir_value *, op->operand_count + 1), op->operands,
-                              sizeof *op->operands * (size_t)op->operand_count);
-        op->operands[op->operand_count++] = elab_materialize(e, j->before, DTYPE_COUNT, x->span);
-        struct ir_value *r = ir_op_result(op, j->arg->type);
-        r->name = j->cell->name;
-        j->cell->value = j->before;
-        cell_write(e, j->cell, j->cell->buffer ? val_tensor(r) : elab_from_value(e, r));
-    }
+    end_loop(e, f, op, x->span);
 }
 
 void elab_runtime_while(struct elab *e, struct scope *s, const struct ast_stmt *x) {
@@ -493,20 +507,8 @@ void elab_runtime_while(struct elab *e, struct scope *s, const struct ast_stmt *
     e->b.region = op->regions[1];
     e->b.before = NULL;
     elab_body_block(e, s, x->while_.body);
-    if (e->returned) {
-        elab_error(e, E_return_place, x->span, "`return` stands in a loop of the program");
-        e->gave_up = true;
-    }
     e->b = saved;
-    drop_unassigned(e, body);
-    complete_args(e, body);
-    VEC(struct ir_value *) yields = {0};
-    for (int i = 0; i < body->journal.n; i++) {
-        struct ir_value *v =
-            body->journal.at[i].arg ? loop_value(e, &body->journal.at[i], op->regions[1], x->while_.body->span) : NULL;
-        VEC_PUSH(e->arena, yields, v ? v : body->journal.at[i].arg);
-    }
-    ir_region_yield(op->regions[1], yields.at, yields.n);
+    end_body(e, body, op->regions[1], x, x->while_.body->span);
     /* the condition sees the same carried values */
     for (int i = 0; i < body->journal.n; i++) {
         struct journal_entry *j = &body->journal.at[i];
@@ -546,19 +548,7 @@ void elab_runtime_while(struct elab *e, struct scope *s, const struct ast_stmt *
         cv =
             ir_build_int(&(struct ir_builder){.module = e->module, .func = e->func, .region = op->regions[0]}, BOOL, 0);
     ir_region_yield(op->regions[0], &cv, 1);
-    for (int i = 0; i < body->journal.n; i++) {
-        struct journal_entry *j = &body->journal.at[i];
-        if (!j->arg)
-            continue;
-        op->operands = memcpy(ARENA_ARRAY(&e->module->arena, struct ir_value *, op->operand_count + 1),
-                              op->operand_count ? (void *)op->operands : (void *)&j,
-                              sizeof *op->operands * (size_t)op->operand_count);
-        op->operands[op->operand_count++] = elab_materialize(e, j->before, DTYPE_COUNT, x->span);
-        struct ir_value *r = ir_op_result(op, j->arg->type);
-        r->name = j->cell->name;
-        j->cell->value = j->before;
-        cell_write(e, j->cell, j->cell->buffer ? val_tensor(r) : elab_from_value(e, r));
-    }
+    end_loop(e, body, op, x->span);
 }
 
 /* ---- checkpoint { … } -------------------------------------------------------------------------------------------------------- */

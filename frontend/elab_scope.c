@@ -147,13 +147,15 @@ void cell_write(struct elab *e, struct cell *c, struct val v) {
         cell_write(e, c->alias, v);
         return;
     }
+    struct val before = c->value; /* at entry of the region looked at: an inner loop's argument is unknown outside it */
     for (struct frame *f = e->frame; f && f != c->home; f = f->outer) {
         struct journal_entry *j = journal_find(f, c);
         if (!j) {
-            VEC_PUSH(e->arena, f->journal, (struct journal_entry){.cell = c, .before = c->value});
+            VEC_PUSH(e->arena, f->journal, (struct journal_entry){.cell = c, .before = before});
             j = &f->journal.at[f->journal.n - 1];
         }
         j->assigned = true;
+        before = j->before;
     }
     c->written = e->b.span;
     c->value = v;

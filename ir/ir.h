@@ -282,6 +282,7 @@ struct ir_op {
     struct ir_region **regions;
     int region_count;
     struct span span;        /* where in the source; its call stack is not kept */
+    bool adjoint;            /* made by differentiate: computes gradients, or saves what they need; for messages */
     const char *name;        /* kernel, extern: its name; check, print: the text; rng: "" */
     union {
         struct ir_nest nest;

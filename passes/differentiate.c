@@ -285,6 +285,12 @@ void grad_reverse(struct grad *g, struct ir_region *r, struct ir_op *last) {
     }
 }
 
+static void mark_adjoint(struct ir_op *op, void *context) {
+    const int *made_before = context;
+    if (op->result_count && op->results[0]->id >= *made_before)
+        op->adjoint = true;
+}
+
 static void expand(struct grad *g, struct ir_op *op) {
     struct ir_value *y = op->operands[0];
     if (y->type.rank != 0 || !dtype_is_float(y->type.dtype)) {
@@ -308,6 +314,7 @@ static void expand(struct grad *g, struct ir_op *op) {
     } while (expand_kernels(g));
     struct frame top = {.kind = FRAME_TOP, .reverse = op->parent};
     g->frame = &top;
+    int made_before = g->func->value_count;
     g->b = (struct ir_builder){g->m, g->func, op->parent, op, op->span};
     if (grad_varied(g, y)) {
         grad_add(g, y, ir_build_float(&g->b, y->type.dtype, 1));
@@ -329,6 +336,7 @@ static void expand(struct grad *g, struct ir_op *op) {
         map[op->results[i]->id] = results[i];
     ir_replace_values(g->func, map);
     ir_op_remove(op);
+    ir_walk_ops(g->func->body, mark_adjoint, &made_before);
 }
 
 static void first_grad(struct ir_op *op, void *context) {

@@ -432,6 +432,24 @@ static ir_expr guard_loads(struct ir_module *m, const struct ir_nest *nest, stru
     return e;
 }
 
+/* Finite wherever what it loads is finite: a product of it and 0 is 0. */
+static bool tame(ir_expr e) {
+    switch (e->kind) {
+    case X_CONST:
+    case X_INDEX:
+    case X_DIM:
+    case X_LOAD: return true;
+    case X_CAST: return tame(e->args[0]);
+    case X_FN:
+        if (e->fn == FN_where)
+            return tame(e->args[1]) && tame(e->args[2]);
+        return (e->fn == FN_neg || e->fn == FN_add || e->fn == FN_sub || e->fn == FN_mul || e->fn == FN_max ||
+                e->fn == FN_min) &&
+               tame(e->args[0]) && (e->count < 2 || tame(e->args[1]));
+    default: return false;
+    }
+}
+
 /* Whether d is a product with a factor that is 0 as soon as `at` leaves 0 .. extent: a load guarded by it. */
 static bool zero_outside(struct ir_value **slots, ir_expr d, ir_expr at, ir_dim extent) {
     double other;
@@ -446,8 +464,9 @@ static bool zero_outside(struct ir_value **slots, ir_expr d, ir_expr at, ir_dim 
     case X_CAST: return zero_outside(slots, d->args[0], at, extent);
     case X_FN:
         if (d->fn == FN_mul)
-            return zero_outside(slots, d->args[0], at, extent) || zero_outside(slots, d->args[1], at, extent);
-        if (d->fn == FN_neg || d->fn == FN_div)
+            return (tame(d->args[1]) && zero_outside(slots, d->args[0], at, extent)) ||
+                   (tame(d->args[0]) && zero_outside(slots, d->args[1], at, extent));
+        if (d->fn == FN_neg || (d->fn == FN_div && ir_expr_is_const(d->args[1], &other) && other != 0))
             return zero_outside(slots, d->args[0], at, extent);
         if (d->fn == FN_add || d->fn == FN_sub)
             return zero_outside(slots, d->args[0], at, extent) && zero_outside(slots, d->args[1], at, extent);
@@ -460,6 +479,16 @@ static bool zero_outside(struct ir_value **slots, ir_expr d, ir_expr at, ir_dim 
         return false;
     default: return false;
     }
+}
+
+/* d where the condition holds, else 0. Of a product one loaded factor becomes 0, so that it stays a product: the gradient of a
+ * convolution with strides is one, too. */
+static ir_expr only_where(struct ir_module *m, ir_expr condition, ir_expr d) {
+    for (int i = 0; d->kind == X_FN && d->fn == FN_mul && i < 2; i++)
+        if (d->args[i]->kind == X_LOAD && tame(d->args[!i]))
+            return i == 0 ? ir_fn2(m, FN_mul, only_where(m, condition, d->args[0]), d->args[1])
+                          : ir_fn2(m, FN_mul, d->args[0], only_where(m, condition, d->args[1]));
+    return ir_fn3(m, FN_where, condition, d, ir_const_number(m, d->dtype, 0));
 }
 
 /* ---- gather ------------------------------------------------------------------------------------------------------- */
@@ -545,7 +574,7 @@ static bool gather(struct solver *s, const struct solution *o, struct ir_value *
     all = ir_expr_simplify(m, &nest, slots, all);
     if (!inside)
         all = guard_loads(m, &nest, slots, all);
-    ir_expr body = ir_fn3(m, FN_where, all, d, ir_const_number(m, d->dtype, 0));
+    ir_expr body = only_where(m, all, d);
     *result = grad_build(s->g, nest.indices, rank, n - rank, slots, slot_count, body, NULL, COMBINE_SET, NULL);
     return true;
 }

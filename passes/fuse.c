@@ -15,6 +15,8 @@
  * its expression. In-place updates come before fusion: no join may move the read of an old version behind the operation that
  * overwrites it, nor make an update read other elements of what it writes.
  *
+ * In an incremental function what runs again after different changes stays apart, but for cheap elementwise producers.
+ *
  * Order in the region stands in for reachability: an operation depends only on earlier ones, so "comes later" is the safe
  * approximation of "may depend on". Everything is near linear in the number of nests.
  */
@@ -23,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "passes/mutation/incremental.h"
 #include "passes/mutation/inplace.h"
 #include "passes/nest_edit.h"
 #include "passes/simplify_internal.h"
@@ -58,6 +61,7 @@ struct fuse {
     int *root;           /* [value_count]: through reshapes */
     int *writer; /* [value_count] of roots: order of the first operation that makes its next version; INT32_MAX: none */
     int count;   /* operations numbered */
+    int *dirty;  /* [value_count] in an incremental function: its set (incremental.h); else NULL */
     VEC(struct numbered) bare; /* operations without results, sorted by address for look-up */
     bool changed;
 };
@@ -254,6 +258,11 @@ static bool writes_may_move(const struct fuse *f, const struct ir_op *op, int ea
         }
     }
     return true;
+}
+
+/* Whether the same changes make both run again: always where nothing is skipped. */
+static bool same_dirty_set(const struct fuse *f, const struct ir_op *a, const struct ir_op *b) {
+    return !f->dirty || a->parent != f->func->body || f->dirty[a->results[0]->id] == f->dirty[b->results[0]->id];
 }
 
 static double elements(const struct ir_type t) {
@@ -501,12 +510,14 @@ static bool inline_slot(struct fuse *f, struct ir_op *op, int slot) {
     ir_expr body = p->nest.results[made->index].value;
     if (!takes(f, op, slot, p, body, made->type))
         return false;
-    bool single = only_user(f, v, op) && (!view || only_user(f, made, v->op));
+    struct read_scan r = {.op = p};
+    ir_expr_walk(body, see_read, &r);
+    bool single = only_user(f, v, op) && (!view || only_user(f, made, v->op)),
+         cheap = expr_cost(body) <= CHEAP && r.bytes <= 1.125 * elements(made->type) * dtype_size(made->type.dtype);
+    if (!cheap && !same_dirty_set(f, p, op))
+        return false;
     if (!single) {
-        struct read_scan r = {.op = p};
-        ir_expr_walk(body, see_read, &r);
-        if (view || f->yielded[v->id] || expr_cost(body) > CHEAP ||
-            r.bytes > 1.125 * elements(made->type) * dtype_size(made->type.dtype))
+        if (view || f->yielded[v->id] || !cheap)
             return false;
         for (int i = 0; i < f->users[v->id].ops.n; i++) {
             const struct ir_op *u = f->users[v->id].ops.at[i];
@@ -727,7 +738,8 @@ static bool join_producer(struct fuse *f, struct ir_op *op, int slot) {
     struct ir_module *m = f->module;
     struct ir_value *v = op->operands[slot];
     struct ir_op *p = v->op;
-    if (!p || p->code != OP_nest || p->parent != op->parent || op->nest.reds > 0 || nest_is_base(op, slot))
+    if (!p || p->code != OP_nest || p->parent != op->parent || op->nest.reds > 0 || nest_is_base(op, slot) ||
+        !same_dirty_set(f, p, op))
         return false;
     const struct ir_nest_result *r = &p->nest.results[v->index];
     struct permutation perm;
@@ -855,7 +867,7 @@ static bool join_siblings(struct fuse *f, struct ir_op *a, struct ir_op *b) {
     if (a == b || !same_indices(a, b) || bounds_load(a) || bounds_load(b) || nest_is_contraction(a) ||
         nest_is_contraction(b) || a->result_count + b->result_count > MAX_RESULTS ||
         nest_size(a) + nest_size(b) > MAX_SIZE || a->operand_count + b->operand_count > MAX_OPERANDS ||
-        !share_loads(a, b))
+        !same_dirty_set(f, a, b) || !share_loads(a, b))
         return false;
     int first = INT32_MAX, at = order_of(f, b), above = order_of(f, a);
     for (int i = 0; i < a->result_count; i++) {
@@ -940,6 +952,8 @@ static bool fuse_func(struct ir_module *m, struct ir_func *func) {
         f.root[i] = i;
         f.writer[i] = INT32_MAX;
     }
+    if (func->is_incremental)
+        f.dirty = incremental_dirty_sets(func, a);
     hoist_scalars(func->body, a);
     number_region(&f, func->body);
     if (f.bare.n)

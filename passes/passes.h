@@ -29,7 +29,8 @@ struct compile_options {
     bool plan_best;
     int split;
     bool verify; /* run the verifier after every pass */
-    bool explain_copies;
+    bool explain_copies, gradient_overwrite_error;
+    int64_t drop_copy; /* the number of a copy to leave out, wrongly, to see that it is needed; 0: none */
     const char *print_after, *stop_after;
     bool time_passes;
     FILE *dump; /* where print_after and explain_copies write; stderr if NULL */
@@ -44,9 +45,11 @@ enum storage_kind {
     STORAGE_RESULT, /* the caller's memory for result `index` */
     STORAGE_CONST,  /* static const data in the unit; `op` is the const operation */
     STORAGE_SCALAR, /* rank 0: a local C variable */
+    STORAGE_CACHE,  /* offset in the function's cache: kept from call to call */
 };
 
-/* One piece of memory and the values that live in it (versions updated in place, reshapes). */
+/* One piece of memory and the values that live in it (versions updated in place, reshapes), or what the kernel of one
+ * operation works in: then kind is ARENA and op the operation. */
 struct storage {
     int id;
     enum storage_kind kind;
@@ -63,8 +66,36 @@ struct plan_copy {        /* --explain copies */
     struct ir_op *write;  /* the operation that would have been in place */
     struct ir_op *reader; /* the later read that forbids it; NULL: a check may still fail */
     int64_t bytes;
-    const char *why;
+    const char *name; /* of the value copied */
+    const char *why, *help;
+    bool gradient; /* it is the gradient that reads the old value */
 };
+
+/* An incremental function: groups of operations that run together or not at all, and what makes each run. */
+enum { INCREMENTAL_GROUPS = 64 }; /* at most */
+enum {
+    INCREMENTAL_ALWAYS = -1,   /* effects, and what depends on them: on every call */
+    INCREMENTAL_HANDOVER = -2, /* copies of results into the caller's memory: on every call, not counted */
+    INCREMENTAL_NONE = -3,     /* inputs, buffers, constants, sizes */
+};
+enum incremental_source_kind { INCREMENTAL_INPUT, INCREMENTAL_EXTENT, INCREMENTAL_BUFFER };
+struct incremental_source {
+    enum incremental_source_kind kind;
+    int index;       /* argument, symbol of the function, buffer of the module */
+    uint64_t groups; /* bit g: group g depends on it */
+};
+struct plan_incremental {
+    int group_count;
+    int *
+        group; /* [func->value_count]: the group of what makes a value of the body, INCREMENTAL_… else; inside of an operation: its */
+    struct incremental_source *sources; /* inputs, then extents, then the buffers that are read */
+    int source_count;
+    int64_t *input_offset; /* [arg_count] in the cache */
+    int64_t input_bytes;   /* of the cache: copies of the inputs */
+};
+/* Whether an operation of the body is one that `…_ran()` counts, and its group. */
+bool incremental_is_operation(const struct ir_op *op);
+int incremental_group(const struct plan_incremental *inc, const struct ir_op *op);
 
 struct plan_func {
     struct ir_func *func;
@@ -76,8 +107,10 @@ struct plan_func {
     int64_t lower_bound;       /* largest sum of live bytes over positions */
     struct plan_copy *copies;
     int copy_count;
-    /* Set by code generation: what kernels need behind the plan's arena, and floating-point operations at upper bounds. */
-    int64_t workspace_bytes, flops;
+    struct plan_incremental *incremental; /* NULL: everything runs on every call */
+    int64_t cache_bytes, cache_offset; /* of an incremental function: what it keeps, and where among all functions' */
+    int64_t workspace_bytes; /* of the operation whose kernel needs most */
+    int64_t flops;           /* set by code generation: floating-point operations at upper bounds */
 };
 
 struct plan {
@@ -85,8 +118,10 @@ struct plan {
     struct plan_func *funcs; /* [m->func_count], then init */
     int func_count;
     int64_t arena_bytes; /* the largest of the functions': they run one at a time */
+    int64_t cache_bytes; /* the sum of the functions' */
 };
 struct plan_func *plan_of(struct plan *p, const struct ir_func *f);
+struct storage *plan_workspace(const struct plan_func *p, const struct ir_op *op); /* NULL: it needs none */
 
 /* ---- running ---------------------------------------------------------------------------------------------------- */
 
@@ -94,7 +129,10 @@ struct pass_context {
     struct ir_module *module;
     struct diag *diag;
     const struct compile_options *options;
-    struct plan *plan; /* set by `place` */
+    struct plan *plan; /* set by `mutation` and `place` */
+    /* Bytes of arena that the target's kernel for an operation works in; p: the function's storages, NULL before there are
+     * any. NULL: no kernel needs memory. */
+    int64_t (*workspace)(const struct compile_options *, const struct plan_func *p, struct ir_op *);
 };
 
 /* A pass changes the module (true if it changed something) and reports errors to the diag. */
@@ -120,18 +158,13 @@ bool pass_place(struct pass_context *);
 bool differentiate_func(struct ir_func *f);
 
 /* Recomputes liveness from scratch and checks that no two live storages of a plan overlap, that in-place versions are
- * not read after their overwriting, that every used value has storage. False with a message appended to `why`. */
+ * not read after their overwriting, that every used value has storage,
+ * that no kernel works in memory that is in use. False with a message appended to `why`. */
 bool plan_validate(const struct plan_func *p, struct text *why);
+/* Checks that each kernel has as much memory to work in as the target asks for. */
+bool plan_validate_workspaces(const struct pass_context *c, const struct plan_func *p, struct text *why);
 /* One table, id,lower,upper,size,offset: the functions run one after another and share the arena, so each begins where the time of the one before
  * it ended. */
 void plan_print_csv(struct text *out, const struct plan *p);
-
-/* Placement alone (`mxcc plan`): minimises the height reached by intervals [lower, upper) of `size` bytes. */
-struct placement_item {
-    int64_t lower, upper, size, offset;
-};
-/* Fills in offsets (multiples of `align`); returns the height. capacity 0: none; stops when it or the lower bound is met. */
-int64_t placement_solve(struct placement_item *items, int n, int64_t align, int64_t capacity, double seconds);
-int64_t placement_lower_bound(const struct placement_item *items, int n);
 
 #endif

@@ -137,7 +137,8 @@ mx_status mxrt_csv_parse(struct mxrt_csv *csv, const char *path, const char *tex
     if (__builtin_mul_overflow(lines, csv->columns, &cells) || cells > (int64_t)bytes + csv->columns)
         cells = (int64_t)bytes + csv->columns;
     csv->cells = malloc((size_t)cells * sizeof(float));
-    if (!csv->cells) {
+    csv->lines = malloc((size_t)lines * sizeof *csv->lines);
+    if (!csv->cells || !csv->lines) {
         mxrt_csv_free(csv);
         return mxrt_fail(why, MX_ERROR_MEMORY, "%s: no memory for %lld numbers", path, (long long)cells);
     }
@@ -171,7 +172,7 @@ mx_status mxrt_csv_parse(struct mxrt_csv *csv, const char *path, const char *tex
             (void)snprintf(what, sizeof what, "one too many; %lld columns were expected", (long long)csv->columns);
             return fail(csv, why, path, c.line, csv->columns + 1, what);
         }
-        csv->rows++;
+        csv->lines[csv->rows++] = c.line;
     }
     if (csv->rows == 0) {
         mxrt_csv_free(csv);
@@ -185,5 +186,6 @@ void mxrt_csv_free(struct mxrt_csv *csv) {
         free(csv->names[k]);
     free(csv->names);
     free(csv->cells);
+    free(csv->lines);
     memset(csv, 0, sizeof *csv);
 }

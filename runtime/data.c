@@ -144,6 +144,8 @@ static mx_status csv(struct context *c, const struct mxrt_setting *source) {
         field->stride = field->width = hi - lo;
         s = samples(c, field, table.rows);
     }
+    c->d->lines = table.lines;
+    table.lines = NULL;
     mxrt_csv_free(&table);
     return s;
 }
@@ -324,5 +326,6 @@ void mxrt_data_free(struct mxrt_data *d) {
             mxrt_array_free(&d->fields[i].array);
     free(d->fields);
     free(d->vocabulary);
+    free(d->lines);
     memset(d, 0, sizeof *d);
 }

@@ -69,6 +69,7 @@ static mx_status fill(struct mxrt_loader *l, struct mxrt_batch *b) {
     int64_t left = l->count - l->at;
     b->n = left < l->batch ? left : l->batch;
     b->labels = b->n;
+    b->samples = l->order + l->at;
     for (int k = 0; k < l->f->symbol_count && k < MXRT_MAX_RANK; k++)
         b->dims[k] = l->f->symbols[k].hi;
     for (int a = 0; a < l->f->arg_count; a++) {
@@ -99,8 +100,10 @@ static mx_status fill(struct mxrt_loader *l, struct mxrt_batch *b) {
             for (int64_t k = 0; k < field->width; k++) {
                 double value = apply(field, mxrt_get(field->array.dtype, field->array.data, from + k));
                 if (!mxrt_put(v->dtype, b->args[a], to + k, value))
-                    return mxrt_fail(&l->why, MX_ERROR_FORMAT, "%s: sample %lld: %s is %.9g, which is no %s",
-                                     l->data->path, (long long)sample, v->name, value, mxrt_dtype_name(v->dtype));
+                    return mxrt_fail(&l->why, MX_ERROR_FORMAT, "%s%s%lld: %s is %.9g, which is no %s", l->data->path,
+                                     l->data->lines ? ":" : ": sample ",
+                                     (long long)(l->data->lines ? l->data->lines[sample] : sample), v->name, value,
+                                     mxrt_dtype_name(v->dtype));
             }
         }
     }

@@ -55,6 +55,11 @@ mx_status results_make(const struct mxrt_function *f, const int64_t *dims, struc
 mx_status schedule_value(const struct mxrt_setting *s, const char *key, int64_t step, int64_t total, int64_t per_epoch,
                          double *value, struct mxrt_why *why);
 
+/* After f refused a batch of d: puts the place of the first sample that it refuses alone before the message in s->why. The
+ * model has changed afterwards. */
+void name_culprit(struct session *s, const struct mxrt_data *d, const struct mxrt_function *f,
+                  const struct mxrt_batch *b, void *const *args, void **out);
+
 int train_command(struct session *s);
 int evaluate_command(struct session *s);
 int call_command(struct session *s, const struct mxrt_function *f);

@@ -98,8 +98,8 @@ static mx_status scalar_settings(struct training *t, const struct mxrt_function 
 }
 
 /* Calls f on a batch; scalars by their schedules at this step. */
-static mx_status call(struct training *t, const struct mxrt_function *f, struct mxrt_batch *b,
-                      struct mxrt_array *results) {
+static mx_status call(struct training *t, const struct mxrt_data *d, const struct mxrt_function *f,
+                      struct mxrt_batch *b, struct mxrt_array *results) {
     void *args[64], *out[MAX_RESULTS];
     double storage[64];
     int64_t found[MXRT_MAX_RANK];
@@ -122,9 +122,12 @@ static mx_status call(struct training *t, const struct mxrt_function *f, struct 
     for (int i = 0; i < f->result_count && i < MAX_RESULTS; i++)
         out[i] = results[i].data;
     mx_status status = f->call(s->model, f, b->dims, args, out, found);
-    if (status != MX_OK)
-        return mxrt_fail(&s->why, status, "%s", s->p->error(s->model));
-    return MX_OK;
+    if (status == MX_OK)
+        return MX_OK;
+    (void)mxrt_fail(&s->why, status, "%s", s->p->error(s->model));
+    if (status == MX_ERROR_CHECK)
+        name_culprit(s, d, f, b, args, out);
+    return status;
 }
 
 static mx_status run_evaluation(struct training *t, struct tally *tally) {
@@ -151,7 +154,7 @@ static mx_status run_evaluation(struct training *t, struct tally *tally) {
         status = mxrt_loader_open(&l, d, t->evaluate, order, count, batch, 0, &t->s->why);
     while (status == MX_OK && (status = mxrt_loader_next(l, &b, &t->s->why)) == MX_OK && b) {
         int bad = -1;
-        if ((status = call(t, t->evaluate, b, results)) == MX_OK)
+        if ((status = call(t, d, t->evaluate, b, results)) == MX_OK)
             (void)tally_add(tally, results, b, &bad);
     }
     mxrt_loader_close(l);
@@ -356,7 +359,7 @@ static mx_status one_epoch(struct training *t, const char *checkpoint) {
     mxrt_progress_begin(&t->progress);
     while (status == MX_OK && (status = mxrt_loader_next(l, &b, &s->why)) == MX_OK && b) {
         int bad = -1;
-        if ((status = call(t, t->step, b, results)) != MX_OK)
+        if ((status = call(t, &t->data, t->step, b, results)) != MX_OK)
             break;
         if (!tally_add(&tally, results, b, &bad)) {
             status = not_a_number(t, results, bad, checkpoint);

@@ -78,6 +78,9 @@ struct loop_mem *function_mem(void *context, const struct ir_value *v) {
     case STORAGE_CONST: name = cgen_const_data(g, s->op); break;
     case STORAGE_BUFFER: m->base = arena_printf(&g->arena, "m->%s", cgen_buffer_field(g, s->buffer)); break;
     case STORAGE_ARENA: m->base = arena_printf(&g->arena, "(void *)(m->arena + %lld)", (long long)s->offset); break;
+    case STORAGE_CACHE:
+        m->base = arena_printf(&g->arena, "(void *)(m->cache + %lld)", (long long)(f->plan->cache_offset + s->offset));
+        break;
     }
     if (name) {
         cgen_set_name(g, m->id, name);
@@ -97,9 +100,9 @@ struct loop_mem *function_mem(void *context, const struct ir_value *v) {
 struct loop_mem *function_workspace(void *context, struct loop_block *out, const char *name, enum dtype t,
                                     int64_t elements) {
     struct function *f = context;
-    int64_t bytes = elements * dtype_size(t);
+    int64_t bytes = codegen_workspace_bytes(t, elements);
     struct loop_mem *m;
-    if (bytes <= 4096) {
+    if (bytes == 0) {
         m = loop_mem_new(f->b, name, t, MEM_LOCAL);
         m->count = elements > 0 ? elements : 1;
         m->written = true;
@@ -109,11 +112,11 @@ struct loop_mem *function_workspace(void *context, struct loop_block *out, const
     m = loop_mem_new(f->b, name, t, MEM_POINTER);
     m->written = true;
     m->no_alias = true;
-    int64_t base = (f->plan->arena_bytes + 63) / 64 * 64;
-    m->base = arena_printf(&f->g->arena, "(void *)(m->arena + %lld)", (long long)(base + f->workspace));
-    f->workspace += (bytes + 63) / 64 * 64;
-    if (f->workspace > f->workspace_max)
-        f->workspace_max = f->workspace;
+    const struct storage *s = plan_workspace(f->plan, f->op);
+    if (!s || f->workspace + bytes > s->bytes)
+        bug(f, "a kernel's workspace is not in the plan");
+    m->base = arena_printf(&f->g->arena, "(void *)(m->arena + %lld)", (long long)(s->offset + f->workspace));
+    f->workspace += bytes;
     cgen_set_name(f->g, m->id, cgen_enter_name(f->g, name));
     VEC_PUSH(&f->g->arena, f->pointers, m);
     return m;
@@ -279,15 +282,7 @@ static void nest(struct function *f, struct ir_op *op) {
                       .shared = shared_kernel,
                       .share = share_kernel,
                       .context = f};
-    static bool (*const kernels[])(struct lower *) = {
-#define K(name, text) lower_##name,
-#include "codegen/kernels.def"
-#undef K
-        NULL};
-    bool done = false;
-    for (int i = 0; kernels[i] && !done; i++)
-        done = kernels[i](&l);
-    if (!done)
+    if (!codegen_lower_kernel(&l))
         lower_nest(&l);
     f->flops += f->repeat * (double)l.flops;
     function_finish(f, &k);
@@ -472,6 +467,7 @@ static void op_dim(struct function *f, struct ir_op *op) {
 }
 
 static void operation(struct function *f, struct ir_op *op) {
+    f->op = op;
     bool plain = op->code == OP_read || op->code == OP_reshape || op->code == OP_stop || op->code == OP_write;
     if (!plain && op->code != OP_const && op->code != OP_dim)
         function_comment(f, op);
@@ -574,6 +570,36 @@ static void region(struct function *f, const struct ir_region *r) {
         operation(f, op);
 }
 
+/* The body of an incremental function: each stretch of operations of one group under the test of its bit. What makes nothing
+ * (reads, views, constants) goes with the stretch in which it stands. */
+static void groups(struct function *f, const struct ir_region *body) {
+    const struct plan_incremental *inc = f->plan->incremental;
+    int open = INCREMENTAL_NONE;
+    for (struct ir_op *op = body->first; op; op = op->next) {
+        int g = incremental_group(inc, op), n = 0;
+        if (op->code == OP_dim)
+            g = INCREMENTAL_ALWAYS;
+        if (g != INCREMENTAL_NONE && g != open) {
+            if (open >= 0)
+                close_brace(f);
+            open = g;
+            if (g >= 0)
+                open_brace(f, arena_printf(&f->g->arena, "if (m->mx_%s.stale >> %d & 1)", f->func->name, g));
+            for (const struct ir_op *o = op; o; o = o->next) {
+                int other = incremental_group(inc, o);
+                if (other != INCREMENTAL_NONE && other != g)
+                    break;
+                n += other == g && g != INCREMENTAL_HANDOVER;
+            }
+            if (n)
+                cprint_line(&f->print, "m->mx_%s.ran += %d;", f->func->name, n);
+        }
+        operation(f, op);
+    }
+    if (open >= 0)
+        close_brace(f);
+}
+
 /* ---- the function ------------------------------------------------------------------------------------------------------- */
 
 /* Results and inout arguments that do not live where the caller wants them. */
@@ -668,7 +694,10 @@ void cgen_c_function(struct cgen *g, struct plan_func *p) {
     for (int i = 0; i < g->module->symbol_count; i++)
         if (g->module->symbols[i]->op && g->module->symbols[i]->func == func)
             function_symbol(f, g->module->symbols[i]);
-    region(f, func->body);
+    if (p->incremental)
+        groups(f, func->body);
+    else
+        region(f, func->body);
     final_copies(f);
     for (int i = 0; i < func->result_symbol_count; i++)
         cprint_line(&f->print, "*%s = %s;", cgen_found_name(g, func, i),
@@ -689,12 +718,8 @@ void cgen_c_function(struct cgen *g, struct plan_func *p) {
     text_free(&f->locals);
 
     p->flops = f->flops < 9e18 ? (int64_t)f->flops : INT64_MAX;
-    p->workspace_bytes = f->workspace_max;
     if (g->flops && func != g->module->init)
         g->flops[func->id] = p->flops;
-    int64_t bytes = (p->arena_bytes + 63) / 64 * 64 + f->workspace_max;
-    if (f->workspace_max && bytes > g->plan->arena_bytes)
-        g->plan->arena_bytes = bytes;
     if (k->stack_max > g->stack_bytes)
         g->stack_bytes = k->stack_max;
 }

@@ -25,7 +25,8 @@ struct function {
     VEC(struct loop_mem *) pointers;  /* to be declared in the operation's block, in order of first use */
     const char *hint;                 /* a name for the operation, if it becomes a function */
     int scope;                        /* names in use where the operation began */
-    int64_t workspace, workspace_max; /* bytes above the plan's arena */
+    const struct ir_op *op; /* the operation being printed */
+    int64_t workspace;      /* bytes of its workspace that are given out */
     double repeat; /* largest number of runs of the region that is printed; of a loop without a bound: 1 */
     double flops;
 };

@@ -13,14 +13,14 @@ bool unit_is_public(const struct unit *u, const struct ir_func *f) {
     return f->is_export && f != u->reset;
 }
 
-/* Layout of an instance's memory: the struct, each buffer that it owns, the arena; all aligned to 64 bytes. */
+/* Layout of an instance's memory: the struct, each buffer that it owns, the arena, the cache; all aligned to 64 bytes. */
 static int64_t align64(int64_t n) {
     return (n + 63) & ~(int64_t)63;
 }
 
 /* At least sizeof(struct PREFIX) anywhere: pointers, counters and the message. The unit checks it. */
 static int64_t struct_bytes(const struct unit *u) {
-    return align64(8 * (int64_t)(u->module->buffer_count + 16) + 256);
+    return align64(8 * (int64_t)(u->module->buffer_count + 16) + 256 + unit_incremental_bytes(u));
 }
 
 int64_t unit_offset(const struct unit *u, const struct ir_buffer *until) {
@@ -31,8 +31,12 @@ int64_t unit_offset(const struct unit *u, const struct ir_buffer *until) {
     return at;
 }
 
+int64_t unit_cache_offset(const struct unit *u) {
+    return unit_offset(u, NULL) + align64(u->g.plan->arena_bytes);
+}
+
 int64_t unit_memory(const struct unit *u) {
-    return unit_offset(u, NULL) + align64(u->g.plan->arena_bytes) + 64; /* 64: the memory given may begin anywhere */
+    return unit_cache_offset(u) + align64(u->g.plan->cache_bytes) + 64; /* 64: the memory given may begin anywhere */
 }
 
 int64_t unit_weights(const struct unit *u) {
@@ -87,9 +91,7 @@ static void count_blocks(struct unit *u, struct arena *counting) {
                      .diag = u->g.diag,
                      .prefix = u->g.prefix,
                      .counting = counting};
-    int64_t arena_bytes = g.plan->arena_bytes;
     print_functions(u, &g);
-    g.plan->arena_bytes = arena_bytes;
     u->g.blocks = g.blocks;
     text_free(&g.helpers);
     text_free(&g.outlined);
@@ -98,9 +100,8 @@ static void count_blocks(struct unit *u, struct arena *counting) {
 }
 
 /* --line-directives: what follows a function of the model is the unit's own again. */
-static void return_to_unit(const struct unit *u, struct text *whole) {
+static void return_to_unit(struct text *whole, const char *file) {
     struct text out = {0};
-    const char *header = u->options->header;
     bool away = false;
     int line = 1;
     for (const char *s = text_string(whole), *end; *s; s = end) {
@@ -112,10 +113,7 @@ static void return_to_unit(const struct unit *u, struct text *whole) {
             away = true;
         } else if (away && *s == '}') {
             line++;
-            if (header)
-                text_printf(&out, "#line %d \"%.*sc\"\n", line, (int)strlen(header) - 1, header);
-            else
-                text_printf(&out, "#line %d \"%s.c\"\n", line, u->prefix);
+            text_printf(&out, "#line %d \"%s\"\n", line, file);
             away = false;
         }
     }
@@ -123,8 +121,42 @@ static void return_to_unit(const struct unit *u, struct text *whole) {
     *whole = out;
 }
 
-bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options *o, struct diag *d, struct text *c,
-               struct text *h) {
+const char *codegen_part_name(struct arena *a, const struct compile_options *o, int i) {
+    int stem = o->header ? (int)strlen(o->header) - 2 : (int)strlen(o->name);
+    const char *name = o->header ? o->header : o->name;
+    if (i < 0)
+        return arena_printf(a, "%.*s_mx.h", stem, name);
+    return i == 0 ? arena_printf(a, "%.*s.c", stem, name) : arena_printf(a, "%.*s_%d.c", stem, name, i);
+}
+
+void c_unit_free(struct c_unit *c) {
+    text_free(&c->header);
+    text_free(&c->shared);
+    for (int i = 0; i < c->count; i++)
+        text_free(&c->files[i]);
+    c->count = 0;
+}
+
+static void add_text(struct text *out, const struct text *more) {
+    text_addn(out, text_string(more), more->length);
+}
+
+/* Floor quotients in dimensions, where the unit uses them. */
+static void dimension_helpers(const struct unit *u, const struct text *parts, int n, struct text *out) {
+    bool quotient = false, remainder = false;
+    for (int i = 0; i < n; i++) {
+        quotient |= strstr(text_string(&parts[i]), "mx_dim_div(") != NULL;
+        remainder |= strstr(text_string(&parts[i]), "mx_dim_mod(") != NULL;
+    }
+    if (quotient || remainder)
+        text_add(out, "static int64_t mx_dim_div(int64_t a, int64_t b) {\n"
+                      "    return b == 0 ? 0 : a / b - (a % b != 0 && (a < 0) != (b < 0));\n}\n\n");
+    if (remainder)
+        text_add(out, "static int64_t mx_dim_mod(int64_t a, int64_t b) {\n    return a - mx_dim_div(a, b) * b;\n}\n\n");
+}
+
+bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options *o, struct diag *d,
+               struct c_unit *out) {
     struct unit u = {.module = m, .options = o, .prefix = o->name};
     u.g = (struct cgen){.module = m, .plan = p, .options = o, .diag = d, .prefix = o->name};
     struct arena *a = &u.g.arena;
@@ -137,6 +169,7 @@ bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options
     u.g.flops = ARENA_ARRAY(a, int64_t, m->func_count + 1);
     int errors = d->errors;
     for (int i = 0; i < m->func_count; i++) {
+        u.incremental |= m->funcs[i]->is_incremental;
         if (strcmp(m->funcs[i]->name, "reset_all") == 0 && !m->funcs[i]->is_export)
             u.reset = m->funcs[i];
         else
@@ -150,38 +183,48 @@ bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options
     count_blocks(&u, &counting);
     print_functions(&u, &u.g);
 
+    memset(out, 0, sizeof *out);
     unit_header(&u);
     unit_instance(&u);
     if (u.g.helpers.length)
         text_printf(&u.c, "/* ---- scalar functions and kernels */\n\n%s\n", text_string(&u.g.helpers));
-    if (u.g.outlined.length)
-        text_printf(&u.c, "%s\n", text_string(&u.g.outlined));
-    text_printf(&u.c, "/* ---- the model's functions */\n\n%s\n", text_string(&u.g.functions));
+    struct text instance = u.c, before = {0};
+    u.c = (struct text){0};
     unit_weights_data(&u);
     unit_files(&u);
     unit_init(&u);
     unit_functions(&u);
     if (o->with_main)
         unit_main(&u);
-    /* Floor quotients in dimensions, where the unit uses them. */
-    struct text whole = {0};
-    text_printf(&whole,
-                "/* %s: made by mxcc from the model of that name. Not to be edited: the source is the .mxl file. */\n",
-                u.prefix);
-    includes(&u, &whole);
-    if (strstr(text_string(&u.c), "mx_dim_div(") || strstr(text_string(&u.c), "mx_dim_mod("))
-        text_add(&whole, "static int64_t mx_dim_div(int64_t a, int64_t b) {\n"
-                         "    return b == 0 ? 0 : a / b - (a % b != 0 && (a < 0) != (b < 0));\n}\n\n");
-    if (strstr(text_string(&u.c), "mx_dim_mod("))
-        text_add(&whole,
-                 "static int64_t mx_dim_mod(int64_t a, int64_t b) {\n    return a - mx_dim_div(a, b) * b;\n}\n\n");
-    text_addn(&whole, text_string(&u.c), u.c.length);
+    if (o->split <= 1)
+        text_printf(
+            &before,
+            "/* %s: made by mxcc from the model of that name. Not to be edited: the source is the .mxl file. */\n",
+            u.prefix);
+    includes(&u, &before);
+    const struct text parts[] = {instance, u.g.outlined, u.g.functions, u.c};
+    dimension_helpers(&u, parts, 4, &before);
+    add_text(&before, &instance);
+    if (o->split > 1) {
+        unit_split(&u, text_string(&before), out);
+        text_free(&before);
+        unit_free_prefix(&out->shared, u.prefix);
+    } else {
+        if (u.g.outlined.length)
+            text_printf(&before, "%s\n", text_string(&u.g.outlined));
+        text_printf(&before, "/* ---- the model's functions */\n\n%s\n", text_string(&u.g.functions));
+        add_text(&before, &u.c);
+        out->files[0] = before;
+        out->count = 1;
+    }
+    for (int i = 0; i < out->count; i++) {
+        unit_free_prefix(&out->files[i], u.prefix);
+        if (o->line_directives)
+            return_to_unit(&out->files[i], codegen_part_name(a, o, i));
+    }
+    out->header = u.h;
     text_free(&u.c);
-    unit_free_prefix(&whole, u.prefix);
-    if (o->line_directives)
-        return_to_unit(&u, &whole);
-    *c = whole;
-    *h = u.h;
+    text_free(&instance);
     cgen_blocks_free(&u.g);
     arena_free(&counting);
     text_free(&u.g.helpers);

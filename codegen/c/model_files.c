@@ -53,9 +53,9 @@ static void table(struct unit *u) {
         "    if (!m)\n        return MX_ERROR_ARGUMENT;\n"
         "    if (!name || !view)\n        return %s_mx_fail(m, MX_ERROR_ARGUMENT, \"param: a null pointer\");\n"
         "    for (int i = 0; i < %s_BUFFER_COUNT; i++)\n        if (strcmp(%s_mx_buffers[i].name, name) == 0) {\n"
-        "            %s_mx_view(m, i, view);\n            return MX_OK;\n        }\n"
+        "            %s_mx_view(m, i, view);\n%s            return MX_OK;\n        }\n"
         "    return %s_mx_fail(m, MX_ERROR_ARGUMENT, \"param: there is no \\\"%%s\\\"\", name);\n}\n\n",
-        p, p, p, u->upper, p, p, p);
+        p, p, p, u->upper, p, p, u->incremental && n ? "            m->mx_versions[i]++;\n" : "", p);
 }
 
 /* Whether some buffer is constant data of the unit. */
@@ -117,6 +117,7 @@ static void save_and_load(struct unit *u) {
         c,
         "    if (!m || !path)\n        return m ? %s_mx_fail(m, MX_ERROR_ARGUMENT, \"load: no path\") : MX_ERROR_ARGUMENT;\n",
         p);
+    unit_touch_all(u, false);
     text_printf(
         c,
         "    f = fopen(path, \"rb\");\n    if (!f)\n        return %s_mx_fail(m, MX_ERROR_IO, \"cannot read %%s: %%s\", path, strerror(errno));\n",

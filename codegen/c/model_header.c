@@ -14,10 +14,11 @@ void unit_type_comment(struct unit *u, struct text *out, struct ir_type t) {
 }
 
 void unit_signature(struct unit *u, struct text *out, const struct ir_func *f) {
+    bool inputs = !unit_incremental(u, f); /* an incremental function's are set one by one */
     text_printf(out, "mx_status %s_%s(%s *m", u->prefix, f->name, u->prefix);
-    for (int i = 0; i < f->symbol_count; i++)
+    for (int i = 0; i < f->symbol_count && inputs; i++)
         text_printf(out, ", int64_t %s", cgen_symbol_name(&u->g, f->symbols[i]));
-    for (int i = 0; i < f->body->arg_count; i++) {
+    for (int i = 0; i < f->body->arg_count && inputs; i++) {
         struct ir_type t = f->body->args[i]->type;
         const char *name = cgen_arg_name(&u->g, f, i);
         bool is_inout = f->arg_inout && f->arg_inout[i];
@@ -89,6 +90,8 @@ static void function(struct unit *u, const struct ir_func *f) {
     text_add(h, " */\n");
     unit_signature(u, h, f);
     text_add(h, ";\n");
+    if (unit_incremental(u, f))
+        unit_incremental_header(u, f);
 }
 
 void unit_header(struct unit *u) {
@@ -125,6 +128,9 @@ void unit_header(struct unit *u) {
     text_printf(h, "#define %s_MEMORY_BYTES %lld /* what init needs with default options */\n", up,
                 (long long)unit_memory(u));
     text_printf(h, "#define %s_ARENA_BYTES %lld /* of it: working memory */\n", up, (long long)u->g.plan->arena_bytes);
+    if (u->incremental)
+        text_printf(h, "#define %s_CACHE_BYTES %lld /* of it: what incremental functions keep from call to call */\n",
+                    up, (long long)u->g.plan->cache_bytes);
     text_printf(h, "#define %s_WEIGHTS_BYTES %lld /* all params */\n", up, (long long)unit_weights(u));
     text_printf(h, "#define %s_STACK_BYTES %lld /* stack below any call, without the C library's */\n", up,
                 (long long)unit_stack(u));

@@ -14,6 +14,7 @@ void unit_instance(struct unit *u) {
         unit_type_comment(u, c, b->type);
         text_add(c, " */\n");
     }
+    unit_incremental_struct(u);
     text_add(c, "    uint64_t seed, calls; /* what random numbers are keyed by */\n");
     if (u->options->threads)
         text_add(c, "    struct mxrt_pool *pool; /* NULL: serial */\n");
@@ -78,6 +79,7 @@ static void reset(struct unit *u) {
     const char *p = u->prefix;
     text_printf(c, "mx_status %s_reset_all(%s *m) {\n", p, p);
     text_add(c, "    if (!m)\n        return MX_ERROR_ARGUMENT;\n");
+    unit_touch_all(u, true);
     if (u->reset && u->options->weights != WEIGHTS_SOURCE) {
         /* Random initial values are drawn as in init: in call 0. */
         text_printf(
@@ -130,6 +132,7 @@ void unit_init(struct unit *u) {
             text_printf(c, "    m->%s = (%s *)(void *)(base + %lld);\n", field, type, (long long)unit_offset(u, b));
     }
     text_printf(c, "    m->arena = base + %lld;\n", (long long)unit_offset(u, NULL));
+    unit_incremental_init(u);
     if (own)
         text_add(c, "    m->mx_memory = owned;\n");
     text_add(c, "    if (options) {\n        m->seed = options->seed;\n        m->log = options->log;\n"

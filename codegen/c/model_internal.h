@@ -12,6 +12,7 @@ struct unit {
     const char *prefix, *upper;  /* digits, DIGITS */
     bool *written;               /* [buffer_count] some function but init writes it */
     bool *shared;                /* [buffer_count] never in the instance: constant data, or the caller's */
+    bool incremental;            /* some function is: buffers have versions, and the instance a cache */
     const struct ir_func *reset; /* the hidden function behind reset_all; NULL if there are no states */
     struct text c, h;
 };
@@ -20,12 +21,30 @@ struct unit {
 bool unit_is_public(const struct unit *u, const struct ir_func *f);
 int64_t unit_offset(const struct unit *u,
                     const struct ir_buffer *until); /* of a buffer from the instance's first byte; NULL: the arena */
+int64_t unit_cache_offset(const struct unit *u);
 int64_t unit_memory(const struct unit *u);
 int64_t unit_weights(const struct unit *u); /* bytes of all params */
 /* `f32[N, 10]` for comments and `float *y` for declarations. */
 void unit_type_comment(struct unit *u, struct text *out, struct ir_type t);
 /* The parameter list of a function: public order, or that of the static run function. */
 void unit_signature(struct unit *u, struct text *out, const struct ir_func *f);
+
+/* model_incremental.c: incremental functions, and the versions of buffers that they compare. */
+const struct plan_incremental *unit_incremental(const struct unit *u, const struct ir_func *f);
+int64_t unit_incremental_bytes(const struct unit *u); /* of the struct */
+void unit_incremental_struct(struct unit *u);
+void unit_incremental_init(struct unit *u);
+void unit_incremental_header(struct unit *u, const struct ir_func *f);
+void unit_incremental_function(struct unit *u, const struct ir_func *f);
+void unit_incremental_call(struct unit *u, const struct ir_func *f); /* of the program around the model */
+/* New versions of what f writes; of all buffers, or all states. */
+void unit_touch(struct unit *u, const struct ir_func *f);
+void unit_touch_all(struct unit *u, bool states_only);
+/* How public functions begin: pointers and the limits of dimensions. */
+bool unit_may_be_empty(struct ir_type t); /* then its pointer may be null */
+void unit_check_pointer(struct unit *u, const struct ir_func *f, const char *name, struct ir_type t);
+void unit_check_symbol(struct unit *u, const struct ir_func *f, const struct ir_symbol *s);
+void unit_check_results(struct unit *u, const struct ir_func *f);
 
 void unit_header(struct unit *u);   /* model_header.c */
 void unit_instance(struct unit *u); /* model_init.c: struct, failure, sizes, init, free, reset_all */
@@ -34,8 +53,12 @@ void unit_weights_data(struct unit *u); /* model_weights.c: constants of --weigh
 void unit_files(struct unit *u);        /* model_files.c: table of buffers, param, save, load */
 void unit_functions(struct unit *u);    /* model_functions.c: the public functions with their checks */
 void unit_free_prefix(struct text *unit, const char *prefix); /* unit_names.c: no local is called like the model */
-void unit_main(struct unit *u);                               /* model_main.c: the descriptor for --main */
-bool unit_needs_zlib(const struct ir_module *m);              /* the train block names packed files */
+/* Past a comment, a string, a character or a preprocessor line that begins at s; s itself if none does. */
+const char *unit_skip_literal(const char *s, bool line_start);
+/* split.c: the unit in files; `before`: includes, struct and helpers; u->c: what follows the model's functions. */
+void unit_split(struct unit *u, const char *before, struct c_unit *out);
+void unit_main(struct unit *u);                  /* model_main.c: the descriptor for --main */
+bool unit_needs_zlib(const struct ir_module *m); /* the train block names packed files */
 
 /* The text of a file that units carry: "status.h", "safetensors.h", "philox.h"; without its include lines of own files. */
 const char *embedded_text(const char *name);

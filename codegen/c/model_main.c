@@ -106,10 +106,14 @@ static void call(struct unit *u, const struct ir_func *f) {
         "static mx_status call_%s(void *model, const struct mxrt_function *f, const int64_t *dims, void *const *args,\n"
         "    void *const *results, int64_t *found) {\n    (void)f;\n    (void)dims;\n    (void)args;\n    (void)results;\n    (void)found;\n",
         f->name);
-    text_printf(c, "    return %s_%s((%s *)model", u->prefix, f->name, u->prefix);
-    for (int i = 0; i < f->symbol_count; i++)
+    bool incremental = unit_incremental(u, f);
+    if (incremental)
+        unit_incremental_call(u, f);
+    else
+        text_printf(c, "    return %s_%s((%s *)model", u->prefix, f->name, u->prefix);
+    for (int i = 0; i < f->symbol_count && !incremental; i++)
         text_printf(c, ", dims[%d]", i);
-    for (int i = 0; i < f->body->arg_count; i++) {
+    for (int i = 0; i < f->body->arg_count && !incremental; i++) {
         struct ir_type t = f->body->args[i]->type;
         bool by_value = t.rank == 0 && !(f->arg_inout && f->arg_inout[i]);
         text_printf(c, ", %s(%s *)args[%d]", by_value ? "*" : "", cgen_c_type(t.dtype), i);
@@ -118,7 +122,7 @@ static void call(struct unit *u, const struct ir_func *f) {
         text_printf(c, ", &found[%d]", i);
     for (int i = 0; i < f->result_count; i++)
         text_printf(c, ", (%s *)results[%d]", cgen_c_type(f->body->yields[i]->type.dtype), i);
-    text_add(c, ");\n}\n\n");
+    text_add(c, incremental ? ");\n    return status;\n}\n\n" : ");\n}\n\n");
 }
 
 static void describe(struct unit *u, const struct ir_func *f) {
@@ -226,8 +230,11 @@ static void model_interface(struct unit *u) {
         p, p);
     text_printf(
         c,
-        "static mx_status mx_program_buffer(void *model, int index, mx_tensor *view) {\n    %s_mx_view((%s *)model, index, view);\n    return MX_OK;\n}\n\n",
+        "static mx_status mx_program_buffer(void *model, int index, mx_tensor *view) {\n    %s_mx_view((%s *)model, index, view);\n",
         p, p);
+    if (u->incremental && u->module->buffer_count)
+        text_printf(c, "    ((%s *)model)->mx_versions[index]++;\n", p);
+    text_add(c, "    return MX_OK;\n}\n\n");
     text_printf(
         c, "static uint64_t mx_program_calls(const void *model) {\n    return ((const %s *)model)->calls;\n}\n\n", p);
     text_printf(

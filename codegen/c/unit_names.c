@@ -10,8 +10,7 @@ static bool is_word(char c) {
     return isalnum((unsigned char)c) || c == '_';
 }
 
-/* Past a comment, a string, a character or a preprocessor line that begins at s; s itself if none does. */
-static const char *skip_literal(const char *s, bool line_start) {
+const char *unit_skip_literal(const char *s, bool line_start) {
     const char *end;
     if (s[0] == '/' && s[1] == '*')
         return (end = strstr(s + 2, "*/")) ? end + 2 : s + strlen(s);
@@ -46,7 +45,7 @@ void unit_free_prefix(struct text *unit, const char *prefix) {
     struct text out = {0};
     bool line_start = true, after_struct = false;
     for (const char *s = text_string(unit); *s;) {
-        const char *end = skip_literal(s, line_start);
+        const char *end = unit_skip_literal(s, line_start);
         if (end > s) {
             text_addn(&out, s, (size_t)(end - s));
             s = end;

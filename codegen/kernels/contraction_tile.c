@@ -15,20 +15,26 @@ static const char *access_key(const struct contraction *c, char *out, size_t siz
     return out;
 }
 
-/* The sums to their first values: 0, or what an earlier block left. Or back to memory. */
+enum sums { SUMS_CLEAR, SUMS_STORE, SUMS_ADD };
+
+/* The sums to zero, to memory, or added to what earlier blocks of the reduction left there: each block is summed by itself, so
+ * that rounding grows with the blocks' length and number, not with their product. */
 static void each_sum(struct contraction *c, struct loop_block *k, struct loop_func *f, const struct loop_var *acc,
-                     int rows, int vectors, int what) {
+                     int rows, int vectors, enum sums what) {
     struct loop_builder *b = c->b;
     struct loop_var *r = loop_var_new(b, "r", I64, 1), *v = loop_var_new(b, "v", I64, 1);
     struct loop_stmt *outer = loop_for(b, k, r, lx_int(b, 0), lx_int(b, rows), 1, LOOP_UNROLL);
     struct loop_stmt *inner = loop_for(b, &outer->body, v, lx_int(b, 0), lx_int(b, vectors), 1, LOOP_UNROLL);
     lx at = lx_add(b, lx_mul(b, lx_var(b, r), lx_var(b, f->vars[2])), lx_mul(b, lx_var(b, v), lx_int(b, c->lanes)));
     lx slot = lx_add(b, lx_mul(b, lx_var(b, r), lx_int(b, vectors)), lx_var(b, v));
-    if (what == 2)
-        loop_store(b, &inner->body, f->mems[2], at, lx_var_at(b, acc, slot));
-    else
-        loop_set(b, &inner->body, (struct loop_var *)acc, slot,
-                 what ? lx_load(b, f->mems[2], at, c->lanes) : lx_splat(b, lx_const_float(b, c->dtype, 0), c->lanes));
+    lx sum = lx_var_at(b, acc, slot);
+    if (what == SUMS_CLEAR) {
+        loop_set(b, &inner->body, (struct loop_var *)acc, slot, lx_splat(b, lx_const_float(b, c->dtype, 0), c->lanes));
+        return;
+    }
+    if (what == SUMS_ADD)
+        sum = lx_fn2(b, FN_add, lx_load(b, f->mems[2], at, c->lanes), sum);
+    loop_store(b, &inner->body, f->mems[2], at, sum);
 }
 
 static struct loop_func *micro_kernel(struct contraction *c, int rows, int vectors) {
@@ -41,8 +47,9 @@ static struct loop_func *micro_kernel(struct contraction *c, int rows, int vecto
         return f;
     f = ARENA_NEW(b->arena, struct loop_func);
     f->text = arena_printf(
-        b->arena, "%d rows by %d columns of a product: c (or 0) + a * b over k, a packed panel b of %d columns%s", rows,
-        vectors * c->lanes, c->width, c->access == ROWS_WINDOW ? ", a at an offset for each k" : "");
+        b->arena,
+        "%d rows by %d columns of a product: a * b over k, added to c unless it is the first, a packed panel b of %d columns%s",
+        rows, vectors * c->lanes, c->width, c->access == ROWS_WINDOW ? ", a at an offset for each k" : "");
     f->mem_count = c->access == ROWS_WINDOW ? 4 : 3;
     f->var_count = 4;
     f->mems = ARENA_ARRAY(b->arena, struct loop_mem *, 4);
@@ -64,10 +71,7 @@ static struct loop_func *micro_kernel(struct contraction *c, int rows, int vecto
     acc->count = rows * vectors;
     acc->is_mutable = true;
     loop_def(b, &f->body, acc, NULL);
-    struct loop_stmt *start =
-        loop_if(b, &f->body, lx_op(b, I_NOT, lx_op(b, I_EQ, lx_var(b, f->vars[3]), lx_int(b, 0)), NULL));
-    each_sum(c, &start->body, f, acc, rows, vectors, 0);
-    each_sum(c, &start->other, f, acc, rows, vectors, 1);
+    each_sum(c, &f->body, f, acc, rows, vectors, SUMS_CLEAR);
 
     struct loop_var *k = loop_var_new(b, "k", I64, 1);
     struct loop_stmt *loop = loop_for(b, &f->body, k, lx_int(b, 0), lx_var(b, f->vars[0]), 1, LOOP_SERIAL);
@@ -97,7 +101,10 @@ static struct loop_func *micro_kernel(struct contraction *c, int rows, int vecto
     lx slot = lx_add(b, lx_mul(b, lx_var(b, r), lx_int(b, vectors)), lx_var(b, v));
     loop_set(b, &each->body, acc, slot,
              lx_fma(b, lx_splat(b, lx_var(b, av), c->lanes), lx_var_at(b, bv, lx_var(b, v)), lx_var_at(b, acc, slot)));
-    each_sum(c, &f->body, f, acc, rows, vectors, 2);
+    struct loop_stmt *end =
+        loop_if(b, &f->body, lx_op(b, I_NOT, lx_op(b, I_EQ, lx_var(b, f->vars[3]), lx_int(b, 0)), NULL));
+    each_sum(c, &end->body, f, acc, rows, vectors, SUMS_STORE);
+    each_sum(c, &end->other, f, acc, rows, vectors, SUMS_ADD);
     c->l->share(c->l->context, key, f);
     return f;
 }

@@ -1,14 +1,18 @@
 /* Offsets of a function's storages in the arena: lifetimes from the final order, then placement.c. A storage lives from
- * the first definition to the last use of any of its values, whole (its values follow one another in place). The
- * functions of an instance run one at a time, so they share one arena as large as the largest need.
+ * the first definition to the last use of any of its values, whole (its values follow one another in place); what a kernel
+ * works in, for the time of its operation. The functions of an instance run one at a time, so they share one arena as large
+ * as the largest need.
  */
 #include "passes/passes.h"
 
 #include <string.h>
 
+#include "passes/memplan/placement.h"
 #include "passes/mutation/liveness.h"
 
 #define ARENA_ALIGN 64
+#define FAST_STEPS  (PLACEMENT_STEPS_PER_SECOND / 4)
+#define BEST_STEPS  (PLACEMENT_STEPS_PER_SECOND * 3)
 
 struct plan_func *plan_of(struct plan *p, const struct ir_func *f) {
     for (int i = 0; p && i < p->func_count; i++)
@@ -17,11 +21,41 @@ struct plan_func *plan_of(struct plan *p, const struct ir_func *f) {
     return NULL;
 }
 
-static void place_func(struct plan_func *p, const struct compile_options *options) {
+struct storage *plan_workspace(const struct plan_func *p, const struct ir_op *op) {
+    for (int i = p->storage_count; i-- > 0 && p->storages[i]->kind == STORAGE_ARENA && p->storages[i]->op;)
+        if (p->storages[i]->op == op)
+            return p->storages[i];
+    return NULL;
+}
+
+/* What kernels work in is storage, too, that lives at the one position of its operation. These stand behind the others. */
+static void add_workspaces(struct pass_context *c, struct plan_func *p, const struct liveness *l) {
+    struct arena *keep = c->plan->arena;
+    VEC(struct storage *) all = {0};
+    for (int i = 0; i < p->storage_count; i++)
+        VEC_PUSH(keep, all, p->storages[i]);
+    for (int i = 0; i < l->op_count && c->workspace; i++) {
+        struct ir_op *op = l->ops[i].op;
+        int64_t bytes = c->workspace(c->options, p, op);
+        if (bytes <= 0)
+            continue;
+        struct storage *s = ARENA_NEW(keep, struct storage);
+        const char *name = op->results[0]->name;
+        *s = (struct storage){.id = all.n, .kind = STORAGE_ARENA, .op = op, .bytes = bytes};
+        s->lower = l->ops[i].start;
+        s->upper = s->lower + 1;
+        s->name = name ? arena_printf(keep, "workspace of %s", name) : "workspace";
+        VEC_PUSH(keep, all, s);
+        if (bytes > p->workspace_bytes)
+            p->workspace_bytes = bytes;
+    }
+    p->storages = all.at;
+    p->storage_count = all.n;
+}
+
+static void place_func(struct pass_context *c, struct plan_func *p) {
     struct arena a = {0};
     struct liveness *l = liveness_new(p->func, &a);
-    struct placement_item *items = ARENA_ARRAY(&a, struct placement_item, p->storage_count + 1);
-    struct storage **of = ARENA_ARRAY(&a, struct storage *, p->storage_count + 1);
     for (int i = 0; i < p->storage_count; i++) {
         p->storages[i]->lower = l->positions;
         p->storages[i]->upper = 0;
@@ -35,6 +69,9 @@ static void place_func(struct plan_func *p, const struct compile_options *option
         if (l->last[i] + 1 > s->upper)
             s->upper = l->last[i] + 1;
     }
+    add_workspaces(c, p, l);
+    struct placement_item *items = ARENA_ARRAY(&a, struct placement_item, p->storage_count + 1);
+    struct storage **of = ARENA_ARRAY(&a, struct storage *, p->storage_count + 1);
     int n = 0;
     for (int i = 0; i < p->storage_count; i++) {
         struct storage *s = p->storages[i];
@@ -45,8 +82,9 @@ static void place_func(struct plan_func *p, const struct compile_options *option
         of[n++] = s;
     }
     p->positions = l->positions;
-    p->lower_bound = placement_lower_bound(items, n);
-    p->arena_bytes = placement_solve(items, n, ARENA_ALIGN, 0, options && options->plan_best ? 20 : 0);
+    p->lower_bound = placement_load(items, n);
+    int64_t steps = c->options && c->options->plan_best ? BEST_STEPS : FAST_STEPS;
+    p->arena_bytes = placement_solve(items, n, ARENA_ALIGN, 0, steps).height;
     for (int i = 0; i < n; i++)
         of[i]->offset = items[i].offset;
     arena_free(&a);
@@ -58,7 +96,7 @@ bool pass_place(struct pass_context *c) {
     struct plan *p = c->plan;
     p->arena_bytes = 0;
     for (int i = 0; i < p->func_count; i++) {
-        place_func(&p->funcs[i], c->options);
+        place_func(c, &p->funcs[i]);
         if (p->funcs[i].arena_bytes > p->arena_bytes)
             p->arena_bytes = p->funcs[i].arena_bytes;
     }

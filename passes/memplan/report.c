@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "passes/mutation/explain.h"
+
 static void bytes(struct text *out, int64_t n) {
     if (n < 10240)
         text_printf(out, "%lld bytes", (long long)n);
@@ -10,16 +12,6 @@ static void bytes(struct text *out, int64_t n) {
         text_printf(out, "%.1f KiB", (double)n / 1024);
     else
         text_printf(out, "%.1f MiB", (double)n / (1024 * 1024));
-}
-
-static void place_of(struct text *out, const struct ir_op *op) {
-    if (op && op->span.source) {
-        int line, column;
-        span_position(op->span, &line, &column);
-        text_printf(out, "%s:%d:%d", op->span.source->path, line, column);
-    } else {
-        text_printf(out, "`%s`", op ? ir_optable[op->code].name : "the function's end");
-    }
 }
 
 static int compare_bytes(const void *a, const void *b) {
@@ -72,16 +64,16 @@ static void peak(struct text *out, const struct plan_func *p) {
 static void copies(struct text *out, const struct plan_func *p) {
     for (int i = 0; i < p->copy_count; i++) {
         const struct plan_copy *c = &p->copies[i];
-        text_add(out, "  copy of ");
+        text_printf(out, "  copy of %s, ", c->name);
         bytes(out, c->bytes);
-        text_add(out, " for ");
-        place_of(out, c->write);
+        text_add(out, ", for ");
+        explain_place(out, c->write);
         text_printf(out, ": %s", c->why);
         if (c->reader) {
             text_add(out, ", at ");
-            place_of(out, c->reader);
+            explain_place(out, c->reader);
         }
-        text_add(out, "\n");
+        text_printf(out, "\n    help: %s\n", c->help);
     }
 }
 

@@ -1,7 +1,8 @@
 /* The plan's independent check: the function is run on paper. Every storage holds a token that names the content last
  * written to it; a value is read by comparing its token with what its storage holds. Writing a storage spoils whatever
  * shares bytes with it in the arena. Loop bodies run twice, which shows what the second iteration would find; the two
- * sides of an `if` start from the same memory, and where they differ afterwards the memory holds nothing known.
+ * sides of an `if` start from the same memory; where they differ afterwards, only what both left alone is known. A nest may
+ * still read elements of a content that updates in place of other elements followed.
  *
  * Nothing of the planner's own liveness or classes is used.
  */
@@ -11,9 +12,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "passes/mutation/access.h"
+#include "passes/mutation/incremental.h"
 #include "passes/nest_edit.h"
 
 enum { NOTHING = 0 };
+
+struct written {            /* how a content came about where another was partly kept; zeroed: it is of its own */
+    int before;             /* the content that was updated */
+    const struct ir_op *op; /* by this nest's */
+    int result;
+    int other; /* or, without op: one of two contents, by the side that an `if` took */
+};
 
 struct validator {
     const struct plan_func *p;
@@ -22,8 +32,9 @@ struct validator {
     int *token; /* [value_count]: content that the value's name stands for */
     int *holds; /* [storage_count] */
     int next;
-    bool dirty;    /* a buffer or inout argument was changed */
-    bool *entered; /* [storage_count]: holds what the caller gave */
+    VEC(struct written) made; /* by token */
+    bool dirty;               /* a buffer or inout argument was changed */
+    bool *entered;            /* [storage_count]: holds what the caller gave */
     struct arena arena;
 };
 
@@ -50,6 +61,60 @@ static bool overlap(const struct storage *a, const struct storage *b) {
            b->offset < a->offset + a->bytes;
 }
 
+struct spared {
+    struct validator *v;
+    const struct ir_op *op;
+    const struct ir_value *value;
+    struct access write;
+    bool apart;
+    int steps;
+};
+
+static void spare_load(ir_expr e, void *context) {
+    struct spared *s = context;
+    if (e->kind != X_LOAD || s->op->operands[e->index] != s->value)
+        return;
+    struct access read = {s->op, s->value, e->args};
+    const struct ir_region *home = s->value->op ? s->value->op->parent : s->value->region;
+    s->apart = s->apart && access_disjoint(s->write, read, home, false);
+}
+
+/* Whether all that the nest loads of the value is still there in the content `now`, back to the value's own. */
+static bool kept_in(struct spared *s, int now) {
+    while (now != s->v->token[s->value->id]) {
+        struct written w = now < s->v->made.n ? s->v->made.at[now] : (struct written){0};
+        if (++s->steps > 1000 || (!w.op && !w.other))
+            return false;
+        if (w.op) {
+            s->write = (struct access){w.op, w.op->results[w.result], w.op->nest.results[w.result].target};
+            nest_walk(s->op, spare_load, s);
+        } else if (!kept_in(s, w.other)) {
+            return false;
+        }
+        if (!s->apart)
+            return false;
+        now = w.before;
+    }
+    return true;
+}
+
+/* Whether the nest finds what it loads of x although x's memory was written since: by updates of other elements. */
+static bool elements_left(struct validator *v, const struct ir_op *op, const struct ir_value *x, int now) {
+    if (!op || op->code != OP_nest || x->type.rank == 0)
+        return false;
+    for (int i = 0; i < op->operand_count; i++)
+        if (op->operands[i] == x && nest_is_base(op, i))
+            return false;
+    struct spared s = {.v = v, .op = op, .value = x, .apart = true};
+    return kept_in(&s, now);
+}
+
+static void note_written(struct validator *v, int token, struct written w) {
+    while (v->made.n <= token)
+        VEC_PUSH(&v->arena, v->made, (struct written){0});
+    v->made.at[token] = w;
+}
+
 static void read_value(struct validator *v, const struct ir_op *op, const struct ir_value *x) {
     const struct storage *s = v->p->of_value[x->id];
     if (!s) {
@@ -57,9 +122,16 @@ static void read_value(struct validator *v, const struct ir_op *op, const struct
             fail(v, op, "value %%%d%s%s is used but has no storage", x->id, x->name ? " " : "", x->name ? x->name : "");
         return;
     }
-    if (v->holds[s->id] != v->token[x->id])
+    if (v->holds[s->id] != v->token[x->id] && !elements_left(v, op, x, v->holds[s->id]))
         fail(v, op, "value %%%d%s%s is read after its memory was written over", x->id, x->name ? " " : "",
              x->name ? x->name : "");
+}
+
+/* What shares bytes with s holds nothing known any more. */
+static void spoil(struct validator *v, const struct storage *s) {
+    for (int i = 0; i < v->p->storage_count; i++)
+        if (overlap(v->p->storages[i], s))
+            v->holds[i] = NOTHING;
 }
 
 static void write_value(struct validator *v, const struct ir_op *op, const struct ir_value *x, int token) {
@@ -77,11 +149,8 @@ static void write_value(struct validator *v, const struct ir_op *op, const struc
         fail(v, op, "the caller's argument %d is written over", s->index);
     if (s->kind == STORAGE_BUFFER || s->kind == STORAGE_ARG)
         v->dirty = true;
+    spoil(v, s);
     v->holds[s->id] = token;
-    if (s->kind == STORAGE_ARENA)
-        for (int i = 0; i < v->p->storage_count; i++)
-            if (i != s->id && overlap(v->p->storages[i], s))
-                v->holds[i] = NOTHING;
 }
 
 /* ---- one operation ------------------------------------------------------------------------------------------------ */
@@ -110,7 +179,6 @@ static void check_load(ir_expr e, void *context) {
     if (c->v->p->of_value[x->id] != c->v->p->of_value[y->id])
         return;
     bool same = x->type.rank == y->type.rank && x->type.dtype == y->type.dtype, apart = false;
-    struct ir_module *m = op->parent->func->module;
     for (int d = 0; d < y->type.rank && x->type.rank == y->type.rank; d++) {
         if (x->type.dims[d] != y->type.dims[d])
             same = false;
@@ -120,8 +188,11 @@ static void check_load(ir_expr e, void *context) {
         }
         same = same && (e->args[d] == r->target[d] ||
                         (own_index(e->args[d], d, y->type.dims[d]) && own_index(r->target[d], d, y->type.dims[d])));
-        struct ir_range a = ir_expr_range(m, &op->nest, e->args[d]), b = ir_expr_range(m, &op->nest, r->target[d]);
-        apart |= a.known && b.known && (ir_dim_lt(m, a.hi, b.lo) || ir_dim_lt(m, b.hi, a.lo));
+    }
+    if (r->base >= 0 && !same) {
+        struct access load = {op, x, e->args}, write = {op, y, r->target};
+        apart = access_disjoint(load, write, op->parent, false) ||
+                (op->nest.reds == 0 && access_iterations_apart(load, write));
     }
     if (!same && !apart)
         fail(c->v, op, "value %%%d is written over while other elements of it are still to be read", x->id);
@@ -166,6 +237,22 @@ static void check_memory(struct validator *v, const struct ir_op *op) {
             if (o != s ? overlap(o, s) : op->code != OP_nest && s->kind != STORAGE_SCALAR)
                 fail(v, op, "an operand and a result share memory");
         }
+    }
+}
+
+/* What a kernel works in lies apart from its operands and results, and whatever else lies there is lost. */
+static void use_workspace(struct validator *v, const struct ir_op *op) {
+    for (int w = 0; w < v->p->storage_count; w++) {
+        const struct storage *s = v->p->storages[w];
+        if (s->kind != STORAGE_ARENA || s->op != op)
+            continue;
+        for (int i = 0; i < op->operand_count + op->result_count; i++) {
+            const struct ir_value *x = i < op->operand_count ? op->operands[i] : op->results[i - op->operand_count];
+            const struct storage *o = v->p->of_value[x->id];
+            if (o && overlap(o, s))
+                fail(v, op, "its kernel works in the memory of %%%d", x->id);
+        }
+        spoil(v, s);
     }
 }
 
@@ -242,8 +329,12 @@ static void run_if(struct validator *v, const struct ir_op *op) {
             first = arena_copy(&v->arena, v->holds, size);
     }
     for (int i = 0; first && i < v->p->storage_count; i++)
-        if (first[i] != v->holds[i])
+        if (first[i] != v->holds[i] && first[i] != NOTHING && v->holds[i] != NOTHING) {
+            note_written(v, v->next, (struct written){.before = first[i], .other = v->holds[i]});
+            v->holds[i] = v->next++;
+        } else if (first[i] != v->holds[i]) {
             v->holds[i] = NOTHING;
+        }
     for (int i = 0; i < op->result_count; i++)
         v->token[op->results[i]->id] = results[i];
     v->dirty = dirty;
@@ -290,11 +381,15 @@ static void run_op(struct validator *v, const struct ir_op *op) {
     default: break;
     }
     check_memory(v, op);
+    use_workspace(v, op);
     for (int k = 0; k < op->result_count; k++) {
         const struct storage *s = v->p->of_value[op->results[k]->id];
+        int before = s ? v->holds[s->id] : NOTHING, token = v->next++;
         if (s)
             v->entered[s->id] = false;
-        write_value(v, op, op->results[k], v->next++);
+        if (s && op->code == OP_nest && op->nest.results[k].base >= 0)
+            note_written(v, token, (struct written){.before = before, .op = op, .result = k});
+        write_value(v, op, op->results[k], token);
     }
 }
 
@@ -337,5 +432,32 @@ bool plan_validate(const struct plan_func *p, struct text *why) {
         if (op->code == OP_write)
             read_value(&v, op, op->operands[0]);
     arena_free(&v.arena);
-    return v.ok;
+    return v.ok && (!p->incremental || incremental_validate(p, why));
+}
+
+struct needs {
+    const struct pass_context *c;
+    const struct plan_func *p;
+    struct text *why;
+    bool ok;
+};
+
+static void check_need(struct ir_op *op, void *context) {
+    struct needs *n = context;
+    int64_t need = n->c->workspace(n->c->options, n->p, op), given = 0;
+    for (int i = 0; i < n->p->storage_count; i++)
+        if (n->p->storages[i]->kind == STORAGE_ARENA && n->p->storages[i]->op == op)
+            given = n->p->storages[i]->bytes;
+    if (given >= need)
+        return;
+    n->ok = false;
+    text_printf(n->why, "plan of %s: a kernel needs %lld bytes to work in and has %lld (at `%s`)\n", n->p->func->name,
+                (long long)need, (long long)given, ir_optable[op->code].name);
+}
+
+bool plan_validate_workspaces(const struct pass_context *c, const struct plan_func *p, struct text *why) {
+    struct needs n = {c, p, why, true};
+    if (c->workspace)
+        ir_walk_ops(p->func->body, check_need, &n);
+    return n.ok;
 }

@@ -1,11 +1,12 @@
 /* The proof that a nest may write over an operand: every load of the old content must be of the element written in the
- * same iteration, or of elements that no iteration writes. Iterations may then run in any order, in vectors or at once.
+ * same iteration, or of elements that no other iteration writes (integer sets, access.c). Iterations may then run in any order, in vectors or at once.
  * A nest that reduces may write over what it loads after its reduction only: accumulators are memory of their own.
  */
 #include "passes/mutation/inplace.h"
 
 #include <string.h>
 
+#include "passes/mutation/access.h"
 #include "passes/nest_edit.h"
 
 struct scan {
@@ -14,6 +15,7 @@ struct scan {
     int of;                /* the content looked at */
     const ir_expr *target; /* where the result is written; NULL: at the parallel indices */
     int rank;
+    const struct ir_value *result;
     struct ir_type type; /* of the value written */
     bool injective, allowed;
 };
@@ -30,12 +32,6 @@ static bool same_dims(struct ir_type a, struct ir_type b) {
            (!a.rank || !memcmp(a.dims, b.dims, sizeof *a.dims * (size_t)a.rank));
 }
 
-static bool apart(const struct scan *s, ir_expr load, int d) {
-    struct ir_module *m = s->op->parent->func->module;
-    struct ir_range a = ir_expr_range(m, &s->op->nest, load), b = ir_expr_range(m, &s->op->nest, s->target[d]);
-    return a.known && b.known && (ir_dim_lt(m, a.hi, b.lo) || ir_dim_lt(m, b.hi, a.lo));
-}
-
 static void see_load(ir_expr e, void *context) {
     struct scan *s = context;
     if (e->kind != X_LOAD || !s->allowed)
@@ -43,17 +39,16 @@ static void see_load(ir_expr e, void *context) {
     const struct ir_value *v = s->op->operands[e->index];
     if (s->content[v->id] != s->of)
         return;
-    bool same = same_dims(v->type, s->type), disjoint = false;
-    for (int d = 0; same && d < s->rank; d++) {
-        if (s->target && apart(s, e->args[d], d))
-            disjoint = true;
-    }
-    if (disjoint)
-        return;
-    same = same && s->injective;
+    bool same = same_dims(v->type, s->type) && s->injective;
     for (int d = 0; same && d < s->rank; d++)
         same = same_index(s, e->args[d], d);
-    s->allowed = same;
+    if (same || !s->target || !v->type.rank) {
+        s->allowed = same;
+        return;
+    }
+    struct access load = {s->op, v, e->args}, write = {s->op, s->result, s->target};
+    s->allowed = access_disjoint(load, write, s->op->parent, false) ||
+                 (s->op->nest.reds == 0 && access_iterations_apart(load, write));
 }
 
 /* A load within the reduction: the iteration's own element is not enough, since a schedule may take several elements' sums
@@ -100,11 +95,10 @@ bool inplace_allowed(const struct ir_op *op, int result, const struct ir_value *
     const struct ir_nest_result *r = &n->results[result];
     struct ir_module *m = op->parent->func->module;
     struct scan s = {.op = op, .content = content, .of = content[old->id], .allowed = true, .injective = true};
-    s.type = op->results[result]->type;
+    s.result = op->results[result];
+    s.type = s.result->type;
     s.rank = s.type.rank;
     if (r->base >= 0) {
-        if (content[op->operands[r->base]->id] != s.of)
-            return false;
         s.target = r->target;
         s.injective = injective(m, n, r->target, s.rank);
     } else if (!same_dims(old->type, s.type) || s.rank != n->pars) {

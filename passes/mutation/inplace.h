@@ -7,8 +7,8 @@
 /* content[value id] names what a value holds: equal for a value, its reshapes and copies.
  *
  * True if `op` computes the same when result `result` lives in the memory of operand value `old`: a nest that is
- *   - an update whose base holds old's content and whose other loads of that content are of the element being written,
- *     or provably of none that any iteration writes; or
+ *   - an update whose loads of old's content are of the element being written, or provably of none that another iteration
+ *     writes; its base, too, is in that memory; or
  *   - free of reductions, with a fresh result of old's type, that loads old's content only at the element written.
  * Generated code must compute all results of an iteration before it stores one. */
 bool inplace_allowed(const struct ir_op *op, int result, const struct ir_value *old, const int *content);

@@ -82,28 +82,26 @@ static void add_use(struct walk *w, const struct frame *f, const struct ir_value
         l->last[v->id] = position;
 }
 
+bool op_may_fail(const struct ir_op *op) {
+    int64_t n, a, b;
+    if (op->code == OP_check || op->code == OP_dim)
+        return true; /* an extern is a C function of the user's: assumed to succeed */
+    if (!is_loop(op) || !op->loop.limit)
+        return false;
+    if (op->code == OP_while || op->operand_count < 2 || !ir_dim_is_const(op->loop.limit, &n))
+        return true;
+    const struct ir_op *lo = op->operands[0]->op, *hi = op->operands[1]->op;
+    if (!lo || !hi || lo->code != OP_const || hi->code != OP_const)
+        return true;
+    memcpy(&a, lo->constant.data, sizeof a);
+    memcpy(&b, hi->constant.data, sizeof b);
+    return b - a > n; /* constant bounds within a constant limit cannot exceed it */
+}
+
 /* Operations that may end the call with an error, and until where: inside a loop, any of its iterations may. */
 static void note_failure(struct walk *w, const struct frame *f, struct ir_op *op, int start, int end) {
-    int64_t n;
-    bool fails = op->code == OP_check || op->code == OP_dim || op->code == OP_extern;
-    int position = start;
-    if (op->code == OP_extern) /* a C function of the user's: assumed to succeed */
-        fails = false;
-    if (is_loop(op) && op->loop.limit) {
-        fails = true;
-        if (op->code == OP_while)
-            position = end;
-        else if (op->operand_count >= 2) { /* constant bounds within a constant limit cannot exceed it */
-            const struct ir_op *lo = op->operands[0]->op, *hi = op->operands[1]->op;
-            if (lo && hi && lo->code == OP_const && hi->code == OP_const && ir_dim_is_const(op->loop.limit, &n)) {
-                int64_t a, b;
-                memcpy(&a, lo->constant.data, sizeof a);
-                memcpy(&b, hi->constant.data, sizeof b);
-                fails = b - a > n;
-            }
-        }
-    }
-    if (!fails)
+    int position = op->code == OP_while ? end : start;
+    if (!op_may_fail(op))
         return;
     for (const struct frame *g = f; g; g = g->outer)
         if (g->region->op && is_loop(g->region->op))

@@ -35,6 +35,8 @@ struct liveness {
 
 /* Regions that run as part of the function: those of if, for, while, checkpoint. A kernel's are its definition. */
 bool op_runs_regions(const struct ir_op *op);
+/* Whether it may end the call with an error, itself; what stands in its regions is not looked at. */
+bool op_may_fail(const struct ir_op *op);
 struct liveness *liveness_new(struct ir_func *f, struct arena *a);
 
 /* Whether a is read after b was written or at the same operation; in that case *meet is that operation's position (only

@@ -21,8 +21,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "passes/mutation/access.h"
+#include "passes/mutation/explain.h"
+#include "passes/mutation/incremental.h"
 #include "passes/mutation/inplace.h"
 #include "passes/mutation/liveness.h"
+#include "passes/mutation/updates.h"
 #include "passes/nest_edit.h"
 
 struct class {
@@ -33,6 +37,8 @@ struct class {
     int index;
     struct ir_buffer *buffer;
     struct ir_op *op;
+    bool kept; /* of an incremental function: holds a value that outlives the call; all members are of `group` */
+    int group;
     int original; /* PERSISTENT: content at entry; READONLY: the only content; -1 unknown */
 };
 
@@ -58,10 +64,28 @@ struct mutation {
     int *content;          /* [value_count] */
     int content_cap;
     VEC(struct ir_value *) pairs; /* first, second: share memory by construction */
+    VEC(int) group;               /* [value_count] in an incremental function, else empty */
+    bool *kept;                   /* [value_count] */
     struct plan_func *plan;
     struct arena *keep;
     bool changed;
+    int64_t drop_copy; /* compile_options */
+    int64_t *copies_seen;
 };
+
+/* The group of the operation of the body that a copy in r, for `write`, is made for; without one it hands over a result. */
+static void note_group(struct mutation *t, const struct ir_value *copy, const struct ir_region *r,
+                       const struct ir_op *write) {
+    if (!t->group.n)
+        return;
+    for (; r->op; r = r->op->parent)
+        write = r->op;
+    while (t->group.n <= copy->id)
+        VEC_PUSH(t->keep, t->group, INCREMENTAL_NONE);
+    t->group.at[copy->id] = !write                ? INCREMENTAL_HANDOVER
+                            : write->result_count ? t->group.at[write->results[0]->id]
+                                                  : INCREMENTAL_ALWAYS;
+}
 
 /* ---- copies ------------------------------------------------------------------------------------------------------- */
 
@@ -82,6 +106,7 @@ static struct ir_value *make_copy(struct mutation *t, struct ir_region *r, struc
         if ((q->op->code == OP_for || q->op->code == OP_while) && copy.weight < IR_DIM_LIMIT / 64)
             copy.weight *= 16;
     VEC_PUSH(&t->arena, t->copies, copy);
+    note_group(t, c, r, write);
     t->changed = true;
     return c;
 }
@@ -249,6 +274,8 @@ static void unite(struct mutation *t, int a, int b) {
     }
     struct class *x = &t->classes[a], *y = &t->classes[b];
     y->parent = a;
+    x->kept |= y->kept;
+    x->group = x->group == y->group ? x->group : INCREMENTAL_NONE;
     for (int i = 0; i < y->members.n; i++)
         VEC_PUSH(&t->arena, x->members, y->members.at[i]);
     y->members.n = 0;
@@ -266,15 +293,73 @@ static void pin(struct mutation *t, const struct ir_value *v, enum storage_kind 
     c->persistent = persistent;
 }
 
-/* Whether two classes may become one; if not, *reader may tell the read that stands against it. */
-static bool may_unite(struct mutation *t, int ia, int ib, struct ir_op **reader, const char **why) {
+struct later_reads {
+    struct ir_op *reader;
+    const struct ir_value *old;
+    struct access write;
+    bool apart;
+};
+
+static void see_later_load(ir_expr e, void *context) {
+    struct later_reads *s = context;
+    if (e->kind != X_LOAD || !s->apart || s->reader->operands[e->index] != s->old)
+        return;
+    struct access read = {s->reader, s->old, e->args};
+    const struct ir_region *home = s->old->op ? s->old->op->parent : s->old->region;
+    s->apart = access_disjoint(s->write, read, home, false);
+}
+
+/* Whether everybody who reads x after the update that makes y reads only elements that the update leaves as they were.
+ * Both happen in one execution of the region where x is defined, which is the version they share. */
+static bool update_spares_readers(struct mutation *t, const struct ir_value *x, const struct ir_value *y) {
+    struct liveness *l = t->live;
+    if (!y->op || y->op->code != OP_nest || y->op->nest.results[y->index].base < 0 || x->type.rank == 0 ||
+        l->last[x->id] == l->positions)
+        return false;
+    struct later_reads s = {.old = x, .write = {y->op, y, y->op->nest.results[y->index].target}, .apart = true};
+    for (int i = 0; i < l->use_count[x->id] && s.apart; i++) {
+        const struct value_use *u = &l->uses[x->id][i];
+        if (u->position < l->def[y->id] || u->op == y->op)
+            continue;
+        s.reader = u->op;
+        if (!u->op || u->op->code != OP_nest)
+            return false;
+        for (int k = 0; k < u->op->operand_count; k++)
+            if (u->op->operands[k] == x && nest_is_base(u->op, k))
+                return false;
+        nest_walk(u->op, see_later_load, &s);
+    }
+    return s.apart;
+}
+
+/* The read of x behind the write of y, in words of the program: copies at the function's end stand for `return`. */
+static void blame_reader(struct mutation *t, const struct ir_value *x, const struct ir_value *y,
+                         struct copy_obstacle *why) {
+    const struct liveness *l = t->live;
+    for (int k = 0; k < l->use_count[x->id]; k++)
+        if (l->uses[x->id][k].position >= l->def[y->id] && l->uses[x->id][k].op)
+            why->reader = l->uses[x->id][k].op;
+    for (int i = 0; i < t->copies.n && why->reader; i++)
+        if (t->copies.at[i].op == why->reader) {
+            why->reader = t->copies.at[i].write;
+            if (!why->reader && why->what == OBSTACLE_LATER_READ)
+                why->what = OBSTACLE_RETURNED;
+        }
+}
+
+/* Whether two classes may become one; if not, *why tells what stands against it. */
+static bool may_unite(struct mutation *t, int ia, int ib, struct copy_obstacle *why) {
     struct liveness *l = t->live;
     struct class *a = &t->classes[ia], *b = &t->classes[ib];
-    *reader = NULL;
+    *why = (struct copy_obstacle){OBSTACLE_NONE, NULL};
     if (ia == ib)
         return true;
     if (a->pinned && b->pinned) {
-        *why = "both must be in memory of their own";
+        why->what = OBSTACLE_TWO_PLACES;
+        return false;
+    }
+    if ((a->kept || b->kept) && (a->pinned || b->pinned || a->group != b->group)) {
+        why->what = OBSTACLE_KEPT;
         return false;
     }
     if (b->pinned) {
@@ -288,14 +373,13 @@ static bool may_unite(struct mutation *t, int ia, int ib, struct ir_op **reader,
             if (t->content[v->id] == a->original)
                 continue;
             if (a->readonly) {
-                *why = a->kind == STORAGE_CONST    ? "constants are read only"
-                       : a->kind == STORAGE_SCALAR ? "a loop's counter is read only"
-                                                   : "the caller's arguments are read only";
+                why->what = a->kind == STORAGE_CONST    ? OBSTACLE_CONSTANT
+                            : a->kind == STORAGE_SCALAR ? OBSTACLE_COUNTER
+                                                        : OBSTACLE_ARGUMENT;
                 return false;
             }
             if (a->persistent && l->def[v->id] <= l->last_failure) {
-                *reader = l->last_failing;
-                *why = "a later check may still end the call, which must leave buffers as they were";
+                *why = (struct copy_obstacle){OBSTACLE_LATER_CHECK, l->last_failing};
                 return false;
             }
         }
@@ -312,12 +396,14 @@ static bool may_unite(struct mutation *t, int ia, int ib, struct ir_op **reader,
                 x = y;
                 y = s;
             }
-            if (meet >= 0 && y->op && l->at[meet] == y->op && inplace_allowed(y->op, y->index, x, t->content))
+            bool reads = meet >= 0;
+            for (int k = 0; y->op && k < y->op->operand_count; k++)
+                reads |= t->content[y->op->operands[k]->id] == t->content[x->id];
+            bool together = !reads || (y->op && inplace_allowed(y->op, y->index, x, t->content));
+            if (together && (meet >= 0 ? l->at[meet] == y->op : update_spares_readers(t, x, y)))
                 continue;
-            *why = meet >= 0 ? "the operation reads other elements of the old value" : "the old value is read later";
-            for (int k = 0; k < l->use_count[x->id]; k++)
-                if (l->uses[x->id][k].position >= l->def[y->id] && l->uses[x->id][k].op)
-                    *reader = l->uses[x->id][k].op;
+            why->what = meet >= 0 ? OBSTACLE_SAME_OPERATION : OBSTACLE_LATER_READ;
+            blame_reader(t, x, y, why);
             return false;
         }
     return true;
@@ -334,6 +420,8 @@ static void build_classes(struct mutation *t) {
     for (int i = 0; i < n; i++) {
         t->classes[i].parent = i;
         t->classes[i].original = -1;
+        t->classes[i].kept = t->kept && t->kept[i];
+        t->classes[i].group = t->group.n ? t->group.at[i] : INCREMENTAL_NONE;
         t->content[i] = i;
     }
     for (int i = 0; i < body->arg_count; i++)
@@ -442,18 +530,19 @@ static void merge_copies(struct mutation *t) {
     bool *merged = ARENA_ARRAY(&t->arena, bool, t->copies.n + 1);
     for (int i = 0; i < t->copies.n; i++) {
         struct copy *c = order[i];
-        struct ir_op *reader;
-        const char *why = "";
-        if (may_unite(t, find(t, c->from->id), find(t, c->to->id), &reader, &why)) {
+        struct copy_obstacle why;
+        int from = find(t, c->from->id), to = find(t, c->to->id);
+        bool unite_them = may_unite(t, from, to, &why);
+        if (!unite_them && t->drop_copy && why.what != OBSTACLE_TWO_PLACES && c->from->type.rank > 0)
+            unite_them = ++*t->copies_seen == t->drop_copy;
+        if (unite_them) {
             unite(t, c->from->id, c->to->id);
             merged[c->order] = true;
             continue;
         }
         if (repeat_fill(t, c))
             continue;
-        struct plan_copy p = {.write = c->write ? c->write : c->op, .reader = reader};
-        p.bytes = ir_type_bytes_upper(c->from->type);
-        p.why = arena_printf(t->keep, "%s; %s", c->why_needed, why);
+        struct plan_copy p = explain_copy(t->keep, c->from, c->write ? c->write : c->op, c->why_needed, why);
         if (p.bytes > 0 && c->from->type.rank > 0)
             VEC_PUSH(t->keep, kept, p);
     }
@@ -505,9 +594,8 @@ static void reuse_operands(struct mutation *t) {
                 /* A result's memory may serve its operands; a buffer's only versions of the buffer. */
                 if ((x->pinned && x->kind != STORAGE_RESULT) || (y->pinned && y->kind != STORAGE_RESULT))
                     continue;
-                struct ir_op *reader;
-                const char *why;
-                if (inplace_allowed(op, k, v, t->content) && may_unite(t, a, b, &reader, &why)) {
+                struct copy_obstacle why;
+                if (inplace_allowed(op, k, v, t->content) && may_unite(t, a, b, &why)) {
                     unite(t, a, b);
                     break;
                 }
@@ -554,7 +642,10 @@ static void make_storages(struct mutation *t) {
             if (!of[root]) {
                 struct storage *s = ARENA_NEW(t->keep, struct storage);
                 s->id = storages.n;
-                s->kind = c->pinned ? c->kind : v->type.rank == 0 ? STORAGE_SCALAR : STORAGE_ARENA;
+                s->kind = c->pinned           ? c->kind
+                          : c->kept           ? STORAGE_CACHE
+                          : v->type.rank == 0 ? STORAGE_SCALAR
+                                              : STORAGE_ARENA;
                 s->index = c->index;
                 s->buffer = c->buffer;
                 s->op = c->op;
@@ -577,19 +668,47 @@ static void make_storages(struct mutation *t) {
     p->positions = l->positions;
 }
 
-static void mutate_func(struct pass_context *c, struct ir_func *f, struct plan_func *p) {
+static void start_incremental(struct mutation *t) {
+    t->plan->incremental = incremental_partition(t->func, t->keep);
+    for (int i = 0; i < t->func->value_count; i++)
+        VEC_PUSH(t->keep, t->group, t->plan->incremental->group[i]);
+}
+
+/* With values that outlive the call alive to its end, like what a buffer holds at exit. */
+static struct liveness *liveness(struct mutation *t) {
+    struct liveness *l = liveness_new(t->func, &t->arena);
+    for (int i = 0; t->kept && i < t->func->value_count; i++)
+        if (t->kept[i])
+            l->last[i] = l->positions;
+    return l;
+}
+
+static void mutate_func(struct pass_context *c, struct ir_func *f, struct plan_func *p, int64_t *copies_seen) {
     struct mutation t = {.module = c->module, .func = f, .plan = p, .keep = &c->module->arena};
+    t.drop_copy = c->options ? c->options->drop_copy : 0;
+    t.copies_seen = copies_seen;
     memset(p, 0, sizeof *p);
     p->func = f;
+    updates_early(f);
+    if (f->is_incremental)
+        start_incremental(&t);
     isolate_region(&t, f->body);
     isolate_exit(&t);
-    t.live = liveness_new(f, &t.arena);
+    if (p->incremental)
+        t.kept = incremental_kept(f, t.group.at, &t.arena);
+    t.live = liveness(&t);
     build_classes(&t);
     pin_classes(&t);
     merge_copies(&t);
-    t.live = liveness_new(f, &t.arena);
+    t.live = liveness(&t);
     reuse_operands(&t);
     make_storages(&t);
+    if (p->incremental) {
+        p->incremental->group = t.group.at;
+        incremental_place(p, t.keep);
+    }
+    if (c->options && c->options->gradient_overwrite_error)
+        explain_gradient_overwrites(c->diag, p);
     arena_free(&t.arena);
 }
 
@@ -598,10 +717,15 @@ bool pass_mutation(struct pass_context *c) {
     struct plan *plan = ARENA_NEW(&m->arena, struct plan);
     plan->arena = &m->arena;
     plan->funcs = ARENA_ARRAY(&m->arena, struct plan_func, m->func_count + 1);
+    int64_t copies_seen = 0;
     for (int i = 0; i < m->func_count; i++)
-        mutate_func(c, m->funcs[i], &plan->funcs[plan->func_count++]);
+        mutate_func(c, m->funcs[i], &plan->funcs[plan->func_count++], &copies_seen);
+    for (int i = 0; i < plan->func_count; i++) {
+        plan->funcs[i].cache_offset = plan->cache_bytes;
+        plan->cache_bytes += plan->funcs[i].cache_bytes;
+    }
     if (m->init)
-        mutate_func(c, m->init, &plan->funcs[plan->func_count++]);
+        mutate_func(c, m->init, &plan->funcs[plan->func_count++], &copies_seen);
     c->plan = plan;
     return true;
 }

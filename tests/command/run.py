@@ -202,7 +202,7 @@ def test_line_directives(p):
 
 
 def test_stages(p):
-    for what in ('ast', 'ir', 'deps', 'plan'):
+    for what in ('ast', 'ir', 'deps', 'deps.dot', 'deps.json', 'plan'):
         assert p.mxcc('model.mxl', '--emit', what).stdout
     ir = p.mxcc('model.mxl', '--emit', 'ir', '-o', 'model.mxir')
     p.mxcc('model.mxir', '-o', 'model.c')
@@ -226,6 +226,20 @@ def test_memory_limit(p):
     p.mxcc('model.mxl', '-o', 'model.c', '--memory-limit', 'much', status=2)
 
 
+def test_plan(p):
+    """The planner alone: the table comes back with offsets; a capacity that is met, one that cannot be, wrong tables."""
+    p.write('life.csv', 'name,id,lower,upper,size\na,1,3,6,3\nb,2,2,5,3\nc,3,2,3,4\nd,4,1,4,3\ne,5,6,7,4\nf,6,4,5,2\ng,7,4,8,2\nh,8,5,8,4\n')
+    done = p.mxcc('plan', 'life.csv', '-o', 'offsets.csv')
+    assert '8 items, 11 bytes, lower bound 11: optimal' in done.stderr, done.stderr
+    rows = p.read('offsets.csv').split('\n')
+    assert rows[0] == 'name,id,lower,upper,size,offset' and rows[1].startswith('a,1,3,6,3,') and len(rows) == 10
+    assert p.mxcc('plan', 'life.csv', '--capacity', '12').stdout.count('\n') == 9
+    assert 'E0543' in p.mxcc('plan', 'life.csv', '--capacity', '10', status=1).stderr
+    p.write('wrong.csv', 'id,lower,upper,size\n1,5,3,8\n')
+    assert 'before it begins' in p.mxcc('plan', 'wrong.csv', status=1).stderr
+    p.mxcc('plan', 'life.csv', '--capacity', 'much', status=2)
+
+
 def test_build(p):
     p.mxcc('build', 'model.mxl', '-o', 'libmodel.so')
     assert os.path.exists(p.path('libmodel.so')) and os.path.exists(p.path('model.h'))
@@ -236,11 +250,19 @@ def test_build(p):
     p.mxcc('build', 'model.mxl', '-o', 'x.so', '--cc', 'no-such-compiler', status=1)
 
 
+def test_split(p):
+    p.mxcc('model.mxl', '-o', 'model.c', '--split', '3')
+    assert p.cc('model_1.c', 'model_2.c', '-lm') == '2 12\n'
+    p.mxcc('build', 'model.mxl', '--main', '--split', '3', '-o', 'program')
+    p.run(['./program', 'predict'], status=1)
+
+
 def test_usage(p):
     assert 'did you mean check' in p.mxcc('chekc', 'model.mxl', status=2).stderr
     assert 'did you mean --threads' in p.mxcc('model.mxl', '-o', 'm.c', '--thread', status=2).stderr
     p.mxcc('model.mxl', '-o', 'm.txt', status=2)
-    p.mxcc('model.mxl', '-o', 'm.c', '--split', '4', status=2)
+    p.mxcc('model.mxl', '-o', 'm.c', '--split', '65', status=2)
+    p.mxcc('model.mxl', '-o', 'm.c', '--split', 'some', status=2)
     p.mxcc('model.mxl', status=2)
     p.mxcc('no-such.mxl', '-o', 'm.c', status=1)
     p.mxcc(status=2)

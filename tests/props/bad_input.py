@@ -58,9 +58,9 @@ def cases(env):
     yield 'an empty cell', data(['broken.csv:5', 'column 2'], line(5, '1,,3,4,5,6,7,8,0'))
     yield 'too few columns', data(['broken.csv'], lambda old: '1,2,0\n' * 50)
     yield 'bytes that are no text', data(['broken.csv'], lambda old: '\0\1\2\n' * 50)
-    yield 'a label with a fraction', data(['broken.csv', 'y is 1.5'], line(4, '1,2,3,4,5,6,7,8,1.5'))
-    yield 'a label that is too large', data(['3 entries'], line(4, '1,2,3,4,5,6,7,8,3'))
-    yield 'a negative label', data(['3 entries'], line(4, '1,2,3,4,5,6,7,8,-1'))
+    yield 'a label with a fraction', data(['broken.csv:4', 'y is 1.5'], line(4, '1,2,3,4,5,6,7,8,1.5'))
+    yield 'a label that is too large', data(['broken.csv:4', 'y is 3', '3 entries'], line(4, '1,2,3,4,5,6,7,8,3'))
+    yield 'a negative label', data(['broken.csv:4', 'y is -1', '3 entries'], line(4, '1,2,3,4,5,6,7,8,-1'))
     yield 'one sample', data(['broken.csv'], lambda old: old.split('\n')[0] + '\nx')
 
     # ---- a loss that is no number

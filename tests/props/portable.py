@@ -30,6 +30,22 @@ def cases(env):
             stop = ['-O1', '-c', '-o', c_file[:-1] + 'o'] if cc == 'gcc' else ['-fsyntax-only']
             must([cc, *words, *stop, *include, c_file])
 
+    def split(source):
+        """In several files: as clean, and no other symbols."""
+        c_file = translate(source, '--no-runtime', '--cpu', 'portable', '--split', '3')
+        prefix = stem(c_file)
+        files = [c_file, *(c_file[:-2] + '_%d.c' % i for i in (1, 2))]
+        for f in files:
+            for cc in env.compilers:
+                must([cc, *STRICT, *(['-O0', '-c', '-o', f[:-1] + 'o'] if cc == 'gcc' else ['-fsyntax-only']), f])
+        must(['ld', '-r', '-o', c_file[:-1] + 'all.o', *(f[:-1] + 'o' for f in files)])
+        for line in must(['nm', '-g', c_file[:-1] + 'all.o']).out.splitlines():
+            kind, name = line.split()[-2:]
+            if kind == 'U':
+                expect(not name.startswith(prefix + '_'), 'does not define %s', name)
+            else:
+                expect(name.startswith(prefix + '_'), 'defines %s', name)
+
     def symbols(source):
         c_file = translate(source, '--no-runtime', '--cpu', 'portable')
         must(['gcc', '-std=c99', '-O1', '-fno-builtin', '-fno-pie', '-c', c_file, '-o', c_file[:-1] + 'o'])
@@ -70,6 +86,7 @@ def cases(env):
         yield 'threads: no warnings in ' + stem(m), lambda m=m: clean(m, ['--threads'], STRICT)
         yield 'main: no warnings in ' + stem(m), lambda m=m: clean(m, ['--main'], ['-std=c99', '-Wall', '-Wextra', '-Wpedantic', '-Wshadow', '-Wvla', '-Werror'])
         yield 'vectors: no warnings in ' + stem(m), lambda m=m: clean(m, ['--threads', '--cpu', 'x86-64-v3'], ['-std=gnu11', '-Wall', '-Wextra', '-Wshadow', '-Wvla', '-Werror', '-march=haswell'])
+        yield 'in three files: ' + stem(m), lambda m=m: split(m)
         yield 'symbols of ' + stem(m), lambda m=m: symbols(m)
         yield 'C++ header of ' + stem(m), lambda m=m: header(m)
     yield 'two models in one program', together

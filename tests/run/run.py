@@ -229,6 +229,8 @@ def header_signatures(path, prefix):
                          text, re.S):
         s = Signature(m.group(1), m.group(2), m.group(3), m.group(4) or '')
         s.arguments = m.group(6)
+        written = {n.rstrip('_') for const, n in re.findall(r'(const )?\w+ \*(\w+)(?=,|$)', s.arguments.partition(',')[2]) if not const}
+        s.params = [(n, t, shape, n in written) for n, t, shape, _ in s.params]
         out[m.group(1)] = s
     return out
 
@@ -299,7 +301,13 @@ class Model:
             buffers.append(ctypes.create_string_buffer(max(n, 1) * struct.calcsize(TYPES[dtype][1])))
         f = getattr(self.lib, '%s_%s' % (self.prefix, function))
         f.restype = ctypes.c_int
-        status = f(m, *symbols, *args, *[ctypes.byref(x) for _, x in found], *buffers)
+        status, given = 0, [*symbols, *args]
+        if hasattr(self.lib, '%s_%s_ran' % (self.prefix, function)):  # incremental: inputs are set one by one
+            given = []
+            for (name, _, shape, _), a in zip(s.params, args):
+                own = [ctypes.c_int64(dims[d]) for d in s.symbols if any(re.search(r'\b%s\b' % d, e) for e in shape)]
+                status = status or getattr(self.lib, '%s_%s_set_%s' % (self.prefix, function, name))(m, *own, a)
+        status = status or f(m, *given, *[ctypes.byref(x) for _, x in found], *buffers)
         if status != 0:
             error = self.lib.model_error
             error.restype = ctypes.c_char_p

@@ -19,6 +19,7 @@
 struct planner {
     struct plan_func *p;
     struct arena *arena;
+    const struct compile_options *options;
     int64_t offset;
 };
 
@@ -63,14 +64,27 @@ static void plan_op(struct ir_op *op, void *context) {
     }
 }
 
-static struct plan_func *plan_simply(struct ir_func *f, struct arena *arena) {
-    struct planner c = {.p = ARENA_NEW(arena, struct plan_func), .arena = arena};
+static void plan_kernel(struct ir_op *op, void *context) {
+    struct planner *c = context;
+    int64_t bytes = codegen_workspace(c->options, c->p, op);
+    if (!bytes)
+        return;
+    struct storage *s = ARENA_NEW(c->arena, struct storage);
+    *s = (struct storage){
+        .id = c->p->storage_count, .kind = STORAGE_ARENA, .op = op, .bytes = bytes, .offset = c->offset};
+    c->p->storages[c->p->storage_count++] = s;
+    c->offset += bytes;
+}
+
+static struct plan_func *plan_simply(struct ir_func *f, const struct compile_options *o, struct arena *arena) {
+    struct planner c = {.p = ARENA_NEW(arena, struct plan_func), .arena = arena, .options = o};
     c.p->func = f;
     c.p->storages = ARENA_ARRAY(arena, struct storage *, 2 * f->value_count + 1);
     c.p->of_value = ARENA_ARRAY(arena, struct storage *, f->value_count + 1);
     for (int i = 0; i < f->body->arg_count; i++)
         new_storage(&c, f->body->args[i], STORAGE_ARG)->index = i;
     ir_walk_ops(f->body, plan_op, &c);
+    ir_walk_ops(f->body, plan_kernel, &c);
     c.p->arena_bytes = c.offset;
     return c.p;
 }
@@ -202,7 +216,7 @@ static void check(const char *text, int64_t symbol_value) {
     cr_assert(word <= 10);
     for (size_t k = 0; k < sizeof modes / sizeof *modes; k++) {
         struct arena arena = {0};
-        struct plan_func *p = plan_simply(f, &arena);
+        struct plan_func *p = plan_simply(f, &modes[k].options, &arena);
         struct plan plan = {.arena = &arena, .arena_bytes = p->arena_bytes};
         struct cgen g = {.module = m, .plan = &plan, .options = &modes[k].options, .diag = &d, .prefix = "t"};
         g.flops = ARENA_ARRAY(&arena, int64_t, m->func_count + 1);

@@ -2,7 +2,9 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
 
+#include "codegen/codegen.h"
 #include "ir/text.h"
+#include "passes/mutation/deps.h"
 #include "tests/unit/plan_random.h"
 
 struct planned {
@@ -20,7 +22,7 @@ static void plan_text(struct planned *t, const char *text) {
     if (!t->m)
         diag_print(&t->d, stderr, false);
     cr_assert(t->m);
-    t->c = (struct pass_context){.module = t->m, .diag = &t->d, .options = &t->o};
+    t->c = (struct pass_context){.module = t->m, .diag = &t->d, .options = &t->o, .workspace = codegen_workspace};
     struct text why = {0};
     cr_assert(ir_verify(t->m, &why), "%s", text_string(&why));
     pass_order(&t->c);
@@ -28,7 +30,7 @@ static void plan_text(struct planned *t, const char *text) {
     pass_place(&t->c);
     cr_assert(ir_verify(t->m, &why), "%s", text_string(&why));
     t->p = &t->c.plan->funcs[0];
-    cr_assert(plan_validate(t->p, &why), "%s", text_string(&why));
+    cr_assert(plan_validate(t->p, &why) && plan_validate_workspaces(&t->c, t->p, &why), "%s", text_string(&why));
     text_free(&why);
 }
 
@@ -311,70 +313,194 @@ Test(plan, validator_sees_overlap) {
     cr_expect_gt(seen * 10, broken * 7, "%d of %d", seen, broken);
 }
 
-/* ---- placement ---------------------------------------------------------------------------------------------------- */
+/* ---- planted bugs: what must be caught ------------------------------------------------------------------------------- */
 
-static bool disjoint(const struct placement_item *x, int n, int64_t align) {
-    for (int i = 0; i < n; i++) {
-        if (x[i].offset < 0 || x[i].offset % align)
-            return false;
-        for (int k = 0; k < i; k++)
-            if (x[i].lower < x[k].upper && x[k].lower < x[i].upper && x[i].offset < x[k].offset + x[k].size &&
-                x[k].offset < x[i].offset + x[i].size)
-                return false;
-    }
-    return true;
+static const char slices_text[] = "module \"m\"\n"
+                                  "state @s: f32[8]\n"
+                                  "export func f(x = %0.x: f32[8], n = %1.n: i64) -> (y, z) {\n"
+                                  "    %2.s @s#0: f32[8] = read @s\n"
+                                  "    %3: i64 = const 0\n"
+                                  "    %4: i64 = const 4\n"
+                                  "    %5: f32 = nest(%2.s) [] {\n"
+                                  "        reduce k < 8\n"
+                                  "        acc0 = sum %2.s[k]\n"
+                                  "        %5 = acc0\n"
+                                  "    }\n"
+                                  "    %6.s @s#3: f32[8] = for(%3, %4, %2.s) limit 4 { (%7.t: i64, %8.s @s#1: f32[8])\n"
+                                  "        %9.a: f32 = nest(%8.s, %7.t) [] {\n"
+                                  "            %9.a = %8.s[%7.t[]]\n"
+                                  "        }\n"
+                                  "        %10.s @s#2: f32[8] = nest(%8.s, %7.t, %9.a) [] {\n"
+                                  "            %10.s = %8.s with [add(%7.t[], 1)] = mul(%9.a[], 2:f32)\n"
+                                  "        }\n"
+                                  "        yield %10.s\n"
+                                  "    }\n"
+                                  "    %11.b: f32[4] = nest(%6.s) [i < 4] {\n"
+                                  "        %11.b = %6.s[add(i, 4)]\n"
+                                  "    }\n"
+                                  "    %12.s @s#4: f32[8] = nest(%6.s, %0.x) [i < 4] {\n"
+                                  "        %12.s = %6.s with [i] += %0.x[i]\n"
+                                  "    }\n"
+                                  "    %13.z: f32[4] = nest(%11.b, %12.s, %5) [i < 4] {\n"
+                                  "        %13.z = mul(add(%11.b[i], %12.s[i]), %5[])\n"
+                                  "    }\n"
+                                  "    write(%12.s) @s\n"
+                                  "    return %13.z, %11.b\n"
+                                  "}\n";
+
+/* Whether edges other than `without` lead from one operation to another. */
+static bool led_to(const struct deps *d, int without, int from, int to) {
+    for (int e = 0; e < d->edge_count; e++)
+        if (e != without && !d->edges[e].carried && d->edges[e].from == from && d->edges[e].to <= to &&
+            (d->edges[e].to == to || led_to(d, without, d->edges[e].to, to)))
+            return true;
+    return false;
 }
 
-Test(placement, random_items) {
-    uint64_t s = 99;
-    for (int round = 0; round < 60; round++) {
-        struct placement_item x[80], y[80];
-        int n = 1 + pick(&s, 80);
-        int64_t align = pick(&s, 2) ? 64 : 1;
-        for (int i = 0; i < n; i++) {
-            int lower = pick(&s, 50);
-            x[i] = (struct placement_item){lower, lower + 1 + pick(&s, 20), 1 + pick(&s, 1000), -1};
-            y[i] = x[i];
+Test(plan, dropped_dependences_are_caught) {
+    struct planned t;
+    struct text why = {0};
+    struct arena a = {0};
+    plan_text(&t, slices_text);
+    struct deps *d = deps_new(t.p, &a);
+    cr_assert(deps_check(d, &why), "%s", text_string(&why));
+    int needed = 0, carried = 0;
+    for (int e = 0; e < d->edge_count; e++) {
+        struct dep dropped = d->edges[e];
+        if (!dropped.storage || d->ops[dropped.from].op->code == OP_read ||
+            (dropped.carried && dropped.kind != DEP_RAW) ||
+            (!dropped.carried && led_to(d, e, dropped.from, dropped.to)))
+            continue;
+        memmove(&d->edges[e], &d->edges[e + 1], sizeof dropped * (size_t)(d->edge_count - e - 1));
+        d->edge_count--;
+        cr_expect(!deps_check(d, &why), "%s from %d to %d is not missed", dep_kind_names[dropped.kind], dropped.from,
+                  dropped.to);
+        memmove(&d->edges[e + 1], &d->edges[e], sizeof dropped * (size_t)(d->edge_count - e));
+        d->edges[e] = dropped;
+        d->edge_count++;
+        needed++;
+        carried += dropped.carried;
+    }
+    cr_expect_geq(needed, 4);
+    cr_expect_geq(carried, 1);
+    cr_assert(deps_check(d, &why));
+    arena_free(&a);
+    text_free(&why);
+    done(&t);
+}
+
+Test(plan, a_wrong_in_place_is_caught) {
+    struct planned t;
+    struct text why = {0};
+    plan_text(&t, slices_text);
+    /* Every pair of memories that no operation shares: merged, one of the two must be read after it was spoilt or
+     * stand in the wrong place, or the merge is harmless. */
+    int caught = 0, tried = 0;
+    for (int i = 0; i < t.p->func->value_count; i++) {
+        struct storage *s = t.p->of_value[i];
+        for (int k = 0; s && k < t.p->storage_count; k++) {
+            if (t.p->storages[k] == s)
+                continue;
+            t.p->of_value[i] = t.p->storages[k];
+            tried++;
+            caught += !plan_validate(t.p, &why);
+            t.p->of_value[i] = s;
         }
-        int64_t h = placement_solve(x, n, align, 0, 0);
-        cr_assert(disjoint(x, n, align));
-        cr_assert_geq(h, placement_lower_bound(x, n));
-        cr_assert_eq(h, placement_solve(y, n, align, 0, 0));
-        cr_assert(!memcmp(x, y, sizeof *x * (size_t)n), "same input, other offsets");
     }
+    cr_assert(plan_validate(t.p, &why));
+    cr_expect(caught * 10 >= tried * 8, "%d of %d", caught, tried);
+    text_free(&why);
+    done(&t);
 }
 
-Test(placement, none) {
-    cr_expect_eq(placement_solve(NULL, 0, 64, 0, 0), 0);
-    cr_expect_eq(placement_lower_bound(NULL, 0), 0);
+Test(plan, a_reader_behind_its_writer_is_caught) {
+    struct planned t;
+    struct text why = {0};
+    plan_text(&t, slices_text);
+    struct ir_op *reader = NULL, *loop = NULL, *update = NULL;
+    for (struct ir_op *op = t.p->func->body->first; op; op = op->next) {
+        if (op->code == OP_nest && op->nest.reds == 1)
+            reader = op;
+        if (op->code == OP_for)
+            loop = op;
+        if (op->code == OP_nest && op->nest.results[0].base >= 0)
+            update = op;
+    }
+    cr_assert(reader && loop && update);
+    ir_op_move_before(reader, update);
+    cr_expect(!plan_validate(t.p, &why)); /* it sums what the loop wrote over */
+    ir_op_move_before(reader, loop);
+    cr_expect(plan_validate(t.p, &why));
+    text_free(&why);
+    done(&t);
 }
 
-/* Greedy placements reach 10 here; 9 is the load at its busiest and possible. */
-Test(placement, small_items_around_long_ones) {
-    struct placement_item x[] = {{0, 3, 4, 0}, {3, 9, 4, 0}, {0, 9, 4, 0}, {9, 21, 4, 0}, {0, 21, 4, 0}};
-    int64_t h = placement_solve(x, 5, 1, 0, 0);
-    cr_expect_eq(h, 12);
-    cr_expect(disjoint(x, 5, 1));
+/* ---- workspaces --------------------------------------------------------------------------------------------------- */
+
+/* Two products, whose kernels pack; the second reads what the first made, and a third value lives through both. */
+static const char products[] = "module \"m\"\n"
+                               "export func f(x = %0.x: f32[64, 128], w = %1.w: f32[128, 96]) -> (z) {\n"
+                               "    %2.kept: f32[64, 128] = nest(%0.x) [i < 64, j < 128] {\n"
+                               "        %2 = exp(%0.x[i, j])\n"
+                               "    }\n"
+                               "    %3.a: f32[64, 96] = nest(%2, %1.w) [i < 64, j < 96] {\n"
+                               "        reduce k < 128\n"
+                               "        acc0 = sum mul(%2[i, k], %1.w[k, j])\n"
+                               "        %3 = acc0\n"
+                               "    }\n"
+                               "    %4.b: f32[64, 128] = nest(%3, %1.w) [i < 64, j < 128] {\n"
+                               "        reduce k < 96\n"
+                               "        acc0 = sum mul(%3[i, k], %1.w[j, k])\n"
+                               "        %4 = acc0\n"
+                               "    }\n"
+                               "    %5: f32 = nest(%4, %2) [] {\n"
+                               "        reduce i < 64\n"
+                               "        reduce j < 128\n"
+                               "        acc0 = sum mul(%4[i, j], %2[i, j])\n"
+                               "        %5 = acc0\n"
+                               "    }\n"
+                               "    return %5\n"
+                               "}\n";
+
+static struct storage *storage_named(const struct planned *t, const char *name) {
+    for (int i = 0; i < t->p->storage_count; i++)
+        if (t->p->storages[i]->name && !strcmp(t->p->storages[i]->name, name))
+            return t->p->storages[i];
+    cr_assert(false, "no storage %s", name);
+    return NULL;
 }
 
-/* MXCC_MINIMALLOC names a folder with the instances of google/minimalloc, each of which fits 1,048,576 bytes. */
-Test(placement, minimalloc) {
-    const char *folder = getenv("MXCC_MINIMALLOC");
-    if (!folder)
-        cr_skip_test("MXCC_MINIMALLOC is not set");
-    for (char name = 'A'; name <= 'D'; name++) {
-        static struct placement_item x[1000];
-        char path[1024], line[256];
-        snprintf(path, sizeof path, "%s/%c.1048576.csv", folder, name);
-        FILE *f = fopen(path, "r");
-        cr_assert(f, "%s", path);
-        int n = 0;
-        long long id, lower, upper, size;
-        while (fgets(line, sizeof line, f))
-            if (sscanf(line, "%lld,%lld,%lld,%lld", &id, &lower, &upper, &size) == 4 && n < 1000)
-                x[n++] = (struct placement_item){lower, upper, size, 0};
-        fclose(f);
-        cr_expect_leq(placement_solve(x, n, 1, 1048576, 20), 1048576, "%s", path);
-        cr_expect(disjoint(x, n, 1));
+Test(plan, kernels_work_in_the_arena) {
+    struct planned t;
+    plan_text(&t, products);
+    struct storage *a = storage_named(&t, "workspace of a"), *b = storage_named(&t, "workspace of b");
+    cr_expect_gt(a->bytes, 4096);
+    cr_expect_eq(a->upper, a->lower + 1);
+    cr_expect_eq(plan_workspace(t.p, a->op), a);
+    cr_expect_eq(t.p->workspace_bytes, a->bytes > b->bytes ? a->bytes : b->bytes);
+    cr_expect_eq(t.p->arena_bytes, t.p->lower_bound);
+    done(&t);
+}
+
+Test(plan, planted_faults_of_workspaces) {
+    static const char *const lies_on[][2] = {{"workspace of a", "kept"},
+                                             {"workspace of a", "a"},
+                                             {"workspace of b", "kept"},
+                                             {"workspace of b", "a"},
+                                             {"workspace of b", "b"}};
+    for (int fault = 0; fault < 7; fault++) {
+        struct planned t;
+        struct text why = {0};
+        plan_text(&t, products);
+        struct storage *a = storage_named(&t, "workspace of a"), *b = storage_named(&t, "workspace of b");
+        t.p->arena_bytes += a->bytes + b->bytes; /* an offset is wrong for what lies there, not as such */
+        switch (fault) {
+        case 5: a->bytes -= 64; break;
+        case 6: b->op = a->op; break;
+        default: storage_named(&t, lies_on[fault][0])->offset = storage_named(&t, lies_on[fault][1])->offset; break;
+        }
+        cr_expect(!plan_validate(t.p, &why) || !plan_validate_workspaces(&t.c, t.p, &why), "fault %d", fault);
+        text_free(&why);
+        done(&t);
     }
 }

@@ -35,6 +35,7 @@ struct mxrt_data {
     struct mxrt_field *fields;
     int field_count;
     int64_t samples;
+    int64_t *lines;       /* csv: of each sample, from 1; NULL */
     bool is_sequence;     /* text, tokens: split by place, not at random */
     uint32_t *vocabulary; /* text: code point of each id, ascending; NULL */
     int vocabulary_size;
@@ -53,6 +54,7 @@ void mxrt_data_free(struct mxrt_data *d);
 struct mxrt_csv {
     int64_t rows, columns;
     float *cells;
+    int64_t *lines; /* [rows], from 1 */
     char **names;
 };
 mx_status mxrt_csv_parse(struct mxrt_csv *csv, const char *path, const char *text, size_t bytes, struct mxrt_why *why);
@@ -63,6 +65,7 @@ void mxrt_shuffle(int64_t *order, int64_t n, uint64_t seed, uint64_t epoch);
 
 struct mxrt_batch {
     int64_t n;                   /* samples */
+    const int64_t *samples;      /* [n]: which ones */
     int64_t dims[MXRT_MAX_RANK]; /* the function's symbols */
     void *args[64];              /* per argument; NULL for those that no field feeds */
     int64_t labels;              /* elements of the last integer argument, n if there is none */

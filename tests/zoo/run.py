@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""The models of samples/zoo.
+
+    run.py --mxcc build/mxcc [--only NAME]...
+
+For each: the number of parameters is the published one; mxcc compiles it at its full size; a small variant (other constants, the same
+text) gives the same loss and gradients eagerly and compiled, and trains some steps under ASan with a falling loss. Only Python's standard
+library is needed.
+"""
+import argparse
+import json
+import math
+import os
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+ZOO = os.path.join(ROOT, 'samples', 'zoo')
+
+# (parameters, what to replace for a small variant, classes of x (0: real numbers), shapes of the small x and y, classes of y, has N, rate)
+IMAGES = [('const batch = 8', 'const batch = 2'), ('const image = 224', 'const image = 64'), ('const classes = 1000', 'const classes = 10')]
+MODELS = {
+    'resnet18': (11689512, IMAGES + [('resnet18(classes)', 'resnet18(classes, width = 8)')], 0, [2, 3, 64, 64], [2], 10, True, 0.02),
+    'resnet50': (25557032, IMAGES + [('resnet50(classes)', 'resnet50(classes, width = 4)')], 0, [2, 3, 64, 64], [2], 10, True, 0.02),
+    'resnet50_head': (25557032, IMAGES + [('resnet50(classes)', 'resnet50(classes, width = 4)')], 0, [2, 3, 64, 64], [2], 10, True, 0.1),
+    'mobilenet_v2': (3504872, IMAGES + [(', [6, 32, 3, 2], [6, 64, 4, 2]', ', [4, 64, 1, 2]'), ('[6, 160, 3, 2]', '[6, 160, 1, 2]')], 0, [2, 3, 64, 64], [2], 10, True, 0.02),
+    'lstm_lm': (19775200, [('const batch = 20', 'const batch = 3'), ('const length = 35', 'const length = 5'),
+                           ('const words = 10000', 'const words = 30'), ('const units = 650', 'const units = 24')],
+                30, [5, 3], [5, 3], 30, False, 0.3),
+    'transformer': (124439808, [('const length = 512', 'const length = 9'), ('const words = 50257', 'const words = 60'),
+                                ('const units = 768', 'const units = 32'), ('const heads = 12', 'const heads = 4'),
+                                ('positions = 1024', 'positions = 16'), ('const layers = 12', 'const layers = 2')], 60, [1, 9], [1, 9], 60, True, 1e-3),
+}
+
+
+class Failure(Exception):
+    pass
+
+
+def expect(condition, *words):
+    if not condition:
+        raise Failure(' '.join(str(w) for w in words))
+
+
+def sh(*command, env=None):
+    p = subprocess.run([str(c) for c in command], capture_output=True, env={**os.environ, **(env or {})})
+    expect(p.returncode == 0, ' '.join(map(str, command)), 'gave', p.returncode, '\n', p.stdout.decode(errors='replace')[-2000:],
+           p.stderr.decode(errors='replace')[-2000:])
+    return p.stdout.decode()
+
+
+def numbers(count, classes, s=1):
+    """As bench/step_main.c draws them; also the generator's state behind them."""
+    out = []
+    for _ in range(count):
+        s = (s * 1664525 + 1013904223) & 0xFFFFFFFF
+        out.append((s >> 8) % classes if classes else (s >> 8) / 16777216.0 - 0.5)
+    return out, s
+
+
+def write_npy(path, shape, values, integer):
+    header = "{'descr': '<%s', 'fortran_order': False, 'shape': (%s,), }" % ('i4' if integer else 'f4', ', '.join(map(str, shape)))
+    header += ' ' * (-(len(header) + 11) % 64) + '\n'
+    with open(path, 'wb') as f:
+        f.write(b'\x93NUMPY\x01\x00' + struct.pack('<H', len(header)) + header.encode())
+        f.write(struct.pack('<%d%s' % (len(values), 'i' if integer else 'f'), *values))
+
+
+def read_npy(path):
+    with open(path, 'rb') as f:
+        data = f.read()
+    begin = 10 + struct.unpack('<H', data[8:10])[0]
+    return struct.unpack('<%df' % ((len(data) - begin) // 4), data[begin:])
+
+
+def replaced(text, changes):
+    for old, new in changes:
+        expect(text.count(old) == 1, repr(old), 'stands', text.count(old), 'times')
+        text = text.replace(old, new)
+    return text
+
+
+def small(name, folder, changes):
+    """The model with other constants and two functions more: all gradients, one after the other, and the loss."""
+    with open(os.path.join(ZOO, name + '.mxl')) as f:
+        text = replaced(f.read(), changes)
+    with open(os.path.join(ZOO, 'resnet.mxl')) as f, open(os.path.join(folder, 'resnet.mxl'), 'w') as out:
+        out.write(replaced(f.read(), [('[3, 4, 6, 3]', '[1, 2, 1, 1]')]))
+    step = re.search(r'export train fn step\((.*), lr: f32\) -> \(loss: f32\) \{\n(.*\n)    opt\.update\((.*), lr = lr\)\n', text)
+    expect(step, name, 'has no step')
+    arguments, loss, gradients = step.groups()
+    text += '\nexport train fn gradients(%s) {\n%s    let gs = %s\n    return loss, concat([reshape(g, [prod(g.shape)]) for g in gs], axis = 0)\n}\n' % (arguments, loss, gradients)
+    path = os.path.join(folder, name + '.mxl')
+    with open(path, 'w') as f:
+        f.write(text)
+    return path
+
+
+def count_parameters(env, model):
+    total = 0
+    for line in sh(env.mxcc, model, '--emit', 'ir', '--stop-after', 'differentiate').splitlines():
+        m = re.match(r'param @\S+: \w+(?:\[([\d, ]*)\])?$', line)
+        if m:
+            total += math.prod(int(d) for d in (m[1] or '1').split(','))
+    return total
+
+
+def size(env, name, folder):
+    model = os.path.join(ZOO, name + '.mxl')
+    total = count_parameters(env, model)
+    expect(total == MODELS[name][0], name, 'has', total, 'parameters, published are', MODELS[name][0])
+    sh(env.mxcc, model, '-o', os.path.join(folder, name + '.c'))
+
+
+def training(env, name, folder):
+    """The compiled program runs under ASan: it writes loss and gradients, and then trains."""
+    _, changes, x_classes, x_shape, y_shape, y_classes, has_n, rate = MODELS[name]
+    model = small(name, folder, changes)
+    x, s = numbers(math.prod(x_shape), x_classes)
+    y, _ = numbers(math.prod(y_shape), y_classes, s)
+    data = []
+    for key, shape, values, integer in (('x', x_shape, x, x_classes > 0), ('y', y_shape, y, True)):
+        write_npy(os.path.join(folder, key + '.npy'), shape, values, integer)
+        data += ['--in', '%s=%s' % (key, os.path.join(folder, key + '.npy'))]
+    sh(env.mxcc, 'run', model, '--call', 'gradients', *data, '--out', folder, '--seed', '5')
+    eager = read_npy(os.path.join(folder, 'result0.npy')) + read_npy(os.path.join(folder, 'result1.npy'))
+
+    unit, program, saved = (os.path.join(folder, name + end) for end in ('.c', '', '.f32'))
+    sh(env.mxcc, model, '-o', unit)
+    flags = ['-DMODEL=' + name, '-DX_COUNT=%d' % len(x), '-DX_CLASSES=%d' % x_classes, '-DY_COUNT=%d' % len(y), '-DY_CLASSES=%d' % y_classes,
+             '-DGRADIENTS=%d' % (len(eager) - 1)] + (['-DSTEP_N=%d' % x_shape[0]] if has_n else [])
+    sh('cc', '-O0', '-g', '-fsanitize=address', '-ffp-contract=off', '-I' + folder, '-include', name + '.h', *flags,
+       *sh(env.mxcc, '--cflags').split(), os.path.join(ROOT, 'bench', 'step_main.c'), unit, '-lm', '-o', program)
+    losses = json.loads(sh(program, 6, 5, rate, saved))['losses']
+    expect(all(math.isfinite(v) for v in losses) and losses[-1] < losses[0], name, 'losses', losses)
+    with open(saved, 'rb') as f:
+        compiled = struct.unpack('<%df' % len(eager), f.read())
+    compare(name, eager, compiled)
+
+
+def compare(name, a, b):
+    """Loss first, then the gradients: equal up to rounding."""
+    expect(abs(a[0] - b[0]) <= 1e-5 * abs(a[0]), name, 'loss is', a[0], 'and', b[0])
+    norm = math.sqrt(sum(v * v for v in b[1:]))
+    apart = math.sqrt(sum((v - w) ** 2 for v, w in zip(a[1:], b[1:])))
+    expect(math.isfinite(norm) and apart <= 1e-4 * norm, name, 'gradients are', apart, 'apart, their norm is', norm)
+
+
+class Env:
+    pass
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument('--mxcc', required=True)
+    p.add_argument('--only', action='append', choices=sorted(MODELS))
+    env = p.parse_args(namespace=Env())
+    env.mxcc = os.path.abspath(env.mxcc)
+    passed = failed = 0
+    with tempfile.TemporaryDirectory() as env.folder:
+        for name in env.only or MODELS:
+            folder = os.path.join(env.folder, name + '-small')
+            os.mkdir(folder)
+            for check in (size, training):
+                try:
+                    check(env, name, folder)
+                    passed += 1
+                except Failure as e:
+                    failed += 1
+                    print('FAIL %s %s: %s' % (name, check.__name__, e), flush=True)
+    print('%d passed, %d failed' % (passed, failed))
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
