@@ -139,7 +139,7 @@ mx_status session_save(struct session *s, const char *path, const struct positio
             list[i][0] = pairs[i].key;
             list[i][1] = pairs[i].value;
         }
-        status = mxrt_checkpoint_write(path, named, s->p->buffer_count, (const char *const(*)[2])list, n, &s->why);
+        status = mxrt_saver_begin(s->saver, path, named, s->p->buffer_count, (const char *const(*)[2])list, n, &s->why);
     }
     free(named);
     free(pairs);
@@ -147,7 +147,13 @@ mx_status session_save(struct session *s, const char *path, const struct positio
     return status;
 }
 
+mx_status session_saved(struct session *s) {
+    return mxrt_saver_wait(s->saver, &s->why);
+}
+
 void session_close(struct session *s) {
+    mxrt_saver_free(s->saver);
+    s->saver = NULL;
     if (s->model)
         s->p->destroy(s->model);
     s->model = NULL;

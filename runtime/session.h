@@ -21,6 +21,7 @@ struct session {
     bool has_seed, resume, quiet, json;
     int threads;
     void *model;
+    struct mxrt_saver *saver; /* NULL: saving is done at once */
     struct mxrt_why why;
 };
 
@@ -41,7 +42,9 @@ const struct mxrt_function *session_function(const struct session *s, const char
 const struct mxrt_setting *session_setting(const struct session *s, const char *key);
 /* Makes the model; from a checkpoint when `path` is not NULL. */
 mx_status session_open(struct session *s, const char *path, struct position *at);
+/* Begins to save; what goes wrong is told then, at the next call, or by session_saved, which waits. */
 mx_status session_save(struct session *s, const char *path, const struct position *at);
+mx_status session_saved(struct session *s);
 void session_close(struct session *s);
 /* The path of the run's checkpoint. */
 void session_path(const struct session *s, const char *file, char *out, size_t size);

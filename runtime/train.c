@@ -1,6 +1,7 @@
 /* The training loop: epochs of shuffled batches, means and counts, evaluation, checkpoints, resumption to the same bits.
  *
- * Everything a step depends on is in the checkpoint (buffers, seed, call counter, position) or follows from it (the
+ * A checkpoint is written from a copy while the next epoch runs (mxrt_saver), so a write that fails is told at the end of
+ * that epoch. Everything a step depends on is in the checkpoint (buffers, seed, call counter, position) or follows from it (the
  * order of an epoch is a function of seed and epoch), and the running sums are kept to the bit. */
 #include <errno.h>
 #include <math.h>
@@ -466,6 +467,7 @@ int train_command(struct session *s) {
     sigaction(SIGTERM, &action, &before_term);
     t->began = mxrt_seconds();
     bool kept = s->resume;
+    s->saver = mxrt_saver_new();
     while (status == MX_OK && t->at.epoch < t->epochs) {
         status = one_epoch(t, message);
         if (status == MX_OK || status == MX_ERROR_INTERRUPTED) {
@@ -477,13 +479,19 @@ int train_command(struct session *s) {
                 break;
             }
             kept = true;
-            mx_status saved = session_save(s, path, &t->at);
-            if (saved != MX_OK)
-                status = saved;
+            mx_status begun = session_save(s, path, &t->at);
+            if (begun != MX_OK)
+                status = begun;
         }
         if (status == MX_OK && interrupted)
             status = MX_ERROR_INTERRUPTED;
     }
+    struct mxrt_why why = s->why; /* of what ended the training, if that is an error */
+    mx_status saved = session_saved(s);
+    if (status != MX_OK && status != MX_ERROR_INTERRUPTED)
+        s->why = why;
+    else if (saved != MX_OK)
+        status = saved;
     sigaction(SIGINT, &before_int, NULL);
     sigaction(SIGTERM, &before_term, NULL);
     if (status == MX_OK)

@@ -307,6 +307,56 @@ Test(runtime_files, failed_write_keeps_the_old_file) {
     cr_assert_eq(mxrt_checkpoint_write("missing/a.safetensors", tensors, 2, metadata, 2, &why), MX_ERROR_IO);
 }
 
+Test(runtime_files, saver_writes_the_version_that_it_was_given) {
+    struct mxrt_why why;
+    int64_t extent[] = {1 << 20};
+    float *big = calloc(1 << 20, sizeof *big), *back = calloc(1 << 20, sizeof *back);
+    cr_assert(big && back);
+    struct mxrt_named one = {"big", {MX_F32, 1, extent, big, sizeof *big << 20}}, into = one;
+    into.tensor.data = back;
+    char value[8] = "first";
+    const char *const pair[1][2] = {{"version", value}};
+    struct mxrt_saver *s = mxrt_saver_new();
+    cr_assert(s);
+    for (int version = 1; version <= 3; version++) {
+        for (int i = 0; i < 1 << 20; i++)
+            big[i] = (float)version;
+        extent[0] = 1 << 20;
+        cr_assert_eq(mxrt_saver_begin(s, "s.safetensors", &one, 1, pair, 1, &why), MX_OK, "%s", why.text);
+        for (int i = 0; i < 1 << 20; i++) /* while it is written */
+            big[i] = -1;
+        extent[0] = 0;
+        memcpy(value, "changed", 8);
+        if (version == 2) /* the next begin waits */
+            continue;
+        cr_assert_eq(mxrt_saver_wait(s, &why), MX_OK, "%s", why.text);
+        cr_assert_eq(mxrt_saver_wait(s, &why), MX_OK);
+        extent[0] = 1 << 20;
+        cr_assert_eq(mxrt_checkpoint_read("s.safetensors", &into, 1, NULL, NULL, &why), MX_OK, "%s", why.text);
+        for (int i = 0; i < 1 << 20; i++)
+            cr_assert_eq(back[i], (float)version);
+    }
+    extent[0] = 1 << 20;
+    /* An error comes with the wait, or with the next begin, once; the old file stays. */
+    cr_assert_eq(symlink("/dev/full", "s.safetensors.part"), 0);
+    cr_assert_eq(mxrt_saver_begin(s, "s.safetensors", &one, 1, pair, 1, &why), MX_OK);
+    cr_assert_eq(mxrt_saver_wait(s, &why), MX_ERROR_IO);
+    cr_assert(strstr(why.text, "No space left"), "%s", why.text);
+    cr_assert_eq(mxrt_saver_wait(s, &why), MX_OK);
+    cr_assert_eq(mxrt_saver_begin(s, "missing/s.safetensors", &one, 1, pair, 1, &why), MX_OK);
+    cr_assert_eq(mxrt_saver_begin(s, "s.safetensors", &one, 1, pair, 1, &why), MX_ERROR_IO);
+    cr_assert_eq(mxrt_saver_begin(s, "s.safetensors", &one, 1, pair, 1, &why), MX_OK);
+    mxrt_saver_free(s);
+    cr_assert_eq(mxrt_checkpoint_read("s.safetensors", &into, 1, NULL, NULL, &why), MX_OK, "%s", why.text);
+    cr_assert_eq(back[7], -1);
+    /* Without a saver, at once. */
+    cr_assert_eq(mxrt_saver_begin(NULL, "missing/s.safetensors", &one, 1, pair, 1, &why), MX_ERROR_IO);
+    cr_assert_eq(mxrt_saver_begin(NULL, "n.safetensors", &one, 1, pair, 1, &why), MX_OK);
+    cr_assert_eq(access("n.safetensors", F_OK), 0);
+    free(big);
+    free(back);
+}
+
 Test(runtime_files, crc32c) {
     cr_assert_eq(mxrt_crc32c("123456789", 9), 0xe3069283u); /* the check value of CRC-32C */
     unsigned char zeros[32] = {0};

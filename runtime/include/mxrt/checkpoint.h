@@ -23,6 +23,16 @@ mx_status mxrt_checkpoint_metadata(const char *path,
                                    void (*metadata)(void *context, const char *key, const char *value), void *context,
                                    struct mxrt_why *why);
 
+/* Saving while the tensors go on changing: `begin` copies them and the metadata and returns; a thread writes the copy, like
+ * mxrt_checkpoint_write. One write is under way at a time: `begin` waits for the one before it and gives its error, and then has
+ * begun nothing. `wait` gives the last one's. A NULL saver, or one without memory or threads, writes at once. For one thread. */
+struct mxrt_saver;
+struct mxrt_saver *mxrt_saver_new(void); /* NULL: no memory */
+mx_status mxrt_saver_begin(struct mxrt_saver *s, const char *path, const struct mxrt_named *tensors, int count,
+                           const char *const (*metadata)[2], int pairs, struct mxrt_why *why);
+mx_status mxrt_saver_wait(struct mxrt_saver *s, struct mxrt_why *why);
+void mxrt_saver_free(struct mxrt_saver *s); /* waits, too */
+
 /* TensorBoard's event file: one record a call. */
 struct mxrt_events;
 mx_status mxrt_events_open(struct mxrt_events **e, const char *folder, struct mxrt_why *why);
