@@ -187,7 +187,26 @@ def embed(env):
     return out.strip().split('\n')[-1]
 
 
-TESTS = [digits, embed, kneser_ney, fashion, chars, gpt]
+def incremental(env):
+    """Only what depends on the head runs after a step of the head, and nothing without a change."""
+    if not shutil.which('make'):
+        raise Skipped('make is not installed')
+    shutil.copy(os.path.join(SAMPLES, 'digits.csv'), env.path('digits.csv'))
+    shutil.copytree(os.path.join(SAMPLES, 'incremental'), env.path('incremental'))
+    out = sh('make', '-s', 'MXCC=' + env.mxcc, 'run', cwd=env.path('incremental'))
+    whole, head, nothing = (int(re.search('score %s: *([0-9]+) operations' % words, out).group(1))
+                            for words in ('after new pictures', 'after a step of the head', 'without a change'))
+    expect(nothing == 0 < head < whole and whole - head >= 4, 'incremental wrote', out)
+    good, total = map(int, re.search(r'new pictures: (\d+) of (\d+) right', out).groups())
+    expect(good > 0.8 * total, 'incremental wrote', out)
+    report = sh(env.mxcc, 'report', env.path('incremental', 'online.mxl'))
+    for source, count in (('x', whole), ('parity.features.conv1.weight', whole), ('head.weight', head), ('head.bias', head)):
+        expect(re.search(r'^ *%s  +%d$' % (re.escape(source), count), report, re.M), 'after a change of', source, 'the report says\n', report)
+    return '%d operations after new pictures, %d after a step of the head; %s' % (
+        whole, head, re.search(r'1/\d+ of the time', out).group(0))
+
+
+TESTS = [digits, embed, incremental, kneser_ney, fashion, chars, gpt]
 
 
 def main():
