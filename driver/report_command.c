@@ -120,6 +120,13 @@ static void function(struct text *out, struct plan_func *p) {
     else
         text_printf(out, ": %.2f%% above\n",
                     100.0 * (double)(p->arena_bytes - p->lower_bound) / (double)(p->lower_bound ? p->lower_bound : 1));
+    if (p->order.method) {
+        text_printf(out, "  order        by %s, ", p->order.method);
+        bytes(out, p->order.peak);
+        text_add(out, ", no order below ");
+        bytes(out, p->order.bound);
+        text_add(out, p->order.peak <= p->order.bound ? ": optimal\n" : "\n");
+    }
     text_add(out, "  workspaces   ");
     bytes(out, p->workspace_bytes);
     text_add(out, p->workspace_bytes ? " at most, packed panels and sums of one kernel: within the arena\n" : "\n");

@@ -97,6 +97,14 @@ struct plan_incremental {
 bool incremental_is_operation(const struct ir_op *op);
 int incremental_group(const struct plan_incremental *inc, const struct ir_op *op);
 
+/* What `order` says of a function: how its order was found, the peak of live bytes it expects (copies that `mutation` may have
+ * to insert aside), and the least that any order needs. */
+struct order_result {
+    const struct ir_func *func;
+    const char *method; /* "source", "release", "greedy", "backward": a list schedule; "search" */
+    int64_t peak, bound;
+};
+
 struct plan_func {
     struct ir_func *func;
     struct storage **storages;
@@ -105,12 +113,13 @@ struct plan_func {
     int positions;             /* operations numbered in order, nested regions inside their operation */
     int64_t arena_bytes;       /* reached, inclusive of workspaces */
     int64_t lower_bound;       /* largest sum of live bytes over positions */
+    struct order_result order; /* how the positions came about; method NULL: unknown */
     struct plan_copy *copies;
     int copy_count;
     struct plan_incremental *incremental; /* NULL: everything runs on every call */
     int64_t cache_bytes, cache_offset; /* of an incremental function: what it keeps, and where among all functions' */
-    int64_t workspace_bytes; /* of the operation whose kernel needs most */
-    int64_t flops;           /* set by code generation: floating-point operations at upper bounds */
+    int64_t workspace_bytes;           /* of the operation whose kernel needs most */
+    int64_t flops;                     /* set by code generation: floating-point operations at upper bounds */
 };
 
 struct plan {
@@ -129,6 +138,8 @@ struct pass_context {
     struct ir_module *module;
     struct diag *diag;
     const struct compile_options *options;
+    struct order_result *orders; /* [order_count], set by `order` */
+    int order_count;
     struct plan *plan; /* set by `mutation` and `place` */
     /* Bytes of arena that the target's kernel for an operation works in; p: the function's storages, NULL before there are
      * any. NULL: no kernel needs memory. */

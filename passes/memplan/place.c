@@ -69,6 +69,9 @@ static void place_func(struct pass_context *c, struct plan_func *p) {
         if (l->last[i] + 1 > s->upper)
             s->upper = l->last[i] + 1;
     }
+    for (int i = 0; i < c->order_count; i++)
+        if (c->orders[i].func == p->func)
+            p->order = c->orders[i];
     add_workspaces(c, p, l);
     struct placement_item *items = ARENA_ARRAY(&a, struct placement_item, p->storage_count + 1);
     struct storage **of = ARENA_ARRAY(&a, struct storage *, p->storage_count + 1);
