@@ -11,6 +11,7 @@
 
 #include "passes/memplan/order_internal.h"
 #include "passes/mutation/inplace.h"
+#include "passes/mutation/liveness.h"
 #include "passes/nest_edit.h"
 
 #define REACH_LIMIT 30000000 /* steps of cycle tests a region before write-after-read edges are given up */
@@ -113,7 +114,7 @@ static void needs_op(struct graph *o, int node, struct ir_op *op) {
 static bool has_effect(const struct ir_op *op, bool *checks) {
     enum ir_effect e = ir_optable[op->code].effect;
     bool found = e == EFFECT_OPAQUE || e == EFFECT_CHECKS;
-    if (e == EFFECT_CHECKS || ((op->code == OP_for || op->code == OP_while) && op->loop.limit))
+    if (op_may_fail(op))
         *checks = found = true;
     for (int i = 0; i < op->region_count; i++)
         for (const struct ir_op *x = op->regions[i]->first; x; x = x->next)
