@@ -82,20 +82,30 @@ static void add_use(struct walk *w, const struct frame *f, const struct ir_value
         l->last[v->id] = position;
 }
 
+/* Of an i64 of rank 0. */
+static bool constant_value(const struct ir_value *v, int64_t *n) {
+    const struct ir_op *op = v->op;
+    if (op && op->code == OP_const) {
+        memcpy(n, op->constant.data, sizeof *n);
+        return true;
+    }
+    if (!op || op->code != OP_nest || op->nest.reds || op->nest.results[v->index].base >= 0)
+        return false;
+    ir_expr e = op->nest.results[v->index].value;
+    if (e->kind == X_CONST)
+        *n = e->value.i;
+    return e->kind == X_CONST || (e->kind == X_DIM && ir_dim_is_const(e->dim, n));
+}
+
 bool op_may_fail(const struct ir_op *op) {
     int64_t n, a, b;
     if (op->code == OP_check || op->code == OP_dim)
         return true; /* an extern is a C function of the user's: assumed to succeed */
     if (!is_loop(op) || !op->loop.limit)
         return false;
-    if (op->code == OP_while || op->operand_count < 2 || !ir_dim_is_const(op->loop.limit, &n))
-        return true;
-    const struct ir_op *lo = op->operands[0]->op, *hi = op->operands[1]->op;
-    if (!lo || !hi || lo->code != OP_const || hi->code != OP_const)
-        return true;
-    memcpy(&a, lo->constant.data, sizeof a);
-    memcpy(&b, hi->constant.data, sizeof b);
-    return b - a > n; /* constant bounds within a constant limit cannot exceed it */
+    /* constant bounds within a constant limit cannot exceed it */
+    return op->code == OP_while || op->operand_count < 2 || !ir_dim_is_const(op->loop.limit, &n) ||
+           !constant_value(op->operands[0], &a) || !constant_value(op->operands[1], &b) || b - a > n;
 }
 
 /* Operations that may end the call with an error, and until where: inside a loop, any of its iterations may. */
