@@ -340,7 +340,8 @@ struct ir_value *elab_broadcast(struct elab *e, struct val v, struct ir_type t, 
 struct val elab_reduce(struct elab *e, const char *what, struct val v, struct val axis, bool keepdims, struct span at);
 struct val elab_reshape(struct elab *e, struct val v, struct val shape, struct span at);
 struct val elab_transpose(struct elab *e, struct val v, const int *perm, struct span at);
-struct val elab_concat(struct elab *e, struct val_list *xs, int axis, struct span at);
+/* One tensor of a list's entries, along `axis` or stacked (-1); numbers take the type of the typed entries, else `beside`. */
+struct val elab_concat(struct elab *e, struct val_list *xs, int axis, enum dtype beside, struct span at);
 struct val elab_full(struct elab *e, struct ir_type t, struct val v, struct span at);
 /* Equal dimensions: proven, or an entry check is recorded; false after an error was reported by the caller (nothing is
  * reported here) when they certainly differ. */

@@ -89,23 +89,11 @@ struct ir_value *elab_broadcast(struct elab *e, struct val v, struct ir_type t, 
         v = cell_read(e, v.cell);
     if (v.kind == VAL_ERROR)
         return NULL;
-    if (v.kind == VAL_LIST) {
-        bool all_static = true;
-        for (int i = 0; i < v.list->count; i++)
-            all_static = all_static && val_is_static(v.list->items[i]);
-        if (all_static) /* numbers take the type of what they are assigned to */
-            for (int i = 0; i < v.list->count; i++)
-                if (val_is_number(v.list->items[i]) || v.list->items[i].kind == VAL_BOOL) {
-                    struct val fitted = elab_fit(e, v.list->items[i], t.dtype, at);
-                    if (fitted.kind == VAL_ERROR)
-                        return NULL;
-                    struct val copy = val_list_new(e, v.list->count);
-                    memcpy(copy.list->items, v.list->items, sizeof(struct val) * (size_t)v.list->count);
-                    copy.list->items[i] = fitted;
-                    v = copy;
-                }
-    }
-    if (v.kind != VAL_TENSOR && v.kind != VAL_LIST && v.kind != VAL_LAZY) {
+    if (v.kind == VAL_LIST) /* its numbers take the type of what they are assigned to */
+        v = elab_concat(e, v.list, -1, t.dtype, at);
+    if (v.kind == VAL_ERROR)
+        return NULL;
+    if (v.kind != VAL_TENSOR && v.kind != VAL_LAZY) {
         if (!val_is_runtime(v) && !val_is_number(v) && v.kind != VAL_BOOL) {
             struct diagnostic *d = elab_error(e, E_type_mismatch, at, "%s is %s", what, type_text(e, t));
             elab_label(e, d, "%s", val_describe(e, v));
@@ -146,33 +134,40 @@ struct ir_value *elab_broadcast(struct elab *e, struct val v, struct ir_type t, 
 }
 
 /* Pieces along an axis, written one after the other into one value. axis < 0: stacked along a new first axis. */
-struct val elab_concat(struct elab *e, struct val_list *xs, int axis, struct span at) {
+/* The element types of a list's entries, lists in it too: that of the first that has one, and what its numbers alone are. */
+static void scan_entries(struct elab *e, const struct val_list *xs, enum dtype *typed, enum dtype *numbers) {
+    for (int i = 0; i < xs->count; i++) {
+        struct val x = xs->items[i];
+        if (x.kind == VAL_BUFFER)
+            x = cell_read(e, x.cell);
+        if (x.kind == VAL_LIST)
+            scan_entries(e, x.list, typed, numbers);
+        else if (val_is_runtime(x) && !(x.kind == VAL_SCALAR && x.flex))
+            *typed = *typed == DTYPE_COUNT ? val_runtime_type(e, x).dtype : *typed;
+        else if (x.kind == VAL_FLOAT)
+            *numbers = F32;
+        else if (x.kind != VAL_BOOL && *numbers == BOOL)
+            *numbers = I64;
+    }
+}
+
+struct val elab_concat(struct elab *e, struct val_list *xs, int axis, enum dtype beside, struct span at) {
     int n = xs->count;
     if (n == 0) {
         elab_error(e, E_not_a_number, at, "an empty list has no type: a tensor was expected");
         return val_error;
     }
-    enum dtype t = DTYPE_COUNT;
+    enum dtype t = DTYPE_COUNT, numbers = BOOL;
     bool lazy = false;
     for (int i = 0; i < n; i++) {
         struct val x = xs->items[i];
-        if (x.kind == VAL_BUFFER)
-            x = cell_read(e, x.cell);
         if (x.kind == VAL_ERROR)
             return x;
         lazy = lazy || x.kind == VAL_LAZY || (x.kind == VAL_SCALAR && expr_has_index(e, x.expr));
-        if (val_is_runtime(x) && !(x.kind == VAL_SCALAR && x.flex) && t == DTYPE_COUNT)
-            t = val_runtime_type(e, x).dtype;
     }
-    if (t == DTYPE_COUNT) {
-        t = I64;
-        for (int i = 0; i < n; i++) {
-            if (xs->items[i].kind == VAL_FLOAT)
-                t = F32;
-            if (xs->items[i].kind == VAL_BOOL)
-                t = BOOL;
-        }
-    }
+    scan_entries(e, xs, &t, &numbers);
+    if (t == DTYPE_COUNT)
+        t = beside != DTYPE_COUNT ? beside : numbers;
     if (lazy) {
         struct lazy *l = ARENA_NEW(e->arena, struct lazy);
         ir_dim *dims = ARENA_NEW(e->arena, ir_dim);

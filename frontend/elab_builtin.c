@@ -192,10 +192,12 @@ static struct val static_scalar(struct elab *e, enum scalar_fn fn, struct val *v
 static struct val scalar_call(struct elab *e, enum scalar_fn fn, struct val *v, int n, struct span at,
                               struct span *spans) {
     int length = -1;
-    bool runtime = false;
+    bool runtime = false, tensors = false;
+    for (int i = 0; i < n; i++)
+        tensors = tensors || v[i].kind == VAL_BUFFER || v[i].kind == VAL_TENSOR || v[i].kind == VAL_LAZY;
     for (int i = 0; i < n; i++) {
         runtime = runtime || val_is_runtime(v[i]);
-        if (!in_list(v[i]))
+        if (!in_list(v[i]) || tensors) /* beside a tensor a list is one, too */
             continue;
         if (length >= 0 && v[i].list->count != length) {
             elab_error(e, E_list_length, at, "lists of different lengths: %d and %d", length, v[i].list->count);
@@ -392,11 +394,11 @@ static struct val run_concat(struct elab *e, const struct elab_builtin *b, struc
     if (!stack) {
         if (!static_axis(e, b, &g, 1, rank, 0, &axis))
             return val_error;
-        return elab_concat(e, g.v[0].list, axis, at);
+        return elab_concat(e, g.v[0].list, axis, DTYPE_COUNT, at);
     }
     if (!static_axis(e, b, &g, 1, rank + 1, 0, &axis))
         return val_error;
-    struct val v = elab_concat(e, g.v[0].list, -1, at);
+    struct val v = elab_concat(e, g.v[0].list, -1, DTYPE_COUNT, at);
     if (axis == 0 || v.kind == VAL_ERROR)
         return v;
     int perm[32];

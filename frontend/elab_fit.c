@@ -159,7 +159,7 @@ struct ir_value *elab_materialize(struct elab *e, struct val v, enum dtype t, st
         return v.value;
     }
     if (v.kind == VAL_LIST) {
-        struct val stacked = elab_concat(e, v.list, -1, at);
+        struct val stacked = elab_concat(e, v.list, -1, t, at);
         return stacked.kind == VAL_ERROR ? NULL : elab_materialize(e, stacked, t, at);
     }
     if (v.kind == VAL_LAZY) {

@@ -303,17 +303,11 @@ static struct val map_scalars(struct elab *e, enum scalar_fn fn, struct val *arg
 static struct val list_tensor(struct elab *e, struct val list, struct val *others, int n, struct span at) {
     enum dtype t = DTYPE_COUNT;
     for (int i = 0; i < n && t == DTYPE_COUNT; i++)
-        if (val_is_runtime(others[i]) && !(others[i].kind == VAL_SCALAR && others[i].flex))
-            t = val_runtime_type(e, others[i]).dtype;
-    struct val fitted = val_list_new(e, list.list->count);
-    for (int i = 0; i < list.list->count; i++) {
-        fitted.list->items[i] = list.list->items[i];
-        if (t != DTYPE_COUNT && t != BOOL && val_is_number(list.list->items[i]) &&
-            (fitted.list->items[i] = elab_fit(e, list.list->items[i], t, at)).kind == VAL_ERROR)
-            return val_error;
-    }
-    struct ir_value *v = elab_materialize(e, fitted, DTYPE_COUNT, at);
-    return v ? val_tensor(v) : val_error;
+        if (val_is_runtime(others[i]) && !(others[i].kind == VAL_SCALAR && others[i].flex)) {
+            enum dtype own = val_runtime_type(e, others[i]).dtype;
+            t = own == BOOL ? DTYPE_COUNT : own; /* where's condition says nothing about its values */
+        }
+    return elab_concat(e, list.list, -1, t, at);
 }
 
 struct val elab_map(struct elab *e, enum scalar_fn fn, struct val *given, int n, struct span at, struct span *spans) {

@@ -599,7 +599,7 @@ static void warn_stray_terms(struct elab *e, const struct ast_expr *x, ir_expr b
 /* Parallel stand-ins for outer index variables used by an inner nest. Reduction indices get the whole box of their
  * values as domain, where loads outside give 0. */
 static int *outer_pars(struct elab *e, const bool *used, int first, int *count, bool *wide, bool *any_wide) {
-    int *pars = ARENA_ARRAY(e->arena, int, first + 1);
+    int *pars = ARENA_ARRAY(e->arena, int, e->indices.n + 1);
     *count = 0;
     *any_wide = false;
     for (int i = 0; i < first; i++)

@@ -412,6 +412,14 @@ static enum match match_dtype(struct elab *e, struct scope *s, const struct ast_
     return MATCH_YES;
 }
 
+/* The element type that a type asks for; DTYPE_COUNT where the argument binds it. */
+static enum dtype wanted_dtype(struct elab *e, struct scope *s, const struct ast_expr *x) {
+    if (x->kind != EXPR_NAME || unbound_name(s, x))
+        return DTYPE_COUNT;
+    struct val v = lookup(e, s, x->string);
+    return v.kind == VAL_DTYPE ? v.dtype : v.kind == VAL_TYPE && v.type->rank == 0 ? v.type->dtype : DTYPE_COUNT;
+}
+
 enum match elab_match(struct elab *e, struct scope *s, const struct ast_expr *x, struct val *v, struct span at,
                       const char *what, bool last_try) {
     if (v->kind == VAL_ERROR)
@@ -443,15 +451,14 @@ enum match elab_match(struct elab *e, struct scope *s, const struct ast_expr *x,
     if (v->kind == VAL_BUFFER && e->in_function)
         *v = cell_read(e, v->cell);
     if (v->kind == VAL_LIST) {
-        struct ir_value *m = elab_materialize(e, *v, DTYPE_COUNT, at);
-        if (!m)
+        *v = elab_concat(e, v->list, -1, wanted_dtype(e, s, base), at);
+        if (v->kind == VAL_ERROR)
             return MATCH_NO;
-        *v = val_tensor(m);
     }
     if (!val_is_runtime(*v)) {
         bool scalar_run = x->index.count == 1 && x->index.subs[0].kind == SUB_SPLICE;
         if (scalar_run && (val_is_number(*v) || v->kind == VAL_BOOL)) {
-            *v = elab_fit(e, *v, DTYPE_COUNT, at);
+            *v = elab_fit(e, *v, wanted_dtype(e, s, base), at);
             if (v->kind == VAL_ERROR)
                 return MATCH_NO;
         } else {
