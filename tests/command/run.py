@@ -116,6 +116,9 @@ def test_weights_file(p):
 
 
 def test_weights_caller(p):
+    # a narrow parameter before wide ones, which nothing writes: all are aligned in the image
+    p.write('model.mxl', MODEL.replace('param w', 'param on: bool = true\n    param w').replace(
+        'return x * w', 'return where(on, x * w, 0)').replace('net.w -=', 'let _w = net.w -'))
     p.mxcc('model.mxl', '-o', 'model.c', '--weights', 'file')
     image = open(p.path('model.safetensors'), 'rb').read()
     p.mxcc('model.mxl', '-o', 'model.c', '--weights', 'caller')
