@@ -47,6 +47,8 @@ const char *cgen_c_type(enum dtype t);          /* "float", "uint16_t" for f16 *
 const char *cgen_identifier(struct arena *a, const char *name);
 /* A dimension as a C expression of type int64_t over its symbols' names; may call mx_dim_div and mx_dim_mod. */
 void cgen_dim(struct cgen *g, struct text *out, ir_dim d);
+/* The same in the model's notation, for comments: `(N + 1) / 2`. */
+void cgen_dim_comment(struct cgen *g, struct text *out, ir_dim d);
 
 /* codegen/workspace.c. Bytes of the arena that an operation's kernel works in while it runs, what fits a local array aside; for
  * pass_context.workspace. p: its function's storages; NULL before there are any. */

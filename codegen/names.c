@@ -184,30 +184,49 @@ const char *cgen_c_type(enum dtype t) {
     return types[t];
 }
 
-static void dim_atom(struct cgen *g, struct text *out, const struct ir_dim_atom *a) {
+static void print_dim(struct cgen *g, struct text *out, ir_dim d, bool comment);
+
+/* `left operator right` of a comment, in the model's notation. */
+static void written_quotient(struct cgen *g, struct text *out, const struct ir_dim_atom *a) {
+    const ir_dim parts[2] = {a->a, a->b};
+    for (int i = 0; i < 2; i++) {
+        bool plain = parts[i]->count == 0 || (parts[i]->count == 1 && parts[i]->terms[0].count <= 1 - i);
+        text_add(out, i == 0 ? "" : a->kind == ATOM_DIV ? " / " : " % ");
+        text_add(out, plain ? "" : "(");
+        print_dim(g, out, parts[i], true);
+        text_add(out, plain ? "" : ")");
+    }
+}
+
+static void dim_atom(struct cgen *g, struct text *out, const struct ir_dim_atom *a, bool comment, bool alone) {
     static const char *const call[] = {"", "mx_dim_div(", "mx_dim_mod("};
+    bool quotient = a->kind == ATOM_DIV || a->kind == ATOM_MOD;
     if (a->kind == ATOM_SYMBOL) {
         text_add(out, cgen_symbol_name(g, a->symbol));
-    } else if (a->kind == ATOM_DIV || a->kind == ATOM_MOD) {
-        text_add(out, call[a->kind]);
-        cgen_dim(g, out, a->a);
+    } else if (quotient && comment) {
+        text_add(out, alone ? "" : "(");
+        written_quotient(g, out, a);
+        text_add(out, alone ? "" : ")");
+    } else if (quotient || comment) {
+        text_add(out, quotient ? call[a->kind] : a->kind == ATOM_MAX ? "max(" : "min(");
+        print_dim(g, out, a->a, comment);
         text_add(out, ", ");
-        cgen_dim(g, out, a->b);
+        print_dim(g, out, a->b, comment);
         text_add(out, ")");
     } else {
         text_add(out, "((");
-        cgen_dim(g, out, a->a);
+        print_dim(g, out, a->a, comment);
         text_add(out, a->kind == ATOM_MAX ? ") > (" : ") < (");
-        cgen_dim(g, out, a->b);
+        print_dim(g, out, a->b, comment);
         text_add(out, ") ? (");
-        cgen_dim(g, out, a->a);
+        print_dim(g, out, a->a, comment);
         text_add(out, ") : (");
-        cgen_dim(g, out, a->b);
+        print_dim(g, out, a->b, comment);
         text_add(out, "))");
     }
 }
 
-void cgen_dim(struct cgen *g, struct text *out, ir_dim d) {
+static void print_dim(struct cgen *g, struct text *out, ir_dim d, bool comment) {
     if (d->count == 0)
         text_add(out, "0");
     for (int i = 0; i < d->count; i++) {
@@ -223,7 +242,15 @@ void cgen_dim(struct cgen *g, struct text *out, ir_dim d) {
         for (int k = 0; k < t->count; k++) {
             if (k)
                 text_add(out, " * ");
-            dim_atom(g, out, t->atoms[k]);
+            dim_atom(g, out, t->atoms[k], comment, d->count == 1 && t->count == 1 && c == 1);
         }
     }
+}
+
+void cgen_dim(struct cgen *g, struct text *out, ir_dim d) {
+    print_dim(g, out, d, false);
+}
+
+void cgen_dim_comment(struct cgen *g, struct text *out, ir_dim d) {
+    print_dim(g, out, d, true);
 }

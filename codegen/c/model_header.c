@@ -7,7 +7,7 @@ void unit_type_comment(struct unit *u, struct text *out, struct ir_type t) {
     text_add(out, dtype_name(t.dtype));
     for (int i = 0; i < t.rank; i++) {
         text_add(out, i ? ", " : "[");
-        cgen_dim(&u->g, out, t.dims[i]);
+        cgen_dim_comment(&u->g, out, t.dims[i]);
     }
     if (t.rank)
         text_add(out, "]");
@@ -52,7 +52,7 @@ static void result_comment(struct unit *u, const struct ir_func *f, struct ir_ty
         if (found < f->result_symbol_count)
             text_add(h, cgen_found_name(&u->g, f, found));
         else
-            cgen_dim(&u->g, h, t.dims[i]);
+            cgen_dim_comment(&u->g, h, t.dims[i]);
     }
     if (t.rank)
         text_add(h, "]");
