@@ -591,7 +591,7 @@ static const struct ir_setting_value *setting_value(struct elab *e, struct scope
     }
 }
 
-/* A setting may be handed to a parameter of the function that `step` or `evaluate` names. */
+/* A setting may be handed to a parameter of the function that `step` or `evaluate` names; of one with errors nothing is known. */
 static bool is_step_parameter(const struct elab *e, const struct ast_decl *d, const char *key) {
     for (int i = 0; i < d->train.count; i++) {
         const struct ast_stmt *x = d->train.settings[i];
@@ -600,19 +600,25 @@ static bool is_step_parameter(const struct elab *e, const struct ast_decl *d, co
             continue;
         if (strcmp(x->assign.targets[0]->string, "step") != 0 && strcmp(x->assign.targets[0]->string, "evaluate") != 0)
             continue;
+        bool elaborated = false;
         for (int k = 0; k < e->module->func_count; k++) {
             const struct ir_func *f = e->module->funcs[k];
-            for (int j = 0; strcmp(f->name, x->assign.value->string) == 0 && j < f->body->arg_count; j++)
+            if (strcmp(f->name, x->assign.value->string) != 0)
+                continue;
+            elaborated = true;
+            for (int j = 0; j < f->body->arg_count; j++)
                 if (f->arg_names[j] && strcmp(f->arg_names[j], key) == 0)
                     return true;
         }
+        if (!elaborated)
+            return true;
     }
     return false;
 }
 
 static void elab_train(struct elab *e, struct scope *s, const struct ast_decl *d) {
-    static const char *const keys[] = {"data", "test",     "split", "batch",   "epochs",
-                                       "step", "evaluate", "seed",  "shuffle", "test"};
+    static const char *const keys[] = {"data", "test",     "split", "batch",  "epochs",
+                                       "step", "evaluate", "seed",  "shuffle"};
     struct ir_module *m = e->module;
     if (m->settings) {
         elab_error(e, E_setting, d->span, "there is a second `train` block");
@@ -630,9 +636,8 @@ static void elab_train(struct elab *e, struct scope *s, const struct ast_decl *d
             known = known || strcmp(keys[k], key) == 0;
         if (!known) {
             struct diagnostic *diag = elab_error(e, E_setting, x->span, "`train` has no setting `%s`", key);
-            elab_help(
-                e, diag,
-                "data, test, split, batch, epochs, step, evaluate, lr, seed, shuffle, checkpoint, log, steps, or a parameter of `step`");
+            elab_help(e, diag,
+                      "data, test, split, batch, epochs, step, evaluate, seed, shuffle, or a parameter of `step`");
             continue;
         }
         for (int k = 0; k < m->setting_count; k++)

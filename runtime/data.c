@@ -313,6 +313,9 @@ mx_status mxrt_data_load(struct mxrt_data *d, const struct mxrt_program *p, cons
             s = mxrt_fail(why, MX_ERROR_SHAPE, "%s: %lld numbers for %s in each sample, %s wants %lld", d->path,
                           (long long)field->width, field->name, f->name, (long long)sample_elements(v));
     }
+    if (s == MX_OK && d->field_count == 0)
+        s = mxrt_fail(why, MX_ERROR_ARGUMENT, "train: data: %s(…) gives no argument of %s: write x = …", source->s,
+                      f->name);
     if (s == MX_OK && d->samples == 0)
         s = mxrt_fail(why, MX_ERROR_FORMAT, "%s: too little data for one sample", d->path);
     if (s != MX_OK)
