@@ -170,7 +170,7 @@ void dependence_complete(struct mxrt_engine *e, struct worker *w, struct op *op,
         release_followers(e, w, op, ready);
     }
     struct latch *latch = op->latch;
-    struct error *own = op->flags & OP_SKIPPED ? NULL : error;
+    struct error *own = op->flags & OP_SKIPPED && !(latch && latch->skipped_too) ? NULL : error;
     atomic_store_explicit(&op->state, OP_FREE, memory_order_release);
     memory_give(e, w, op, op->class);
     if (latch)

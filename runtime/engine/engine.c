@@ -276,8 +276,17 @@ mx_status push_prepare(struct mxrt_engine *e, const struct mxrt_op *d, unsigned 
     return MX_OK;
 }
 
-mx_status push_enter(struct mxrt_engine *e, struct op *op, struct mxrt_why *why) {
+static void count(struct mxrt_engine *e) {
     atomic_store_explicit(&e->pushed, atomic_load_explicit(&e->pushed, memory_order_relaxed) + 1, memory_order_release);
+}
+
+void push_register(struct mxrt_engine *e, struct op *op, struct ready *ready) {
+    count(e);
+    dependence_register(e, op, ready);
+}
+
+mx_status push_enter(struct mxrt_engine *e, struct op *op, struct mxrt_why *why) {
+    count(e);
     if (e->workers == 0 || UNLIKELY(e->stopped)) {
         mx_status status = inline_push(e, op, why);
         return e->naive ? status : MX_OK;

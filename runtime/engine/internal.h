@@ -167,7 +167,8 @@ struct variable {
 /* Somebody waits for `left` completions. Under `park` but for `left`. */
 struct latch {
     _Atomic int64_t left;
-    bool done;
+    _Atomic bool done;
+    bool skipped_too; /* wants the errors of operations skipped because of them, too */
     int references;
     struct error **errors; /* of those operations, each once */
     int error_count, error_room;
@@ -267,7 +268,8 @@ struct mxrt_engine {
     _Alignas(LINE) _Atomic int sleeping;
     _Atomic int searching;
     _Atomic int all_waiters, waiters;
-    _Atomic bool ending; /* the threads are to end */
+    _Atomic bool ending;       /* the threads are to end */
+    const struct latch *until; /* what worker 0 waits for; its own */
     pthread_mutex_t park;
     pthread_cond_t wake, waiting;
     int wakes; /* sleepers chosen to wake, not yet awake */
@@ -327,7 +329,8 @@ void threads_end(struct mxrt_engine *e);
 void threads_wake(struct mxrt_engine *e);
 void threads_notify(struct mxrt_engine *e); /* those that wait */
 void threads_quiet(struct mxrt_engine *e);  /* tells those that wait for all, when all is done */
-void threads_help(struct mxrt_engine *e);   /* runs operations until nothing is pending, unless another one does */
+/* Runs operations until l is done (NULL: until nothing is pending), unless another thread does. */
+void threads_help(struct mxrt_engine *e, const struct latch *l);
 
 /* inline.c: without workers */
 mx_status inline_push(struct mxrt_engine *e, struct op *op, struct mxrt_why *why); /* under `push`; releases it */
@@ -355,6 +358,7 @@ bool wait_until(struct mxrt_engine *e, struct latch *l, double deadline);
 mx_status push_prepare(struct mxrt_engine *e, const struct mxrt_op *d, unsigned flags, struct op **made,
                        struct mxrt_why *why);
 mx_status push_enter(struct mxrt_engine *e, struct op *op, struct mxrt_why *why); /* releases `push` */
+void push_register(struct mxrt_engine *e, struct op *op, struct ready *ready);    /* with workers; under `push` */
 mx_status push_described(struct mxrt_engine *e, const struct mxrt_op *d, unsigned flags, struct mxrt_operator *o,
                          struct mxrt_why *why);
 bool engine_make_conditions(struct mxrt_engine *e);

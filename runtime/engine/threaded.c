@@ -50,10 +50,12 @@ void threads_quiet(struct mxrt_engine *e) {
     pthread_mutex_unlock(&e->park);
 }
 
-/* Worker 0 is done when nothing is pending, the others when the engine ends. */
+/* Worker 0 is done when what it waits for is, the others when the engine ends. */
 static bool done(struct worker *w) {
     struct mxrt_engine *e = w->engine;
-    return w == e->worker ? !engine_pending(e) : atomic_load(&e->ending);
+    if (w != e->worker)
+        return atomic_load(&e->ending);
+    return e->until ? atomic_load(&e->until->done) : !engine_pending(e);
 }
 
 /* w is counted among those that search, and is so again at the end. */
@@ -103,14 +105,21 @@ static struct op *search(struct worker *w) {
     return op;
 }
 
+/* One that waits for a latch leaves what others want done to the workers. */
+static bool done_between(struct worker *w) {
+    return w == w->engine->worker && w->engine->until && done(w);
+}
+
 static void work(struct worker *w) {
     struct frame frame;
     engine_enter(&frame, w->engine, w);
-    for (struct op *op; (op = queue_take(w)) || (op = search(w));)
+    for (struct op *op; !done_between(w) && ((op = queue_take(w)) || (op = search(w)));)
         run_op(w->engine, w, op, &w->why);
     engine_leave(&frame);
     memory_flush(w->engine, w);
     queue_return_ring(w);
+    if (queue_any(w->engine))
+        threads_wake(w->engine);
 }
 
 static void *worker_main(void *argument) {
@@ -143,9 +152,10 @@ static void *io_main(void *argument) {
     return NULL;
 }
 
-void threads_help(struct mxrt_engine *e) {
-    if (atomic_exchange(&e->helper_busy, true))
+void threads_help(struct mxrt_engine *e, const struct latch *l) {
+    if (e->workers == 0 || atomic_exchange(&e->helper_busy, true))
         return;
+    e->until = l;
     work(e->worker);
     atomic_store(&e->helper_busy, false);
 }

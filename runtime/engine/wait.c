@@ -66,23 +66,25 @@ void latch_signal(struct mxrt_engine *e, struct latch *l, struct error *error) {
     if (atomic_fetch_sub_explicit(&l->left, 1, memory_order_acq_rel) > 1)
         return;
     pthread_mutex_lock(&e->park);
-    l->done = true;
+    atomic_store(&l->done, true);
     pthread_cond_broadcast(&e->waiting);
+    if (l->skipped_too) /* a graph's: who waits may sleep as worker 0 */
+        pthread_cond_broadcast(&e->wake);
     drop(l);
     pthread_mutex_unlock(&e->park);
 }
 
 mx_status latch_error(struct mxrt_engine *e, struct latch *l, bool take, struct mxrt_why *why) {
     mx_status status = MX_OK;
-    for (int i = 0; i < l->error_count; i++) { /* nobody else touches them any more */
-        struct error *x = l->errors[i];
-        if (take) {
-            mx_status s = error_take(e, x, status == MX_OK ? why : NULL);
-            status = status == MX_OK ? s : status;
-        } else if (status == MX_OK) {
-            status = engine_fail(why, x->status, "%s", x->text);
-        }
+    struct error *first = NULL; /* nobody else touches them any more */
+    for (int i = 0; i < l->error_count; i++) {
+        if (!first || l->errors[i]->serial < first->serial)
+            first = l->errors[i];
     }
+    if (first)
+        status = take ? error_take(e, first, why) : engine_fail(why, first->status, "%s", first->text);
+    for (int i = 0; take && i < l->error_count; i++)
+        (void)error_take(e, l->errors[i], NULL);
     return status;
 }
 
@@ -106,8 +108,8 @@ bool wait_until(struct mxrt_engine *e, struct latch *l, double deadline) {
     for (bool there = false; !there && !late;) {
         if (e->workers == 0 && inline_can_help(e))
             inline_help(e);
-        else if (!l && e->workers > 0 && forever)
-            threads_help(e);
+        else if (!l && forever)
+            threads_help(e, NULL);
         pthread_mutex_lock(&e->park);
         if (!(there = reached(e, l)) && !(e->workers == 0 && inline_can_help(e))) {
             if (forever) {
