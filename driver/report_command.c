@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "driver/driver.h"
-#include "passes/lower.h"
+#include "passes/memplan/report.h"
 #include "passes/mutation/incremental.h"
 
 struct count {
@@ -17,16 +17,6 @@ static void count_op(struct ir_op *op, void *context) {
     c->total++;
 }
 
-static void bytes(struct text *out, int64_t n) {
-    if (n >= 10 << 20)
-        text_printf(out, "%.1f MiB", (double)n / 1048576);
-    else if (n >= 10 << 10)
-        text_printf(out, "%.1f KiB", (double)n / 1024);
-    else
-        text_printf(out, "%lld B", (long long)n);
-}
-
-/* What one run of an operation moves and computes, at the largest dimensions. */
 struct cost {
     const struct ir_op *op;
     int64_t bytes, flops;
@@ -40,17 +30,8 @@ struct costs {
 static void cost_op(struct ir_op *op, void *context) {
     struct costs *c = context;
     struct cost cost = {.op = op};
-    if (op->code == OP_if || op->code == OP_for || op->code == OP_while || op->result_count == 0)
-        return;
-    for (int i = 0; i < op->operand_count; i++)
-        cost.bytes += ir_type_bytes_upper(op->operands[i]->type);
-    for (int i = 0; i < op->result_count; i++)
-        cost.bytes += ir_type_bytes_upper(op->results[i]->type);
-    if (op->code == OP_nest)
-        cost.flops = nest_flops(&op->nest, op->result_count);
-    else if (op->code == OP_read || op->code == OP_const)
-        return; /* views of memory that is there */
-    VEC_PUSH(&c->arena, c->all, cost);
+    if (plan_op_cost(op, &cost.bytes, &cost.flops))
+        VEC_PUSH(&c->arena, c->all, cost);
 }
 
 static int by_bytes(const void *a, const void *b) {
@@ -78,7 +59,7 @@ static void largest(struct text *out, const struct plan_func *p) {
             (void)snprintf(place, sizeof place, "%.60s:%d", op->span.source->path, line);
         }
         text_printf(out, "    %-28.28s %-24s ", name[0] ? name : ir_optable[op->code].name, place);
-        bytes(out, c.all.at[i].bytes);
+        plan_bytes(out, c.all.at[i].bytes);
         if (c.all.at[i].flops)
             text_printf(out, ", %lld FLOPs", (long long)c.all.at[i].flops);
         text_add(out, "\n");
@@ -112,9 +93,9 @@ static void function(struct text *out, struct plan_func *p) {
         if (c.by_code[i])
             text_printf(out, " %d %s", c.by_code[i], ir_optable[i].name);
     text_add(out, "\n  arena        ");
-    bytes(out, p->arena_bytes);
+    plan_bytes(out, p->arena_bytes);
     text_add(out, ", lower bound ");
-    bytes(out, p->lower_bound);
+    plan_bytes(out, p->lower_bound);
     if (p->arena_bytes <= p->lower_bound)
         text_add(out, ": optimal\n");
     else
@@ -122,15 +103,15 @@ static void function(struct text *out, struct plan_func *p) {
                     100.0 * (double)(p->arena_bytes - p->lower_bound) / (double)(p->lower_bound ? p->lower_bound : 1));
     if (p->order.method) {
         text_printf(out, "  order        by %s, ", p->order.method);
-        bytes(out, p->order.peak);
+        plan_bytes(out, p->order.peak);
         text_add(out, ", no order below ");
-        bytes(out, p->order.bound);
+        plan_bytes(out, p->order.bound);
         text_add(out, p->order.peak <= p->order.bound ? ": optimal\n" : "\n");
     }
     text_add(out, "  workspaces   ");
-    bytes(out, p->workspace_bytes);
+    plan_bytes(out, p->workspace_bytes);
     text_add(out, p->workspace_bytes ? " at most, packed panels and sums of one kernel: within the arena\n" : "\n");
-    incremental_report(out, p, bytes);
+    incremental_report(out, p, plan_bytes);
     text_printf(out, "  FLOPs        %lld a call, at the largest dimensions\n", (long long)p->flops);
     if (p->arena_bytes) {
         int t = at_peak(p);
@@ -139,7 +120,7 @@ static void function(struct text *out, struct plan_func *p) {
             const struct storage *s = p->storages[i];
             if (s->kind == STORAGE_ARENA && s->lower <= t && t < s->upper && s->bytes > 0) {
                 text_printf(out, "    %-32s ", s->name ? s->name : "?");
-                bytes(out, s->bytes);
+                plan_bytes(out, s->bytes);
                 text_printf(out, " at %lld, alive in [%d, %d)\n", (long long)s->offset, s->lower, s->upper);
             }
         }
@@ -149,7 +130,7 @@ static void function(struct text *out, struct plan_func *p) {
         int line, column;
         span_position(p->copies[i].write->span, &line, &column);
         text_printf(out, "    line %d: ", line);
-        bytes(out, p->copies[i].bytes);
+        plan_bytes(out, p->copies[i].bytes);
         text_printf(out, ": %s\n", p->copies[i].why ? p->copies[i].why : "");
     }
     largest(out, p);
@@ -170,26 +151,21 @@ int report_command(int argc, char **argv) {
             *(p.module->buffers[i]->kind == BUFFER_PARAM ? &params : &states) +=
                 ir_type_bytes_upper(p.module->buffers[i]->type);
         text_printf(&t, "%s\n  params       ", p.module->name);
-        bytes(&t, params);
+        plan_bytes(&t, params);
         text_add(&t, "\n  states       ");
-        bytes(&t, states);
+        plan_bytes(&t, states);
         text_add(&t, "\n  arena        ");
-        bytes(&t, p.passes.plan->arena_bytes);
+        plan_bytes(&t, p.passes.plan->arena_bytes);
         text_add(&t, " (functions run one at a time and share it)\n");
         if (p.passes.plan->cache_bytes) {
             text_add(&t, "  cache        ");
-            bytes(&t, p.passes.plan->cache_bytes);
+            plan_bytes(&t, p.passes.plan->cache_bytes);
             text_add(&t, " (each incremental function has its own)\n");
         }
         for (int i = 0; i < p.passes.plan->func_count; i++)
             function(&t, &p.passes.plan->funcs[i]);
-        if (o.html) {
-            text_printf(&page, "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>%s</title><pre>",
-                        p.module->name);
-            for (const char *s = text_string(&t); *s; s++)
-                text_add(&page, *s == '<' ? "&lt;" : *s == '&' ? "&amp;" : (char[2]){*s, 0});
-            text_add(&page, "</pre></html>\n");
-        }
+        if (o.html)
+            plan_report_html(&page, p.module, p.passes.plan);
         ok = write_output(&o, o.output, o.html ? &page : &t);
     }
     text_free(&t);

@@ -1,9 +1,31 @@
-/* The memory plan as text. */
+/* The copies of a plan as text, and what the reports of the driver and of report_html.c share. */
 #include "passes/memplan/report.h"
 
-#include <stdlib.h>
-
+#include "passes/lower.h"
 #include "passes/mutation/explain.h"
+
+void plan_bytes(struct text *out, int64_t n) {
+    if (n >= 10 << 20)
+        text_printf(out, "%.1f MiB", (double)n / 1048576);
+    else if (n >= 10 << 10)
+        text_printf(out, "%.1f KiB", (double)n / 1024);
+    else
+        text_printf(out, "%lld B", (long long)n);
+}
+
+bool plan_op_cost(const struct ir_op *op, int64_t *bytes, int64_t *flops) {
+    *bytes = *flops = 0;
+    if (op->code == OP_if || op->code == OP_for || op->code == OP_while || op->code == OP_read ||
+        op->code == OP_const || op->result_count == 0)
+        return false;
+    for (int i = 0; i < op->operand_count; i++)
+        *bytes += ir_type_bytes_upper(op->operands[i]->type);
+    for (int i = 0; i < op->result_count; i++)
+        *bytes += ir_type_bytes_upper(op->results[i]->type);
+    if (op->code == OP_nest)
+        *flops = nest_flops(&op->nest, op->result_count);
+    return true;
+}
 
 static void bytes(struct text *out, int64_t n) {
     if (n < 10240)
@@ -12,53 +34,6 @@ static void bytes(struct text *out, int64_t n) {
         text_printf(out, "%.1f KiB", (double)n / 1024);
     else
         text_printf(out, "%.1f MiB", (double)n / (1024 * 1024));
-}
-
-static int compare_bytes(const void *a, const void *b) {
-    const struct storage *x = *(struct storage *const *)a, *y = *(struct storage *const *)b;
-    if (x->bytes != y->bytes)
-        return x->bytes > y->bytes ? -1 : 1;
-    return x->id - y->id;
-}
-
-static void peak(struct text *out, const struct plan_func *p) {
-    int64_t best = 0;
-    int when = -1, count = 0;
-    int64_t *change = calloc((size_t)p->positions + 2, sizeof *change);
-    struct storage **live = calloc((size_t)p->storage_count + 1, sizeof *live);
-    if (!change || !live)
-        abort();
-    for (int i = 0; i < p->storage_count; i++) {
-        const struct storage *s = p->storages[i];
-        if (s->kind == STORAGE_ARENA && s->upper > s->lower) {
-            change[s->lower] += s->bytes;
-            change[s->upper] -= s->bytes;
-        }
-    }
-    int64_t now = 0;
-    for (int t = 0; t < p->positions; t++) {
-        now += change[t];
-        if (now > best) {
-            best = now;
-            when = t;
-        }
-    }
-    for (int i = 0; i < p->storage_count; i++)
-        if (when >= 0 && p->storages[i]->kind == STORAGE_ARENA && p->storages[i]->lower <= when &&
-            when < p->storages[i]->upper)
-            live[count++] = p->storages[i];
-    qsort(live, (size_t)count, sizeof *live, compare_bytes);
-    if (count)
-        text_printf(out, "  alive at the peak (position %d of %d):\n", when, p->positions);
-    for (int i = 0; i < count && i < 12; i++) {
-        text_printf(out, "    %-24s ", live[i]->name ? live[i]->name : "(unnamed)");
-        bytes(out, live[i]->bytes);
-        text_add(out, "\n");
-    }
-    if (count > 12)
-        text_printf(out, "    and %d smaller ones\n", count - 12);
-    free(change);
-    free(live);
 }
 
 static void copies(struct text *out, const struct plan_func *p) {
@@ -74,23 +49,6 @@ static void copies(struct text *out, const struct plan_func *p) {
             explain_place(out, c->reader);
         }
         text_printf(out, "\n    help: %s\n", c->help);
-    }
-}
-
-void plan_report(struct text *out, const struct plan *p) {
-    for (int i = 0; p && i < p->func_count; i++) {
-        const struct plan_func *f = &p->funcs[i];
-        text_printf(out, "%s: arena ", f->func->name);
-        bytes(out, f->arena_bytes);
-        text_add(out, ", lower bound ");
-        bytes(out, f->lower_bound);
-        if (f->arena_bytes <= f->lower_bound)
-            text_add(out, ", optimal\n");
-        else
-            text_printf(out, ", %.1f%% above\n",
-                        100.0 * (double)(f->arena_bytes - f->lower_bound) / (double)f->lower_bound);
-        peak(out, f);
-        copies(out, f);
     }
 }
 

@@ -1,12 +1,18 @@
-/* The memory plan in words, for `mxcc report` and `--explain copies`. */
+/* The memory plan for readers: `mxcc report` and `--explain copies`. */
 #ifndef MXCC_PASSES_MEMPLAN_REPORT_H
 #define MXCC_PASSES_MEMPLAN_REPORT_H
 
 #include "passes/passes.h"
 
-/* For each function: bytes reached, the lower bound, "optimal" or the gap, what is alive at the peak, copies and why. */
-void plan_report(struct text *out, const struct plan *p);
-/* The copies alone. */
+/* The copies and why, function by function. */
 void plan_report_copies(struct text *out, const struct plan *p);
+/* report_html.c: the plan as one self-contained page. */
+void plan_report_html(struct text *out, const struct ir_module *m, const struct plan *plan);
+
+/* "12.5 MiB" */
+void plan_bytes(struct text *out, int64_t n);
+/* What one run of an operation moves and computes, at the largest dimensions. False for those that do neither: control flow, and
+ * views of memory that is there. */
+bool plan_op_cost(const struct ir_op *op, int64_t *bytes, int64_t *flops);
 
 #endif

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import xml.etree.ElementTree
 import traceback
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -220,7 +221,11 @@ def test_report(p):
     text = p.mxcc('report', 'model.mxl').stdout
     for word in ('params', 'lower bound', 'FLOPs', 'predict', 'step', 'bytes'):
         assert word in text, (word, text)
-    assert '<html' in p.mxcc('report', 'model.mxl', '--html').stdout
+    page = p.mxcc('report', 'model.mxl', '--html').stdout
+    assert '<svg' in page and '<title>' in page and 'http' not in page and '<script' not in page  # all of it is in the page
+    root = xml.etree.ElementTree.fromstring(page.replace('<!doctype html>', '').replace('<meta charset="utf-8">', ''))
+    boxes = [r for r in root.iter('rect') if r.get('class') != 'arena']
+    assert boxes and all(float(r.get('x')) >= 0 and float(r.get('x')) + float(r.get('width')) <= 1100.1 for r in boxes)
 
 
 def test_memory_limit(p):
