@@ -214,6 +214,12 @@ struct dim_pair {
     ir_dim a, b;
 };
 
+/* A length found at run time: the same one again has the same symbol. */
+struct found_length {
+    ir_expr length;
+    struct ir_symbol *symbol;
+};
+
 struct elab {
     struct arena *arena; /* the module's */
     struct diag *diag;
@@ -242,6 +248,7 @@ struct elab {
     VEC(int) slot_of;             /* value id -> slot + 1 */
     VEC(struct cell *) touched;   /* buffers read in this function */
     VEC(struct replaced_value) replaced;
+    VEC(struct found_length) lengths;
     VEC(struct cell *) buffers; /* all */
     VEC(struct dim_pair) entry_checks;
     int instance_serial, rng_places;

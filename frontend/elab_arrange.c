@@ -235,7 +235,19 @@ struct val elab_concat(struct elab *e, struct val_list *xs, int axis, enum dtype
 
 /* ---- run-time lengths ------------------------------------------------------------------------------------------------------------ */
 
+static bool in_scope(const struct elab *e, const struct ir_region *of) {
+    const struct ir_region *r = e->b.region;
+    while (r && r != of)
+        r = r->op ? r->op->parent : NULL;
+    return r != NULL;
+}
+
 ir_dim elab_runtime_dim(struct elab *e, ir_expr length, int64_t lo, int64_t hi, const char *name, struct span at) {
+    for (int i = 0; i < e->lengths.n; i++) {
+        struct ir_symbol *s = e->lengths.at[i].symbol;
+        if (e->lengths.at[i].length == length && s->lo >= lo && s->hi <= hi && in_scope(e, s->op->parent))
+            return ir_dim_symbol(e->module, s);
+    }
     struct ir_value *v = elab_materialize(e, val_scalar(length), DTYPE_COUNT, at);
     if (!v)
         return NULL;
@@ -246,6 +258,7 @@ ir_dim elab_runtime_dim(struct elab *e, ir_expr length, int64_t lo, int64_t hi, 
     e->b.span = saved;
     op->dim.symbol = s;
     s->op = op;
+    VEC_PUSH(e->arena, e->lengths, ((struct found_length){.length = length, .symbol = s}));
     return ir_dim_symbol(e->module, s);
 }
 

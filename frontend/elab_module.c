@@ -138,6 +138,7 @@ static void start_function(struct elab *e, struct ir_func *f, bool training) {
     e->returned = false;
     e->indices.n = 0;
     e->slots.n = 0;
+    e->lengths.n = 0;
     e->slot_of.n = 0;
     e->touched.n = 0;
     e->replaced.n = 0;

@@ -36,6 +36,8 @@ static bool is_const_dim(ir_dim d, int64_t n) {
 /* An index or slice bound as an i64 expression. Static negative numbers count from the end only if written so. */
 static ir_expr index_value(struct elab *e, struct val v, const struct ast_expr *x, ir_dim extent) {
     bool from_end = x->kind == EXPR_UNARY && x->unary.op == UN_NEG;
+    if (v.kind == VAL_BUFFER)
+        v = cell_read(e, v.cell);
     if (v.kind == VAL_ERROR)
         return NULL;
     if (v.kind == VAL_FLOAT || v.kind == VAL_BOOL || (v.kind == VAL_SCALAR && !dtype_is_int(v.expr->dtype)) ||
