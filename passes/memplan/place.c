@@ -11,7 +11,7 @@
 #include "passes/mutation/liveness.h"
 
 #define ARENA_ALIGN 64
-#define FAST_STEPS  (PLACEMENT_STEPS_PER_SECOND / 4)
+#define FAST_STEPS  (PLACEMENT_STEPS_PER_SECOND / 12)
 #define BEST_STEPS  (PLACEMENT_STEPS_PER_SECOND * 3)
 
 struct plan_func *plan_of(struct plan *p, const struct ir_func *f) {

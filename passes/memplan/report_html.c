@@ -104,7 +104,7 @@ static void box(struct page *g, const struct storage *s, double x_unit, double y
     double x = (s->lower - g->from) * x_unit, w = (s->upper - s->lower) * x_unit, h = (double)s->bytes * y_unit,
            y = LOAD_HEIGHT + HEIGHT - (double)s->offset * y_unit - h;
     bool workspace = s->op != NULL;
-    text_printf(out, "<rect x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" height=\"%.2f\" fill=\"hsl(%d %d%% %d%%)\"><title>", x,
+    text_printf(out, "<rect x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" height=\"%.2f\" fill=\"hsl(%d,%d%%,%d%%)\"><title>", x,
                 y, w, h, hue_of(g->source[s->id], s->name), workspace ? 0 : 60, workspace ? 45 : 65);
     escaped(out, s->name ? s->name : "(unnamed)");
     text_add(out, " ");
@@ -116,7 +116,7 @@ static void box(struct page *g, const struct storage *s, double x_unit, double y
 
 static void curve(struct page *g, double x_unit, double y_unit) {
     struct text *out = g->out;
-    text_printf(out, "<path class=\"load\" d=\"M0 %.1f", LOAD_HEIGHT);
+    text_printf(out, "<path fill=\"#9bb8d8\" d=\"M0 %.1f", LOAD_HEIGHT);
     for (int t = g->from; t < g->to; t++)
         if (t == g->from || g->load[t] != g->load[t - 1])
             text_printf(out, "H%.2fV%.2f", (t - g->from) * x_unit, LOAD_HEIGHT - (double)g->load[t] * y_unit);
@@ -128,10 +128,11 @@ static void picture(struct page *g) {
     struct text *out = g->out;
     double x_unit = WIDTH / (g->to - g->from), y_unit = HEIGHT / (double)p->arena_bytes;
     int small = 0;
-    text_printf(out,
-                "<svg viewBox=\"0 0 %.0f %.0f\" role=\"img\" aria-label=\"lifetimes and offsets of %s\">\n"
-                "<rect class=\"arena\" x=\"0\" y=\"%.0f\" width=\"%.0f\" height=\"%.0f\"/>\n",
-                WIDTH, LOAD_HEIGHT + HEIGHT, p->func->name, LOAD_HEIGHT, WIDTH, HEIGHT);
+    text_printf(
+        out,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" role=\"img\" aria-label=\"lifetimes and offsets of %s\">\n"
+        "<rect class=\"arena\" fill=\"#f6f6f6\" x=\"0\" y=\"%.0f\" width=\"%.0f\" height=\"%.0f\"/>\n",
+        WIDTH, LOAD_HEIGHT + HEIGHT, p->func->name, LOAD_HEIGHT, WIDTH, HEIGHT);
     curve(g, x_unit, (LOAD_HEIGHT - 8) / (double)p->arena_bytes);
     for (int i = 0; i < p->storage_count; i++) {
         if (!shown(p->storages[i]))
@@ -142,8 +143,9 @@ static void picture(struct page *g) {
             box(g, p->storages[i], x_unit, y_unit);
     }
     double x = (g->peak - g->from + 0.5) * x_unit;
-    text_printf(out, "<line class=\"peak\" x1=\"%.2f\" x2=\"%.2f\" y1=\"0\" y2=\"%.0f\"/>\n</svg>\n", x, x,
-                LOAD_HEIGHT + HEIGHT);
+    text_printf(
+        out, "<line stroke=\"#c00\" stroke-dasharray=\"4 3\" x1=\"%.2f\" x2=\"%.2f\" y1=\"0\" y2=\"%.0f\"/>\n</svg>\n",
+        x, x, LOAD_HEIGHT + HEIGHT);
     text_printf(
         out,
         "<p class=\"note\">Time runs to the right, from position %d to %d; above, what is alive; below, where it lies: "
@@ -339,7 +341,6 @@ static const char style[] =
     "body{font:14px/1.4 system-ui,sans-serif;margin:2em auto;max-width:1160px;padding:0 1em;color:#222}"
     "table{border-collapse:collapse;margin:.6em 0}td,th{padding:2px 10px 2px 0;text-align:left;vertical-align:top;"
     "border-bottom:1px solid #ddd}code,pre{font:12px/1.4 ui-monospace,monospace}svg{width:100%;height:auto}"
-    ".arena{fill:#f6f6f6}.load{fill:#9bb8d8}.peak{stroke:#c00;stroke-width:1;stroke-dasharray:4 3}"
     "rect{stroke:#fff;stroke-width:.15}.note{color:#666}summary{cursor:pointer;margin:.8em 0}"
     ".bar{display:inline-block;height:9px;background:#9bb8d8;margin-right:6px}";
 
