@@ -22,11 +22,11 @@ struct function {
     bool *scalar_declared;
     struct loop_var **symbol_var; /* [module->symbol_count] */
     VEC(struct op_mem) mems;
-    VEC(struct loop_mem *) pointers;  /* to be declared in the operation's block, in order of first use */
-    const char *hint;                 /* a name for the operation, if it becomes a function */
-    int scope;                        /* names in use where the operation began */
-    const struct ir_op *op; /* the operation being printed */
-    int64_t workspace;      /* bytes of its workspace that are given out */
+    VEC(struct loop_mem *) pointers; /* to be declared in the operation's block, in order of first use */
+    const char *hint;                /* a name for the operation, if it becomes a function */
+    int scope;                       /* names in use where the operation began */
+    const struct ir_op *op;          /* the operation being printed */
+    int64_t workspace;               /* bytes of its workspace that are given out */
     double repeat; /* largest number of runs of the region that is printed; of a loop without a bound: 1 */
     double flops;
 };

@@ -112,7 +112,8 @@ int main(int argc, char **argv) {
     }
     printf("new pictures: %d of %d right\n", good, total);
     double whole = pictures_new.time / pictures_new.count, part = head_new.time / head_new.count;
-    printf("score after new pictures:       %2lld operations, %7.1f us\n", (long long)pictures_new.operations, whole * 1e6);
+    printf("score after new pictures:       %2lld operations, %7.1f us\n", (long long)pictures_new.operations,
+           whole * 1e6);
     printf("score after a step of the head: %2lld operations, %7.1f us, 1/%.0f of the time\n",
            (long long)head_new.operations, part * 1e6, whole / part);
     printf("score without a change:         %2lld operations, %7.1f us\n", (long long)nothing_new.operations,
