@@ -290,7 +290,8 @@ struct ir_op {
         struct { int axis; bool descending; ir_dim limit; } sort; /* limit NULL: all */
         struct { int axis; enum reduce_op op; bool reverse, exclusive; } scan; /* SUM or PROD (MAX, MIN) */
         struct { int place; } rng;       /* operands: enclosing loop counters (i64), outermost first */
-        struct { struct ir_symbol *symbol; } dim; /* operand: rank 0 integer; no result */
+        /* operand: rank 0 integer; no result. inside: proven to lie in the symbol's interval, so that it cannot fail */
+        struct { struct ir_symbol *symbol; bool inside; } dim;
         /* if: operand 0 the condition (rank 0 bool); regions then, else; results = yields.
          * for: operands lo, hi (rank 0 i64), then initial carried values; region args: index (i64), carried;
          *      yields: next carried; results: last carried. `limit` bounds the trips (constant or NULL: unbounded).

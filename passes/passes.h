@@ -160,6 +160,7 @@ bool passes_run(struct pass_context *c);
 bool pass_simplify(struct pass_context *);      /* fold, common subexpressions, dead code, index algebra */
 bool pass_differentiate(struct pass_context *); /* expands every grad operation */
 bool pass_select(struct pass_context *);        /* keeps or expands kernel operations */
+bool pass_prove(struct pass_context *); /* removes checks that cannot fail */
 bool pass_fuse(struct pass_context *);
 bool pass_order(struct pass_context *);
 bool pass_mutation(struct pass_context *); /* in-place classes, copies */

@@ -459,6 +459,8 @@ static void op_dim(struct function *f, struct ir_op *op) {
     struct ir_symbol *s = op->dim.symbol;
     const char *name = function_expr(f, function_symbol(f, s));
     cprint_line(&f->print, "%s = (int64_t)%s;", name, scalar_text_of(f, op->operands[0]));
+    if (op->dim.inside)
+        return;
     cprint_line(&f->print, "if (%s < %lld || %s > %lld)", name, (long long)s->lo, name, (long long)s->hi);
     cprint_line(
         &f->print,

@@ -349,7 +349,7 @@ static void run_op(struct validator *v, const struct ir_op *op) {
     for (int i = 0; i < op->operand_count; i++)
         if (loaded(op, i))
             read_value(v, op, op->operands[i]);
-    if ((op->code == OP_check || op->code == OP_dim) && v->dirty)
+    if ((op->code == OP_check || (op->code == OP_dim && !op->dim.inside)) && v->dirty)
         fail(v, op, "a check stands after a buffer was changed");
     switch (op->code) {
     case OP_for:

@@ -7,7 +7,8 @@
  * its nest's indices, values of regions inside `common`, and, with `carried`, values of `common` itself, where the counter
  * of side 1 is the larger one. Every access lies inside its value's extents: it was checked, or guarded.
  *
- * Arithmetic in i64 is taken not to wrap, as in ir/range.c; in narrower types a result is any number of the type.
+ * Arithmetic in i64 is taken not to wrap, as in ir/range.c; in narrower types a result that is not proven to fit is any
+ * number of the type.
  */
 #include "passes/mutation/access.h"
 
@@ -75,6 +76,27 @@ static void within_type(struct space *s, const struct linear_form *f, enum dtype
     else if (bits < 64 && (t == BOOL || dtype_is_int(t)))
         within(s, f, dtype_is_signed(t) ? -((int64_t)1 << (bits - 1)) : 0,
                ((int64_t)1 << (bits - (dtype_is_signed(t) ? 1 : 0))) - 1);
+}
+
+/* Whether every value of f is one of the type. */
+static bool fits(const struct space *s, const struct linear_form *f, enum dtype t) {
+    int bits = dtype_size(t) * 8;
+    if (!dtype_is_int(t) || t == U64 || !f->ok)
+        return false;
+    if (t == I64)
+        return true;
+    int64_t span = (int64_t)1 << bits, lo = dtype_is_signed(t) ? -(span / 2) : 0;
+    for (int above = 0; above < 2; above++) { /* f <= lo - 1, f >= lo + span */
+        struct integer_set outside = {.arena = s->set.arena, .vars = s->set.vars};
+        for (int i = 0; i < s->set.rows.n; i++)
+            VEC_PUSH(outside.arena, outside.rows, s->set.rows.at[i]);
+        struct linear_form d = form_scale(f, above ? 1 : -1);
+        d.k += above ? -(lo + span) : lo - 1;
+        set_add_positive(&outside, &d);
+        if (!set_is_empty(&outside))
+            return false;
+    }
+    return true;
 }
 
 /* Which side's copy of what is defined in region r. */
@@ -241,10 +263,15 @@ static struct linear_form form_of_expr(struct space *s, const struct ir_op *op, 
         f = form_of_dim(s, e->dim, side);
     } else if (e->kind == X_LOAD && !e->guarded && op->operands[e->index]->type.rank == 0) {
         f = form_of_value(s, op->operands[e->index], side);
-    } else if (e->kind == X_FN && e->dtype == I64) {
+    } else if (e->kind == X_FN && dtype_is_int(e->dtype)) {
         f = form_of_call(s, op, side, e);
-    } else if (e->kind == X_CAST && e->dtype == I64 && dtype_is_int(e->args[0]->dtype) && e->args[0]->dtype != U64) {
+        if (!fits(s, &f, e->dtype))
+            f = opaque(s, op, e, side);
+    } else if (e->kind == X_CAST && dtype_is_int(e->dtype) && dtype_is_int(e->args[0]->dtype) &&
+               e->args[0]->dtype != U64) {
         f = form_of_expr(s, op, side, e->args[0]);
+        if (!fits(s, &f, e->dtype))
+            f = opaque(s, op, e, side);
     } else {
         f = opaque(s, op, e, side);
     }
@@ -255,7 +282,7 @@ static struct linear_form form_of_expr(struct space *s, const struct ir_op *op, 
 /* Arithmetic without indices, in the operation that makes v; NULL if v is made otherwise. */
 static ir_expr defining_expr(const struct ir_value *v) {
     const struct ir_op *op = v->op;
-    if (!op || op->code != OP_nest || v->type.dtype != I64 || op->nest.pars || op->nest.reds ||
+    if (!op || op->code != OP_nest || !dtype_is_int(v->type.dtype) || op->nest.pars || op->nest.reds ||
         op->nest.results[v->index].base >= 0)
         return NULL;
     return op->nest.results[v->index].value;
@@ -456,4 +483,95 @@ bool access_covers(struct access a, struct access b, const struct ir_region *com
             covers = space_end(&s);
         }
     return covers;
+}
+
+/* ---- conditions ---------------------------------------------------------------------------------------------------- */
+
+static const struct {
+    enum scalar_fn fn;
+    bool swap, strict, equal; /* a <= b; swapped b <= a; strict a < b */
+} comparisons[] = {
+    {FN_le, false, false, false},
+    {FN_lt, false, true, false},
+    {FN_eq, false, false, true},
+};
+
+/* Adds e, or its negation, as far as it is a conjunction of comparisons of integers; false if nothing was added. */
+static bool assume(struct space *s, const struct ir_op *op, ir_expr e, bool holds) {
+    if (e->kind != X_FN)
+        return false;
+    if (e->fn == FN_not)
+        return assume(s, op, e->args[0], !holds);
+    if (e->fn == (holds ? FN_and : FN_or)) {
+        bool first = assume(s, op, e->args[0], holds);
+        return assume(s, op, e->args[1], holds) || first;
+    }
+    for (size_t i = 0; i < sizeof comparisons / sizeof *comparisons; i++) {
+        if (e->fn != comparisons[i].fn || !dtype_is_int(e->args[0]->dtype) || e->args[0]->dtype == U64)
+            continue;
+        struct linear_form a = form_of_expr(s, op, 0, e->args[0]), b = form_of_expr(s, op, 0, e->args[1]);
+        if (comparisons[i].equal && !holds)
+            return false; /* two half spaces */
+        if (comparisons[i].equal || holds)
+            at_least(s, &b, &a, comparisons[i].strict);
+        if (comparisons[i].equal)
+            at_least(s, &a, &b, 0);
+        if (!holds)
+            at_least(s, &a, &b, !comparisons[i].strict);
+        return true;
+    }
+    return false;
+}
+
+/* The conditions of the branches around an operation. */
+static void assume_branches(struct space *s, const struct ir_op *op) {
+    for (const struct ir_region *r = op->parent; r->op; r = r->op->parent) {
+        const struct ir_value *c = r->op->code == OP_if ? r->op->operands[0] : NULL;
+        if (c && c->op && c->op->code == OP_nest && !c->op->nest.pars && !c->op->nest.reds &&
+            c->op->nest.results[c->index].base < 0)
+            assume(s, c->op, c->op->nest.results[c->index].value, r == r->op->regions[0]);
+    }
+}
+
+/* Whether e cannot fail under what holds around the nest. */
+static bool always(const struct ir_op *op, ir_expr e) {
+    double number;
+    if (ir_expr_is_const(e, &number))
+        return number != 0;
+    if (e->kind != X_FN)
+        return false;
+    if (e->fn == FN_and)
+        return always(op, e->args[0]) && always(op, e->args[1]);
+    for (int way = 0; way < (e->fn == FN_eq ? 2 : 1); way++) {
+        struct space s;
+        space_init(&s, (struct access){.op = op}, op->parent, false);
+        assume_branches(&s, op);
+        bool added = true;
+        if (e->fn == FN_eq && dtype_is_int(e->args[0]->dtype) && e->args[0]->dtype != U64) {
+            struct linear_form a = form_of_expr(&s, op, 0, e->args[0]), b = form_of_expr(&s, op, 0, e->args[1]);
+            at_least(&s, way ? &a : &b, way ? &b : &a, 1);
+        } else {
+            added = assume(&s, op, e, false);
+        }
+        if (!space_end(&s) || !added)
+            return false;
+    }
+    return true;
+}
+
+bool access_always(const struct ir_op *nest, ir_expr condition) {
+    return always(nest, condition);
+}
+
+bool access_within(const struct ir_op *op, const struct ir_value *v, int64_t lo, int64_t hi) {
+    bool inside = dtype_is_int(v->type.dtype) && v->type.dtype != U64;
+    for (int above = 0; above < 2 && inside; above++) {
+        struct space s;
+        space_init(&s, (struct access){.op = op}, op->parent, false);
+        assume_branches(&s, op);
+        struct linear_form f = form_of_value(&s, v, 0), end = form_const(above ? hi : lo);
+        at_least(&s, above ? &f : &end, above ? &end : &f, 1);
+        inside = space_end(&s);
+    }
+    return inside;
 }

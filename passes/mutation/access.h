@@ -20,4 +20,10 @@ bool access_covers(struct access a, struct access b, const struct ir_region *com
  * parallel indices. */
 bool access_iterations_apart(struct access a, struct access b);
 
+/* Whether the boolean expression over the nest's operands and indices holds in every iteration of it, whenever it runs: by
+ * the bounds of indices and of the loops around it, and the conditions of the branches it stands in. */
+bool access_always(const struct ir_op *nest, ir_expr condition);
+/* Whether the rank 0 integer lies in [lo, hi] whenever op, which uses it, runs. */
+bool access_within(const struct ir_op *op, const struct ir_value *v, int64_t lo, int64_t hi);
+
 #endif

@@ -99,7 +99,7 @@ static bool constant_value(const struct ir_value *v, int64_t *n) {
 
 bool op_may_fail(const struct ir_op *op) {
     int64_t n, a, b;
-    if (op->code == OP_check || op->code == OP_dim)
+    if (op->code == OP_check || (op->code == OP_dim && !op->dim.inside))
         return true; /* an extern is a C function of the user's: assumed to succeed */
     if (!is_loop(op) || !op->loop.limit)
         return false;

@@ -205,6 +205,32 @@ def test_line_directives(p):
     assert p.cc('-lm') == '2 12\n'
 
 
+PROVEN = '''
+export fn held(x: f32[9, 4], n: i64) -> f32[9, 4] {
+    var y = x * 2
+    for t in 0..8 {
+        let p = i32(t)
+        if p + 1 > 2 { y[p - 2] += 1 }
+        y[p + 1, 0:2] = sum(x[:p + 1], axis = 0)[2:]
+        if n >= 0 and n < 3 { y[n + t] += 1 }
+    }
+    return y
+}
+'''
+
+
+def test_proven_checks(p):
+    def checks(text):
+        p.write('proven.mxl', text)
+        return p.mxcc('proven.mxl', '--stop-after', 'prove', '--emit', 'ir', '--verify').stdout.count('check(')
+    assert checks(PROVEN.replace('n < 3', 'n < 2')) == 0
+    assert checks(PROVEN) == 1  # n + t is 9 at most
+    assert checks(PROVEN.replace('0..8', '0..9').replace('n < 3', 'n < 1')) == 1  # p + 1 is 9 at most
+    assert checks(PROVEN.replace('> 2', '> 1').replace('n < 3', 'n < 2')) == 1  # p - 2 is -1 at least
+    assert checks(PROVEN.replace('n >= 0 and ', '').replace('n < 3', 'n < 2')) == 1
+    assert checks(PROVEN.replace('i32(t)', 'i8(100 * t)').replace('n < 3', 'n < 2')) > 1  # wraps
+
+
 def test_stages(p):
     for what in ('ast', 'ir', 'deps', 'deps.dot', 'deps.json', 'plan'):
         assert p.mxcc('model.mxl', '--emit', what).stdout
