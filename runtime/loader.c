@@ -1,9 +1,11 @@
-/* Batches, made one ahead by a thread: conversion and arithmetic of the next batch run beside the step. */
+/* Batches, made one ahead by an engine's thread: conversion and arithmetic of the next batch run beside the step. Making a
+ * batch writes its slot, of which there are two, and the place in the data, so batches are made in order; a slot is made anew
+ * when the caller, who read it, asks for the next batch. */
 #include <math.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "background.h"
 #include "mxrt/data.h"
 #include "philox.h"
 
@@ -26,15 +28,17 @@ struct mxrt_loader {
     const int64_t *order;
     int64_t count, batch, at;
     int *field_of; /* [arg_count]; -1 */
-    struct mxrt_batch slots[2];
-    enum { EMPTY, FULL, END, FAILED } state[2];
-    mx_status status;
+    struct slot {
+        struct mxrt_loader *loader;
+        struct mxrt_batch batch;
+        struct mxrt_var var;
+        bool end; /* there was no batch left for it */
+    } slots[2];
+    struct mxrt_engine *engine;
+    struct mxrt_var place;
+    int take, given;  /* the slot next taken; the one the caller holds, -1 */
+    mx_status status; /* of what ended the loading */
     struct mxrt_why why;
-    int take, given; /* the slot next taken; the one the caller holds, -1 */
-    pthread_t thread;
-    bool threaded, stop;
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
 };
 
 int64_t mxrt_batch_limit(const struct mxrt_function *f, bool *exact) {
@@ -111,31 +115,19 @@ static mx_status fill(struct mxrt_loader *l, struct mxrt_batch *b) {
     return MX_OK;
 }
 
-static int produce(struct mxrt_loader *l, int slot) {
-    l->status = MX_OK;
-    int state = l->at >= l->count ? END : FULL;
-    if (state == FULL && (l->status = fill(l, &l->slots[slot])) != MX_OK)
-        state = FAILED;
-    pthread_mutex_lock(&l->lock);
-    l->state[slot] = state;
-    pthread_cond_broadcast(&l->changed);
-    pthread_mutex_unlock(&l->lock);
-    return state;
+static mx_status produce(void *context, struct mxrt_why *why) {
+    struct slot *slot = context;
+    struct mxrt_loader *l = slot->loader;
+    (void)why; /* would come back with the operation's name in front */
+    slot->end = l->at >= l->count;
+    return slot->end ? MX_OK : fill(l, &slot->batch);
 }
 
-static void *producer(void *argument) {
-    struct mxrt_loader *l = argument;
-    for (int slot = 0;; slot ^= 1) {
-        pthread_mutex_lock(&l->lock);
-        while (l->state[slot] != EMPTY && !l->stop)
-            pthread_cond_wait(&l->changed, &l->lock);
-        bool stop = l->stop;
-        pthread_mutex_unlock(&l->lock);
-        if (stop)
-            return NULL;
-        if (produce(l, slot) != FULL)
-            return NULL;
-    }
+static mx_status order_batch(struct mxrt_loader *l, struct slot *slot) {
+    const struct mxrt_var writes[2] = {slot->var, l->place};
+    const struct mxrt_op op = {
+        .name = "batch", .run = produce, .context = slot, .writes = writes, .write_count = 2, .lane = MXRT_LANE_IO};
+    return mxrt_engine_push(l->engine, &op, &l->why);
 }
 
 mx_status mxrt_loader_open(struct mxrt_loader **out, const struct mxrt_data *d, const struct mxrt_function *f,
@@ -154,8 +146,17 @@ mx_status mxrt_loader_open(struct mxrt_loader **out, const struct mxrt_data *d, 
     l->batch = batch;
     l->at = first_batch * batch < count ? first_batch * batch : count;
     l->given = -1;
-    pthread_mutex_init(&l->lock, NULL);
-    pthread_cond_init(&l->changed, NULL);
+    mx_status status = background_engine(&l->engine, why);
+    if (status == MX_OK)
+        status = mxrt_var_new(l->engine, "place in the data", &l->place, why);
+    for (int k = 0; k < 2 && status == MX_OK; k++) {
+        l->slots[k].loader = l;
+        status = mxrt_var_new(l->engine, "batch", &l->slots[k].var, why);
+    }
+    if (status != MX_OK) {
+        mxrt_loader_close(l);
+        return status;
+    }
     for (int a = 0; a < f->arg_count; a++) {
         l->field_of[a] = -1;
         for (int i = 0; i < d->field_count; i++)
@@ -163,39 +164,38 @@ mx_status mxrt_loader_open(struct mxrt_loader **out, const struct mxrt_data *d, 
                 l->field_of[a] = i;
         for (int k = 0; k < 2 && l->field_of[a] >= 0; k++) {
             size_t bytes = (size_t)batch * (size_t)d->fields[l->field_of[a]].width * mxrt_dtype_size(f->args[a].dtype);
-            if (a >= 64 || !(l->slots[k].args[a] = calloc(1, bytes ? bytes : 1))) {
+            if (a >= 64 || !(l->slots[k].batch.args[a] = calloc(1, bytes ? bytes : 1))) {
                 mxrt_loader_close(l);
                 return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for batches of %lld", (long long)batch);
             }
         }
     }
-    l->threaded = pthread_create(&l->thread, NULL, producer, l) == 0;
+    for (int k = 0; k < 2 && status == MX_OK; k++)
+        status = order_batch(l, &l->slots[k]);
+    if (status != MX_OK) {
+        *why = l->why;
+        mxrt_loader_close(l);
+        return status;
+    }
     *out = l;
     return MX_OK;
 }
 
 mx_status mxrt_loader_next(struct mxrt_loader *l, struct mxrt_batch **b, struct mxrt_why *why) {
-    int state;
+    struct mxrt_why ignored; /* fill has said it better */
+    struct slot *slot = &l->slots[l->take];
     *b = NULL;
-    if (!l->threaded) {
-        state = produce(l, l->take);
-    } else {
-        pthread_mutex_lock(&l->lock);
-        if (l->given >= 0 && l->state[l->given] == FULL) {
-            l->state[l->given] = EMPTY;
-            pthread_cond_broadcast(&l->changed);
-        }
-        while (l->state[l->take] == EMPTY)
-            pthread_cond_wait(&l->changed, &l->lock);
-        state = l->state[l->take];
-        pthread_mutex_unlock(&l->lock);
-    }
-    if (state == FAILED) {
+    if (l->given >= 0 && l->status == MX_OK)
+        l->status = order_batch(l, &l->slots[l->given]);
+    l->given = -1;
+    if (l->status == MX_OK)
+        l->status = mxrt_engine_wait_var(l->engine, slot->var, &ignored);
+    if (l->status != MX_OK) {
         *why = l->why;
         return l->status;
     }
-    if (state == FULL) {
-        *b = &l->slots[l->take];
+    if (!slot->end) {
+        *b = &slot->batch;
         l->given = l->take;
         l->take ^= 1;
     }
@@ -205,18 +205,12 @@ mx_status mxrt_loader_next(struct mxrt_loader *l, struct mxrt_batch **b, struct 
 void mxrt_loader_close(struct mxrt_loader *l) {
     if (!l)
         return;
-    if (l->threaded) {
-        pthread_mutex_lock(&l->lock);
-        l->stop = true;
-        pthread_cond_broadcast(&l->changed);
-        pthread_mutex_unlock(&l->lock);
-        pthread_join(l->thread, NULL);
-    }
+    if (l->engine)
+        mxrt_engine_shutdown(l->engine); /* what is only ordered is not made */
+    mxrt_engine_destroy(l->engine);
     for (int k = 0; k < 2; k++)
         for (int a = 0; a < 64; a++)
-            free(l->slots[k].args[a]);
-    pthread_mutex_destroy(&l->lock);
-    pthread_cond_destroy(&l->changed);
+            free(l->slots[k].batch.args[a]);
     free(l->field_of);
     free(l);
 }

@@ -1,19 +1,20 @@
-/* Checkpoints beside the computation: a copy is taken, and a thread writes it while the caller goes on changing the tensors.
+/* Checkpoints beside the computation: a copy is taken, and an operation of an engine writes it while the caller goes on
+ * changing the tensors.
  *
  * The copy is the version that the checkpoint is of. There is one, so a save waits for the one before it: two versions in
  * flight would only help where a disk is slower than an epoch, and would cost the memory of another set of weights. Where no copy
- * can be had (memory, threads), the write is done at once.
+ * can be had, the write is done at once.
  */
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "background.h"
 #include "mxrt/checkpoint.h"
 
 struct mxrt_saver {
-    pthread_t thread;
-    bool busy; /* a thread writes, or has written and was not joined */
+    struct mxrt_engine *engine;
+    struct mxrt_var copy, file; /* what the operation reads and writes */
     /* The version being written; memory of the last one is used again. */
     char *path;
     struct mxrt_named *tensors;
@@ -21,12 +22,19 @@ struct mxrt_saver {
     int count, pairs;
     unsigned char *memory;
     size_t bytes;
-    mx_status status; /* of the write, once joined */
-    struct mxrt_why why;
+    struct mxrt_why why; /* of the write */
 };
 
 struct mxrt_saver *mxrt_saver_new(void) {
-    return calloc(1, sizeof(struct mxrt_saver));
+    struct mxrt_saver *s = calloc(1, sizeof *s);
+    struct mxrt_why why;
+    if (!s || background_engine(&s->engine, &why) != MX_OK ||
+        mxrt_var_new(s->engine, "snapshot", &s->copy, &why) != MX_OK ||
+        mxrt_var_new(s->engine, "checkpoint", &s->file, &why) != MX_OK) {
+        mxrt_saver_free(s);
+        return NULL;
+    }
+    return s;
 }
 
 static size_t aligned(size_t n) {
@@ -84,11 +92,11 @@ static bool snapshot(struct mxrt_saver *s, const char *path, const struct mxrt_n
     return true;
 }
 
-static void *writer(void *argument) {
-    struct mxrt_saver *s = argument;
-    s->status =
-        mxrt_checkpoint_write(s->path, s->tensors, s->count, (const char *const(*)[2])s->metadata, s->pairs, &s->why);
-    return NULL;
+static mx_status write_snapshot(void *context, struct mxrt_why *why) {
+    struct mxrt_saver *s = context;
+    (void)why; /* would come back with the operation's name in front */
+    return mxrt_checkpoint_write(s->path, s->tensors, s->count, (const char *const(*)[2])s->metadata, s->pairs,
+                                 &s->why);
 }
 
 mx_status mxrt_saver_begin(struct mxrt_saver *s, const char *path, const struct mxrt_named *tensors, int count,
@@ -96,27 +104,32 @@ mx_status mxrt_saver_begin(struct mxrt_saver *s, const char *path, const struct 
     mx_status status = mxrt_saver_wait(s, why);
     if (status != MX_OK)
         return status;
-    if (s && snapshot(s, path, tensors, count, metadata, pairs) && pthread_create(&s->thread, NULL, writer, s) == 0) {
-        s->busy = true;
-        return MX_OK;
+    if (s && snapshot(s, path, tensors, count, metadata, pairs)) {
+        struct mxrt_op op = {.name = "checkpoint",
+                             .run = write_snapshot,
+                             .context = s,
+                             .reads = &s->copy,
+                             .read_count = 1,
+                             .writes = &s->file,
+                             .write_count = 1,
+                             .lane = MXRT_LANE_IO};
+        if (mxrt_engine_push(s->engine, &op, why) == MX_OK)
+            return MX_OK;
     }
     return mxrt_checkpoint_write(path, tensors, count, metadata, pairs, why);
 }
 
 mx_status mxrt_saver_wait(struct mxrt_saver *s, struct mxrt_why *why) {
-    if (!s || !s->busy)
-        return MX_OK;
-    pthread_join(s->thread, NULL);
-    s->busy = false;
-    if (s->status != MX_OK)
+    mx_status status = s ? mxrt_engine_wait_var(s->engine, s->file, why) : MX_OK;
+    if (status != MX_OK)
         *why = s->why;
-    return s->status;
+    return status;
 }
 
 void mxrt_saver_free(struct mxrt_saver *s) {
-    struct mxrt_why ignored;
-    (void)mxrt_saver_wait(s, &ignored);
-    if (s)
-        free(s->memory);
+    if (!s)
+        return;
+    mxrt_engine_destroy(s->engine);
+    free(s->memory);
     free(s);
 }

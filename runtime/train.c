@@ -237,20 +237,22 @@ static mx_status prepare(struct training *t) {
     return MX_OK;
 }
 
-/* metrics.csv: a new one, or on resumption the rows up to the checkpoint. */
+/* metrics.csv: a new one, or on resumption the rows up to the checkpoint. It takes its name only when those are in it, so that a
+ * kill leaves one or the other. */
 static mx_status open_metrics(struct training *t) {
     struct session *s = t->s;
-    char path[4096], folder[4096], *old = NULL;
+    char path[4096], part[4096], folder[4096], *old = NULL;
     size_t bytes = 0;
     struct mxrt_why ignored;
     session_path(s, "metrics.csv", path, sizeof path);
+    session_path(s, "metrics.csv.part", part, sizeof part);
     session_path(s, "", folder, sizeof folder);
     if (s->resume)
         (void)mxrt_read_file(path, NULL, &old, &bytes, &ignored);
-    t->csv = fopen(path, "w");
+    t->csv = fopen(part, "w");
     if (!t->csv) {
         free(old);
-        return mxrt_fail(&s->why, MX_ERROR_IO, "cannot write %s: %s", path, strerror(errno));
+        return mxrt_fail(&s->why, MX_ERROR_IO, "cannot write %s: %s", part, strerror(errno));
     }
     fputs("epoch,step,seconds", t->csv);
     for (int i = 0; i < t->step->result_count; i++)
@@ -267,7 +269,11 @@ static mx_status open_metrics(struct training *t) {
         line = end;
     }
     free(old);
-    (void)fflush(t->csv);
+    if (fflush(t->csv) != 0 || rename(part, path) != 0) {
+        int why = errno;
+        (void)remove(part);
+        return mxrt_fail(&s->why, MX_ERROR_IO, "cannot write %s: %s", path, strerror(why));
+    }
     return mxrt_events_open(&t->events, folder, &s->why);
 }
 
