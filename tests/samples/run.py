@@ -206,7 +206,18 @@ def incremental(env):
         whole, head, re.search(r'1/\d+ of the time', out).group(0))
 
 
-TESTS = [digits, embed, incremental, kneser_ney, fashion, chars, gpt]
+def unrolled(env):
+    flags = sh(env.mxcc, '--cflags', '--libs', cwd=env.path('')).split()
+    sh('cc', '-std=gnu11', '-O2', os.path.join(SAMPLES, 'engine', 'unrolled.c'), *flags, '-lm', '-o', env.path('unrolled'), cwd=env.path(''))
+    out = sh(env.path('unrolled'), cwd=env.path(''))
+    found = re.search(r'300 iterations.*: (\d+) nodes ran, running everything would be (\d+)', out)
+    expect(found, 'unrolled wrote', out)
+    ran, everything = map(int, found.groups())
+    expect(ran * 4 < everything, 'too many nodes ran:', out)
+    return out.strip()
+
+
+TESTS = [digits, embed, unrolled, incremental, kneser_ney, fashion, chars, gpt]
 
 
 def main():
