@@ -86,6 +86,15 @@ const char *nearest_word(const char *word, const char *const *words, int count) 
     return found;
 }
 
+static const char *const color_words[] = {"auto", "always", "never", NULL}; /* in order of color_mode */
+
+static bool is_color_word(const char *word) {
+    int i = 0;
+    while (color_words[i] && strcmp(color_words[i], word) != 0)
+        i++;
+    return color_words[i] != NULL;
+}
+
 static bool takes(const struct option_row *r, char command) {
     return strchr(r->commands, '*') || strchr(r->commands, command);
 }
@@ -216,7 +225,7 @@ static bool call(struct options *o, const struct option_row *r, const char *valu
         o->warnings_as_errors |= i == 0;
         o->no_warnings |= i == 1;
     } else if (strcmp(what, "color") == 0) {
-        if (!choose(r->name, value, (const char *const[]){"auto", "always", "never", NULL}, &i))
+        if (!choose(r->name, value, color_words, &i))
             return false;
         o->color = (enum color_mode)i;
     } else if (strcmp(what, "diagnostics") == 0) {
@@ -299,7 +308,9 @@ static bool parse(struct options *o, char command, int argc, char **argv) {
         }
         if (!r)
             return unknown(o, argv[i]);
-        if (r->kind != FLAG && !value) {
+        if (!value && strcmp(r->name, "--color") == 0 && !is_color_word(i + 1 < argc ? argv[i + 1] : "")) {
+            value = "always"; /* alone, as with other tools */
+        } else if (r->kind != FLAG && !value) {
             if (i + 1 == argc) {
                 usage_error("%s needs a value: %s", r->name, r->argument);
                 return false;

@@ -306,6 +306,13 @@ def test_usage(p):
     p.mxcc('targets')
 
 
+def test_color(p):
+    p.write('wrong.mxl', 'export fn f(x: f32) -> f32 = y\n')
+    for words, colored in ((['--color'], True), (['--color', 'never'], False), (['--color=always'], True), ([], False)):
+        assert ('\x1b[' in p.mxcc(*words, 'wrong.mxl', '-o', 'w.c', status=1).stderr) == colored
+    p.mxcc('--color=pink', 'wrong.mxl', '-o', 'w.c', status=2)
+
+
 def test_help_of_every_command(p):
     for command in ('build', 'run', 'check', 'fmt', 'doc', 'report', 'plan', 'explain', 'ops', 'passes', 'targets'):
         assert command in p.mxcc(command, '--help').stdout
