@@ -18,7 +18,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from common import HERE, ROOT, Env, Failure, Skip  # noqa: E402
 
-PROPERTIES = ['roundtrip', 'same_bytes', 'rename', 'trips', 'portable', 'sizes', 'interface', 'eager_steps', 'same_bits', 'resume', 'bad_input', 'failed_calls', 'blas', 'incremental', 'updates', 'known_failures']
+PROPERTIES = ['roundtrip', 'same_bytes', 'rename', 'trips', 'portable', 'sizes', 'interface', 'eager_steps', 'same_bits', 'resume', 'bad_input', 'failed_calls', 'blas', 'incremental', 'updates', 'memory', 'known_failures']
 
 
 def models(folder):
