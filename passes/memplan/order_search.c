@@ -171,7 +171,8 @@ static void open_choices(struct search *s) {
     }
     s->o->steps -= 2 * s->ready_count;
     c.end = s->options.n;
-    qsort(s->options.at + c.first, (size_t)(c.end - c.first), sizeof *s->options.at, compare_option);
+    if (c.end > c.first)
+        qsort(s->options.at + c.first, (size_t)(c.end - c.first), sizeof *s->options.at, compare_option);
     VEC_PUSH(&s->arena, s->stack, c);
 }
 

@@ -164,7 +164,8 @@ static void append_rest(struct search *s, int begin, int end, int chosen) {
         c.low = s->low[c.item];
         VEC_PUSH(a, s->lifted, c);
     }
-    qsort(s->lifted.at, (size_t)s->lifted.n, sizeof *s->lifted.at, compare_choice);
+    if (s->lifted.n)
+        qsort(s->lifted.at, (size_t)s->lifted.n, sizeof *s->lifted.at, compare_choice);
     int next = 0;
     for (int k = begin; k < end; k++) {
         struct choice c = s->lists.at[k];
