@@ -57,6 +57,7 @@ static struct peak order_region(struct ordering *s, struct ir_region *r) {
 bool pass_order(struct pass_context *c) {
     struct ir_module *m = c->module;
     struct ordering s = {.c = c};
+    c->order_count = 0;
     c->orders = ARENA_ARRAY(&m->arena, struct order_result, m->func_count + 1);
     for (int i = 0; i <= m->func_count; i++) {
         struct ir_func *f = i < m->func_count ? m->funcs[i] : m->init;

@@ -21,8 +21,12 @@ struct plan_func *plan_of(struct plan *p, const struct ir_func *f) {
     return NULL;
 }
 
+static bool is_workspace(const struct storage *s) {
+    return s->kind == STORAGE_ARENA && s->op;
+}
+
 struct storage *plan_workspace(const struct plan_func *p, const struct ir_op *op) {
-    for (int i = p->storage_count; i-- > 0 && p->storages[i]->kind == STORAGE_ARENA && p->storages[i]->op;)
+    for (int i = p->storage_count; i-- > 0 && is_workspace(p->storages[i]);)
         if (p->storages[i]->op == op)
             return p->storages[i];
     return NULL;
@@ -33,7 +37,9 @@ static void add_workspaces(struct pass_context *c, struct plan_func *p, const st
     struct arena *keep = c->plan->arena;
     VEC(struct storage *) all = {0};
     for (int i = 0; i < p->storage_count; i++)
-        VEC_PUSH(keep, all, p->storages[i]);
+        if (!is_workspace(p->storages[i])) /* of an earlier placement */
+            VEC_PUSH(keep, all, p->storages[i]);
+    p->workspace_bytes = 0;
     for (int i = 0; i < l->op_count && c->workspace; i++) {
         struct ir_op *op = l->ops[i].op;
         int64_t bytes = c->workspace(c->options, p, op);
