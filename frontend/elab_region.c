@@ -459,7 +459,12 @@ void elab_runtime_for(struct elab *e, struct scope *s, const struct ast_stmt *x,
         elab_error(e, E_pattern, x->for_.pattern.span, "a loop of the program has one counter");
         return;
     }
-    if (!limit && val_as_dim(e, range.range->lo, &dlo) && val_as_dim(e, range.range->hi, &dhi))
+    bool known = val_as_dim(e, range.range->lo, &dlo) && val_as_dim(e, range.range->hi, &dhi);
+    double first, end;
+    bool numbers = ir_expr_is_const(lo, &first) && ir_expr_is_const(hi, &end);
+    if ((known && ir_dim_le(e->module, dhi, dlo)) || (numbers && end <= first))
+        return; /* it never runs: nothing in it can be wrong, as in the side of a static `if` that is not taken */
+    if (!limit && known)
         limit = ir_dim_max(e->module, ir_dim_sub(e->module, dhi, dlo), ir_dim_const(e->module, 0));
     if (limit)
         limit = ir_dim_const(e->module, ir_dim_upper(limit));

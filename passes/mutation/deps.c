@@ -489,43 +489,6 @@ struct deps *deps_new(const struct plan_func *p, struct arena *a) {
     return d;
 }
 
-int deps_index(const struct deps *d, const struct ir_op *op) {
-    for (int i = 0; i < d->op_count; i++)
-        if (d->ops[i].op == op)
-            return i;
-    return -1;
-}
-
 bool deps_affected(const struct deps *d, int source, int op) {
     return d->affected[(size_t)op * (size_t)d->words + (size_t)(source / 64)] >> (source % 64) & 1;
-}
-
-struct reader_scan {
-    const struct ir_op *reader, *writer;
-    const struct ir_value *old;
-    bool first;
-};
-
-static void meet_writer(ir_expr e, void *context) {
-    struct reader_scan *s = context;
-    if (e->kind != X_LOAD || s->first || s->reader->operands[e->index] != s->old)
-        return;
-    struct access read = {s->reader, s->old, s->old->type.rank ? e->args : NULL};
-    for (int k = 0; k < s->writer->result_count && !s->first; k++) {
-        const struct ir_nest_result *r = &s->writer->nest.results[k];
-        struct access write = {s->writer, s->old, r->base >= 0 ? r->target : NULL};
-        if (r->base < 0 || s->writer->operands[r->base] == s->old)
-            s->first = !access_disjoint(read, write, s->reader->parent, false);
-    }
-}
-
-bool deps_reader_first(const struct ir_op *reader, const struct ir_value *old, const struct ir_op *writer) {
-    struct reader_scan s = {reader, writer, old, false};
-    if (reader->code != OP_nest || writer->code != OP_nest || reader->parent != writer->parent)
-        return true;
-    for (int i = 0; i < reader->operand_count; i++)
-        if (reader->operands[i] == old && nest_is_base(reader, i))
-            return true;
-    nest_walk(reader, meet_writer, &s);
-    return s.first;
 }

@@ -49,17 +49,11 @@ struct deps {
 
 /* Of the final order, after pass_mutation. Lives in the arena. */
 struct deps *deps_new(const struct plan_func *p, struct arena *a);
-/* An operation's number; -1 if it is none of the function's. */
-int deps_index(const struct deps *d, const struct ir_op *op);
 /* Whether a change of the source may change what the operation computes, or whether it runs: the operations to run again. */
 bool deps_affected(const struct deps *d, int source, int op);
 
 /* Whether the dependences order every two operations that share an element of memory: recomputed from scratch, pair by pair.
  * False with a message appended to `why`. */
 bool deps_check(const struct deps *d, struct text *why);
-
-/* Whether `reader`, which uses the value `old`, must run before `writer` writes its results over old: some element that it reads is
- * written. For operations of one region, before storage is assigned. */
-bool deps_reader_first(const struct ir_op *reader, const struct ir_value *old, const struct ir_op *writer);
 
 #endif

@@ -186,8 +186,26 @@ class Program:
             return None
         return '%s[%s, %s]' % (v.name, a, b), lambda e: [i * columns + j for i in pa(e) for j in pb(e)]
 
+    def view(self, shape):
+        """A run of a matrix seen as one row, or a piece of a column of its transposed."""
+        r = self.r
+        found = [v for v in self.vars if len(v.shape) == 2 and size(v.shape) >= shape[0]]
+        if not found:
+            return None
+        v = r.choice(found)
+        rows, columns = v.shape
+        if r.random() < 0.5 or shape[0] > rows:
+            text, places = self.span(rows * columns, shape[0])
+            return 'reshape(%s, [%d])[%s]' % (v.name, rows * columns, text), lambda e: [e[v.name][k] for k in places(e)]
+        j, (text, places) = self.index(columns), self.span(rows, shape[0])
+        return '%s.T[%s, %s]' % (v.name, j.text, text), lambda e: [e[v.name][i * columns + j.run(e)] for i in places(e)]
+
     def leaf(self, shape):
         r = self.r
+        if len(shape) == 1 and r.random() < 0.1:
+            found = self.view(shape)
+            if found:
+                return found
         for _ in range(6):
             v = r.choice(self.vars)
             found = self.access(v, shape)
@@ -325,10 +343,12 @@ class Program:
             e[a.name], e[b.name] = e[b.name], e[a.name]
         return do
 
-    def block(self, count):
+    def block(self, count, first=()):
         """Statements of a region of their own: what they declare ends with it."""
         variables, numbers = list(self.vars), list(self.numbers)
         self.depth += 1
+        for line in first:
+            self.emit(line)
         run = self.statements(count)
         self.depth -= 1
         self.vars, self.numbers = variables, numbers
@@ -361,11 +381,16 @@ class Program:
         hi = max(hi, lo + 1)
         ends = [x for x in self.numbers if x.lo >= 0 and x.hi <= 7 and x.text.isidentifier()]
         end = r.choice(ends) if ends and r.random() < 0.3 else None
-        self.emit('for %s in %d..%s {' % (name, lo, ('%s <= %d' % (end.text, end.hi) if self.gradient else end.text) if end else hi))
+        self.emit('for %s in %d..%s {' % (name, lo, ('%s <= %d' % (end.text, max(1, end.hi)) if self.gradient else end.text) if end else hi))
         number = Number(name, lambda e: e[name], lo, (end.hi if end else hi) - 1)
         kept = list(self.numbers)
         self.numbers.append(number)
-        body = self.block(r.randrange(1, 5))
+        first = []
+        if r.random() < 0.3:  # the counter in a narrower type, moved
+            narrow, by = self.fresh('p'), r.choice([0, 1])
+            first = ['let %s = %s(%s) + %d' % (narrow, r.choice(['i32', 'i16', 'u8']), name, by)]
+            self.numbers.append(Number(narrow, lambda e: number.run(e) + by, number.lo + by, number.hi + by))
+        body = self.block(r.randrange(1, 5), first)
         self.numbers = kept
         self.emit('}')
         self.loops -= 1
