@@ -141,7 +141,7 @@ static void run_safe(struct search *s) {
                 best = s->ready[k];
         }
         s->o->steps -= s->ready_count;
-        if (best < 0)
+        if (best < 0 || s->o->steps < s->steps_end)
             return;
         run(s, best);
     }
