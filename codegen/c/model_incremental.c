@@ -148,11 +148,18 @@ void unit_touch_all(struct unit *u, bool states_only) {
 
 /* ---- the interface ------------------------------------------------------------------------------------------------ */
 
+/* An input in its setter's name: as the source spells it, also where a parameter of that name gets a trailing `_`. */
+static const char *setter_name(struct unit *u, const struct ir_func *f, int arg) {
+    const char *name = cgen_arg_name(&u->g, f, arg), *own = f->arg_names[arg];
+    size_t n = strlen(own);
+    return strncmp(name, own, n) == 0 && strcmp(name + n, "_") == 0 ? own : name;
+}
+
 static void setter_signature(struct unit *u, struct text *out, const struct ir_func *f, int arg) {
     struct symbols s = symbols_of(f, arg);
     struct ir_type t = f->body->args[arg]->type;
     const char *name = cgen_arg_name(&u->g, f, arg);
-    text_printf(out, "mx_status %s_%s_set_%s(%s *m", u->prefix, f->name, name, u->prefix);
+    text_printf(out, "mx_status %s_%s_set_%s(%s *m", u->prefix, f->name, setter_name(u, f, arg), u->prefix);
     for (int k = 0; k < s.count; k++)
         text_printf(out, ", int64_t %s", cgen_symbol_name(&u->g, f->symbols[s.at[k]]));
     text_printf(out, t.rank ? ", const %s *%s)" : ", %s %s)", cgen_c_type(t.dtype), name);
@@ -276,7 +283,7 @@ static void call_function(struct unit *u, const struct ir_func *f) {
             c,
             "    if (!m->mx_%s.set[%d])\n        return %s_mx_fail(m, MX_ERROR_ARGUMENT, \"%s: %s has no value: "
             "%s_%s_set_%s gives it one\");\n",
-            f->name, i, u->prefix, f->name, f->arg_names[i], u->prefix, f->name, cgen_arg_name(&u->g, f, i));
+            f->name, i, u->prefix, f->name, f->arg_names[i], u->prefix, f->name, setter_name(u, f, i));
     extents(u, f);
     unit_check_results(u, f);
     compare_buffers(u, f);
@@ -310,7 +317,7 @@ void unit_incremental_call(struct unit *u, const struct ir_func *f) {
     for (int i = 0; i < f->body->arg_count; i++) {
         struct symbols s = symbols_of(f, i);
         struct ir_type t = f->body->args[i]->type;
-        text_printf(c, "    status = %s_%s_set_%s(m", u->prefix, f->name, cgen_arg_name(&u->g, f, i));
+        text_printf(c, "    status = %s_%s_set_%s(m", u->prefix, f->name, setter_name(u, f, i));
         for (int k = 0; k < s.count; k++)
             text_printf(c, ", dims[%d]", s.at[k]);
         text_printf(c, ", %s(%s *)args[%d]);\n    if (status != MX_OK)\n        return status;\n", t.rank ? "" : "*",

@@ -25,6 +25,8 @@ DRIVER = r'''
 #include "plain.h"
 #include "inc.h"
 
+#define max(a, b) ((a) > (b) ? (a) : (b)) /* as dimensions have them */
+#define min(a, b) ((a) < (b) ? (a) : (b))
 static uint64_t state = SEED;
 static uint32_t draw(uint32_t n) {
     state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
