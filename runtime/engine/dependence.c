@@ -139,16 +139,18 @@ static void set_error(struct variable *v, struct error *error) {
     v->error = error ? error_keep(error) : NULL;
 }
 
+void dependence_set(struct variable *v, struct error *error) {
+    if (UNLIKELY(error || v->error))
+        set_error(v, error);
+    atomic_store_explicit(&v->version, atomic_load_explicit(&v->version, memory_order_relaxed) + 1,
+                          memory_order_release);
+}
+
 void dependence_complete(struct mxrt_engine *e, struct worker *w, struct op *op, struct ready *ready) {
     uint32_t reads = op->reads, all = reads + op->writes;
     struct error *error = op->error;
-    for (uint32_t i = reads; i < all; i++) {
-        struct variable *v = op->access[i].variable;
-        if (UNLIKELY(error || v->error))
-            set_error(v, error);
-        atomic_store_explicit(&v->version, atomic_load_explicit(&v->version, memory_order_relaxed) + 1,
-                              memory_order_release);
-    }
+    for (uint32_t i = reads; i < all; i++)
+        dependence_set(op->access[i].variable, error);
     if (UNLIKELY(op->release != NULL)) {
         if (op->flags & OP_OPERATOR)
             operator_drop(op->operator);
@@ -159,16 +161,14 @@ void dependence_complete(struct mxrt_engine *e, struct worker *w, struct op *op,
         set_error(op->access[0].variable, NULL);
         variable_freed(e, op->access[0].variable);
     }
-    if (!(op->flags & OP_DIRECT)) {
-        for (uint32_t i = 0; i < reads; i++) {
-            struct group *g = op->access[i].group;
-            if (atomic_fetch_sub_explicit(&g->unfinished, 1, memory_order_acq_rel) == 1) {
-                satisfy(g->writer, ready);
-                memory_give(e, w, g, 0);
-            }
+    for (uint32_t i = 0; i < reads; i++) {
+        struct group *g = op->access[i].group;
+        if (atomic_fetch_sub_explicit(&g->unfinished, 1, memory_order_acq_rel) == 1) {
+            satisfy(g->writer, ready);
+            memory_give(e, w, g, 0);
         }
-        release_followers(e, w, op, ready);
     }
+    release_followers(e, w, op, ready);
     struct latch *latch = op->latch;
     struct error *own = op->flags & OP_SKIPPED && !(latch && latch->skipped_too) ? NULL : error;
     atomic_store_explicit(&op->state, OP_FREE, memory_order_release);

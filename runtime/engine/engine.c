@@ -177,6 +177,8 @@ void mxrt_engine_destroy(struct mxrt_engine *e) {
 
 /* ---- pushing */
 
+enum { MOST_CALLED = 16 };
+
 mx_status engine_begin(struct mxrt_engine *e, bool deletes, struct mxrt_why *why) {
     spin_lock(&e->push);
     while (UNLIKELY(e->stopped && e->forking)) {
@@ -210,10 +212,9 @@ static mx_status refuse_variable(struct mxrt_why *why, const struct mxrt_op *d, 
 }
 
 /* Finds the variables and checks that none stands twice: each is stamped with the serial number of the push. */
-static mx_status resolve(struct mxrt_engine *e, struct op *op, const struct mxrt_op *d, uint64_t stamp,
+static mx_status resolve(struct mxrt_engine *e, struct access *a, const struct mxrt_op *d, uint64_t stamp,
                          struct mxrt_why *why) {
     static const char gone[] = "was deleted, or is none of this engine's variables";
-    struct access *a = op->access;
     for (int i = 0; i < d->read_count; i++, a++) {
         struct variable *v = variable_find(e, d->reads[i]);
         if (UNLIKELY(!v))
@@ -247,7 +248,7 @@ mx_status push_prepare(struct mxrt_engine *e, const struct mxrt_op *d, unsigned 
     if (UNLIKELY(!op))
         return no_memory(why, d);
     uint64_t serial = ++e->serial;
-    mx_status status = resolve(e, op, d, 2 * serial, why);
+    mx_status status = resolve(e, op->access, d, 2 * serial, why);
     if (status == MX_OK && UNLIKELY(!memory_reserve_groups(e, 2 * (int64_t)d->read_count + d->write_count)))
         status = no_memory(why, d);
     if (UNLIKELY(status != MX_OK)) {
@@ -285,11 +286,11 @@ void push_register(struct mxrt_engine *e, struct op *op, struct ready *ready) {
     dependence_register(e, op, ready);
 }
 
-mx_status push_enter(struct mxrt_engine *e, struct op *op, struct mxrt_why *why) {
+void push_enter(struct mxrt_engine *e, struct op *op) {
     count(e);
     if (e->workers == 0 || UNLIKELY(e->stopped)) {
-        mx_status status = inline_push(e, op, why);
-        return e->naive ? status : MX_OK;
+        inline_push(e, op);
+        return;
     }
     struct ready ready = {{0}, {0}};
     bool here = op->lane == MXRT_LANE_INLINE || op->flags & OP_DELETE;
@@ -307,7 +308,45 @@ mx_status push_enter(struct mxrt_engine *e, struct op *op, struct mxrt_why *why)
     } else if (ready.normal.first) {
         queue_dispatch(e, NULL, &ready);
     }
-    return MX_OK;
+}
+
+/* Without workers and with nothing pending, an operation is simply called: what is pushed meanwhile waits in `later`, so
+ * it needs no place among the dependences, and no record. False: it does, and `push` is still held. */
+static bool call(struct mxrt_engine *e, const struct mxrt_op *d, mx_status *status, struct mxrt_why *why) {
+    int reads = d->read_count, all = reads + d->write_count;
+    struct access access[MOST_CALLED];
+    if (atomic_load_explicit(&e->helper_busy, memory_order_relaxed) || !d->run || all > MOST_CALLED ||
+        (d->lane == MXRT_LANE_IO && e->io_workers > 0) ||
+        atomic_load_explicit(&e->live_errors, memory_order_relaxed) > 0 ||
+        atomic_load_explicit(&e->shutdown, memory_order_relaxed) || engine_pending(e))
+        return false;
+    uint64_t serial = ++e->serial;
+    if (UNLIKELY((*status = resolve(e, access, d, 2 * serial, why)) != MX_OK)) {
+        spin_unlock(&e->push);
+        return true;
+    }
+    struct worker *w = e->worker;
+    struct frame frame;
+    struct error *error = NULL;
+    count(e);
+    inline_enter(e, &frame);
+    w->why.text[0] = 0;
+    mx_status own = d->run(d->context, &w->why);
+    if (UNLIKELY(own != MX_OK)) {
+        error = error_new(e, d->name, serial, own, w->why.text);
+        if (e->naive)
+            *status = engine_fail(why, own, "%s", error->text);
+    }
+    for (int i = reads; i < all; i++)
+        dependence_set(access[i].variable, error);
+    if (error)
+        error_drop(error);
+    if (d->release)
+        d->release(d->context);
+    atomic_store_explicit(&w->done, atomic_load_explicit(&w->done, memory_order_relaxed) + 1, memory_order_release);
+    spin_lock(&e->push);
+    inline_leave(e, &frame);
+    return true;
 }
 
 static mx_status check(const struct mxrt_op *d, unsigned flags, struct mxrt_why *why) {
@@ -324,12 +363,10 @@ static mx_status check(const struct mxrt_op *d, unsigned flags, struct mxrt_why 
 
 /* Of the naive engine: waits for the operation, and says how it ended; the error stays with what it wrote. */
 static mx_status push_naive(struct mxrt_engine *e, struct op *op, struct mxrt_why *why) {
-    if (engine_frame(e) || (!(op->flags & OP_ASYNC) && !engine_pending(e)))
-        return push_enter(e, op, why); /* inside an operation: it runs after that one */
-    struct latch *latch = latch_new(1);
+    struct latch *latch = engine_frame(e) ? NULL : latch_new(1);
     op->latch = latch;
-    (void)push_enter(e, op, NULL);
-    if (!latch)
+    push_enter(e, op);
+    if (!latch) /* inside an operation: it runs after that one */
         return MX_OK;
     wait_until(e, latch, HUGE_VAL);
     mx_status status = latch_error(e, latch, false, why);
@@ -363,6 +400,8 @@ mx_status push_described(struct mxrt_engine *e, const struct mxrt_op *d, unsigne
         return status;
     if (status != MX_OK || (status = engine_begin(e, flags & OP_DELETE, why)) != MX_OK)
         return status;
+    if (e->workers == 0 && flags == 0 && call(e, d, &status, why))
+        return status;
     struct op *op;
     if (UNLIKELY((status = push_prepare(e, d, flags, &op, why)) != MX_OK)) {
         spin_unlock(&e->push);
@@ -374,7 +413,8 @@ mx_status push_described(struct mxrt_engine *e, const struct mxrt_op *d, unsigne
     }
     if (UNLIKELY(e->naive))
         return push_naive(e, op, why);
-    return push_enter(e, op, why);
+    push_enter(e, op);
+    return MX_OK;
 }
 
 mx_status mxrt_engine_push(struct mxrt_engine *e, const struct mxrt_op *op, struct mxrt_why *why) {

@@ -36,20 +36,19 @@ static void list(struct mxrt_engine *e, struct error *x) {
 }
 
 /* The record has one reference more than the list's: the caller's. */
-struct error *error_new(struct mxrt_engine *e, const struct op *op, mx_status status, const char *words) {
-    char name[80];
-    uint64_t serial = atomic_load_explicit(&op->ticket, memory_order_relaxed) >> 1;
-    if (op->name)
-        snprintf(name, sizeof name, "operation `%.60s`", op->name);
+struct error *error_new(struct mxrt_engine *e, const char *name, uint64_t serial, mx_status status, const char *words) {
+    char who[80];
+    if (name)
+        snprintf(who, sizeof who, "operation `%.60s`", name);
     else
-        snprintf(name, sizeof name, "operation %llu", (unsigned long long)serial);
+        snprintf(who, sizeof who, "operation %llu", (unsigned long long)serial);
     if (!words[0])
         words = status_words(status);
-    size_t bytes = strlen(name) + strlen(words) + 3;
+    size_t bytes = strlen(who) + strlen(words) + 3;
     struct error *x = malloc(sizeof *x + bytes);
     if (x) {
         char *text = (char *)(x + 1);
-        snprintf(text, bytes, "%s: %s", name, words);
+        snprintf(text, bytes, "%s: %s", who, words);
         *x = (struct error){.engine = e, .harmless = UINT64_MAX, .status = status, .text = text, .serial = serial};
         atomic_fetch_add(&e->live_errors, 1);
     } else {

@@ -381,7 +381,7 @@ static int64_t push_all(struct mxrt_graph *g, struct latch *latch, mx_status *st
             if (threaded)
                 push_register(e, op, &ready);
             else
-                (void)push_enter(e, op, NULL); /* releases the lock */
+                push_enter(e, op); /* releases the lock */
         }
         if (threaded || *status != MX_OK)
             spin_unlock(&e->push);

@@ -82,7 +82,11 @@ void holder_describe(struct mxrt_engine *e, const struct variable *v, char *word
     }
     char who[80];
     if (!first) {
-        snprintf(words, room, "%s", p.out_of_memory ? "no memory to find out why" : "it has just been done");
+        bool called = e->workers == 0 && atomic_load_explicit(&e->helper_busy, memory_order_relaxed);
+        snprintf(words, room, "%s",
+                 p.out_of_memory ? "no memory to find out why"
+                 : called        ? "an operation runs inside the push of another thread"
+                                 : "it has just been done");
     } else {
         name(who, sizeof who, running ? running : first);
         snprintf(words, room, "%s %s%s", who, running ? "has begun and not ended" : "has not begun",

@@ -107,7 +107,7 @@ struct access {
     struct group *group; /* a read's */
 };
 
-enum { OP_ASYNC = 1, OP_ALWAYS = 2, OP_DELETE = 4, OP_WAIT = 8, OP_DIRECT = 16, OP_OPERATOR = 32, OP_SKIPPED = 64 };
+enum { OP_ASYNC = 1, OP_ALWAYS = 2, OP_DELETE = 4, OP_WAIT = 8, OP_OPERATOR = 16, OP_SKIPPED = 32 };
 enum op_state { OP_FREE, OP_WAITING, OP_RUNNING };
 #define CLOSED UINT64_MAX /* completed: nobody can follow any more */
 
@@ -208,8 +208,7 @@ struct worker {
     bool io;
     _Atomic uint64_t done; /* operations completed; only this thread writes it */
     struct batch freed[CLASSES];
-    uint32_t given;   /* bit c: freed[c] may hold some */
-    mx_status failed; /* how the operation that ran last ended, with its words */
+    uint32_t given; /* bit c: freed[c] may hold some */
     struct mxrt_why why;
     pthread_t thread;
     _Alignas(LINE) _Atomic uint32_t head; /* of the ring; taken by anyone with a compare and swap */
@@ -303,15 +302,31 @@ void *memory_get(struct mxrt_engine *e, size_t bytes); /* counted, aligned to LI
 void memory_end(struct mxrt_engine *e);
 void memory_each_op(struct mxrt_engine *e, void (*visit)(void *context, struct op *op), void *context);
 
-/* variable.c; under `push`. NULL: no such variable, or deleted. */
-struct variable *variable_find(struct mxrt_engine *e, struct mxrt_var v);
+/* variable.c; variables are found under `push`. */
+/* Chunk c holds FIRST_CHUNK << c records. */
+static inline struct variable *variable_at(struct mxrt_engine *e, uint32_t index) {
+    uint32_t i = index + FIRST_CHUNK;
+    int chunk = 31 - __builtin_clz(i) - __builtin_ctz(FIRST_CHUNK);
+    return &e->chunk[chunk][i - ((uint32_t)FIRST_CHUNK << chunk)];
+}
+
+/* NULL: no such variable, or deleted. */
+static inline struct variable *variable_find(struct mxrt_engine *e, struct mxrt_var v) {
+    uint32_t index = (uint32_t)v.id;
+    if (UNLIKELY(index >= e->variables))
+        return NULL;
+    struct variable *x = variable_at(e, index);
+    return LIKELY(x->generation == v.id >> 32) ? x : NULL;
+}
+
 void variable_freed(struct mxrt_engine *e, struct variable *v);
 void variable_end(struct mxrt_engine *e);
 
 /* dependence.c */
 void dependence_register(struct mxrt_engine *e, struct op *op, struct ready *ready);
 void dependence_complete(struct mxrt_engine *e, struct worker *w, struct op *op, struct ready *ready);
-bool dependence_written(const struct variable *v); /* under `push`: no write is pending */
+void dependence_set(struct variable *v, struct error *error); /* a write of v has completed */
+bool dependence_written(const struct variable *v);            /* under `push`: no write is pending */
 
 /* queue.c: dispatch gives ready operations to the threads; take is the next one for worker w. */
 void queue_dispatch(struct mxrt_engine *e, struct worker *w, struct ready *ready);
@@ -333,12 +348,15 @@ void threads_quiet(struct mxrt_engine *e);  /* tells those that wait for all, wh
 void threads_help(struct mxrt_engine *e, const struct latch *l);
 
 /* inline.c: without workers */
-mx_status inline_push(struct mxrt_engine *e, struct op *op, struct mxrt_why *why); /* under `push`; releases it */
+void inline_push(struct mxrt_engine *e, struct op *op); /* under `push`; releases it */
+/* Between them, who has the place of worker 0 runs an operation; both under `push`, which they release. */
+void inline_enter(struct mxrt_engine *e, struct frame *f);
+void inline_leave(struct mxrt_engine *e, struct frame *f);
 void inline_help(struct mxrt_engine *e);
 bool inline_can_help(struct mxrt_engine *e);
 
 /* error.c */
-struct error *error_new(struct mxrt_engine *e, const struct op *op, mx_status status, const char *words);
+struct error *error_new(struct mxrt_engine *e, const char *name, uint64_t serial, mx_status status, const char *words);
 struct error *error_keep(struct error *x);
 void error_drop(struct error *x);
 mx_status error_take(struct mxrt_engine *e, struct error *x, struct mxrt_why *why); /* MX_OK: it was taken before */
@@ -357,8 +375,8 @@ bool wait_until(struct mxrt_engine *e, struct latch *l, double deadline);
 /* engine.c: one operation into the order of pushes; under `push`. Not yet registered. */
 mx_status push_prepare(struct mxrt_engine *e, const struct mxrt_op *d, unsigned flags, struct op **made,
                        struct mxrt_why *why);
-mx_status push_enter(struct mxrt_engine *e, struct op *op, struct mxrt_why *why); /* releases `push` */
-void push_register(struct mxrt_engine *e, struct op *op, struct ready *ready);    /* with workers; under `push` */
+void push_enter(struct mxrt_engine *e, struct op *op);                         /* releases `push` */
+void push_register(struct mxrt_engine *e, struct op *op, struct ready *ready); /* with workers; under `push` */
 mx_status push_described(struct mxrt_engine *e, const struct mxrt_op *d, unsigned flags, struct mxrt_operator *o,
                          struct mxrt_why *why);
 bool engine_make_conditions(struct mxrt_engine *e);

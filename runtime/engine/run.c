@@ -37,7 +37,7 @@ static bool wanted(struct mxrt_engine *e, struct op *op) {
 }
 
 void run_op(struct mxrt_engine *e, struct worker *w, struct op *op, struct mxrt_why *why) {
-    mx_status status = MX_OK;
+    uint64_t ticket = atomic_load_explicit(&op->ticket, memory_order_relaxed);
     op->error = NULL;
     /* What completing will touch may be in another processor's cache. */
     _Atomic(struct op *) *follower = op_follower(op);
@@ -51,20 +51,17 @@ void run_op(struct mxrt_engine *e, struct worker *w, struct op *op, struct mxrt_
     atomic_store_explicit(&op->state, OP_RUNNING, memory_order_relaxed);
     if (LIKELY(wanted(e, op))) {
         if (op->flags & OP_ASYNC) {
-            uint64_t ticket = atomic_load_explicit(&op->ticket, memory_order_relaxed) | 1;
-            atomic_store_explicit(&op->ticket, ticket, memory_order_release);
-            op->start(op->context, (struct mxrt_token){op, ticket});
+            atomic_store_explicit(&op->ticket, ticket | 1, memory_order_release);
+            op->start(op->context, (struct mxrt_token){op, ticket | 1});
             return;
         }
         if (op->run) {
             why->text[0] = 0;
-            status = op->run(op->context, why);
+            mx_status status = op->run(op->context, why);
             if (UNLIKELY(status != MX_OK))
-                op->error = error_new(e, op, status, why->text);
+                op->error = error_new(e, op->name, ticket >> 1, status, why->text);
         }
     }
-    if (w)
-        w->failed = status;
     complete(e, w, w, op);
 }
 
@@ -78,7 +75,7 @@ mx_status mxrt_op_complete(struct mxrt_engine *e, struct mxrt_token token, mx_st
     if (ticket & 1 && atomic_compare_exchange_strong(&op->ticket, &ticket, ticket - 1)) {
         struct frame *f = engine_frame(e);
         if (status != MX_OK)
-            op->error = error_new(e, op, status, message ? message : "");
+            op->error = error_new(e, op->name, ticket >> 1, status, message ? message : "");
         complete(e, f ? f->worker : NULL, NULL, op);
         threads_quiet(e);
         answer = MX_OK;

@@ -6,21 +6,6 @@
 
 #include "internal.h"
 
-/* Chunk c holds FIRST_CHUNK << c records. */
-static struct variable *at(struct mxrt_engine *e, uint32_t index) {
-    uint32_t i = index + FIRST_CHUNK;
-    int chunk = 31 - __builtin_clz(i) - __builtin_ctz(FIRST_CHUNK);
-    return &e->chunk[chunk][i - ((uint32_t)FIRST_CHUNK << chunk)];
-}
-
-struct variable *variable_find(struct mxrt_engine *e, struct mxrt_var v) {
-    uint32_t index = (uint32_t)v.id;
-    if (UNLIKELY(index >= e->variables))
-        return NULL;
-    struct variable *x = at(e, index);
-    return LIKELY(x->generation == v.id >> 32) ? x : NULL;
-}
-
 static struct variable *fresh(struct mxrt_engine *e) {
     if (!e->free_variables)
         e->free_variables = atomic_exchange_explicit(&e->returned_variables, NULL, memory_order_acquire);
@@ -43,7 +28,7 @@ static struct variable *fresh(struct mxrt_engine *e) {
     if (index + FIRST_CHUNK >= (uint32_t)FIRST_CHUNK << CHUNKS)
         return NULL;
     e->variables++;
-    v = at(e, index);
+    v = variable_at(e, index);
     *v = (struct variable){.index = index, .generation = 1};
     return v;
 }
@@ -83,7 +68,7 @@ void variable_freed(struct mxrt_engine *e, struct variable *v) {
 
 void variable_end(struct mxrt_engine *e) {
     for (uint32_t i = 0; i < e->variables; i++) {
-        struct variable *v = at(e, i);
+        struct variable *v = variable_at(e, i);
         if (v->error)
             error_drop(v->error);
     }

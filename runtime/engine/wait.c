@@ -186,7 +186,7 @@ mx_status mxrt_engine_wait_var_for(struct mxrt_engine *e, struct mxrt_var var, d
         return latch ? status : engine_fail(why, MX_ERROR_MEMORY, "no memory to wait for a variable");
     }
     op->latch = latch;
-    (void)push_enter(e, op, NULL);
+    push_enter(e, op);
     if (wait_until(e, latch, deadline_in(seconds)))
         status = latch_error(e, latch, true, why);
     else
