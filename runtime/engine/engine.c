@@ -311,8 +311,10 @@ void push_enter(struct mxrt_engine *e, struct op *op) {
 }
 
 /* Without workers and with nothing pending, an operation is simply called: what is pushed meanwhile waits in `later`, so
- * it needs no place among the dependences, and no record. False: it does, and `push` is still held. */
-static bool call(struct mxrt_engine *e, const struct mxrt_op *d, mx_status *status, struct mxrt_why *why) {
+ * it needs no place among the dependences, and no record. False: it does, and `push` is still held. `failed` gets the
+ * operation's error, to drop. */
+bool push_call(struct mxrt_engine *e, const struct mxrt_op *d, struct error **failed, mx_status *status,
+               struct mxrt_why *why) {
     int reads = d->read_count, all = reads + d->write_count;
     struct access access[MOST_CALLED];
     if (atomic_load_explicit(&e->helper_busy, memory_order_relaxed) || !d->run || all > MOST_CALLED ||
@@ -334,12 +336,14 @@ static bool call(struct mxrt_engine *e, const struct mxrt_op *d, mx_status *stat
     mx_status own = d->run(d->context, &w->why);
     if (UNLIKELY(own != MX_OK)) {
         error = error_new(e, d->name, serial, own, w->why.text);
-        if (e->naive)
+        if (e->naive && !failed)
             *status = engine_fail(why, own, "%s", error->text);
     }
     for (int i = reads; i < all; i++)
         dependence_set(access[i].variable, error);
-    if (error)
+    if (error && failed)
+        *failed = error;
+    else if (error)
         error_drop(error);
     if (d->release)
         d->release(d->context);
@@ -400,7 +404,7 @@ mx_status push_described(struct mxrt_engine *e, const struct mxrt_op *d, unsigne
         return status;
     if (status != MX_OK || (status = engine_begin(e, flags & OP_DELETE, why)) != MX_OK)
         return status;
-    if (e->workers == 0 && flags == 0 && call(e, d, &status, why))
+    if (e->workers == 0 && flags == 0 && push_call(e, d, NULL, &status, why))
         return status;
     struct op *op;
     if (UNLIKELY((status = push_prepare(e, d, flags, &op, why)) != MX_OK)) {

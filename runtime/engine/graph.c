@@ -154,7 +154,9 @@ static void mark_and_stack(struct mxrt_graph *g, struct mxrt_node *n, enum mark 
 
 /* A node's marks, to those that its access l touches. */
 static void spread_mark(struct mxrt_graph *g, enum mark m, const struct link *l) {
-    struct link *w = l->read ? tree_writer_before(l) : NULL;
+    /* The only writer's value is there, or what is read comes before it. */
+    bool as_it_was = l->place->writers == 0 || (l->place->writers == 1 && l->place->holder);
+    struct link *w = l->read && !as_it_was ? tree_writer_before(l) : NULL;
     if (w && l->place->holder != w)
         mark_and_stack(g, w->node, RESTORE);
     if (!l->write)
@@ -163,7 +165,7 @@ static void spread_mark(struct mxrt_graph *g, enum mark m, const struct link *l)
         for (w = tree_next(l); w && !w->write; w = tree_next(w))
             mark_and_stack(g, w->node, CHANGED);
     } else {
-        w = tree_writer_after(l);
+        w = l->place->writers > 1 ? tree_writer_after(l) : NULL;
     }
     if (w)
         mark_and_stack(g, w->node, m == CHANGED && w->read ? CHANGED : RESTORE);
@@ -363,32 +365,56 @@ static void sort(struct mxrt_graph *g) {
 
 enum { BATCH_OF_PUSHES = 32 };
 
-/* How many could be pushed. */
+/* The next nodes of the stack from i on; how many could be pushed. */
+static int64_t push_batch(struct mxrt_graph *g, int64_t i, struct latch *latch, mx_status *status,
+                          struct mxrt_why *why) {
+    struct mxrt_engine *e = g->engine;
+    struct ready ready = {{0}, {0}};
+    int64_t from = i;
+    while (i < g->stack.count && i < from + BATCH_OF_PUSHES) {
+        struct op *op;
+        if ((*status = push_prepare(e, &g->stack.at[i]->op, 0, &op, why)) != MX_OK)
+            break;
+        op->latch = latch;
+        push_register(e, op, &ready);
+        i++;
+    }
+    spin_unlock(&e->push);
+    if (ready.normal.first)
+        queue_dispatch(e, NULL, &ready);
+    return i - from;
+}
+
+/* Without workers: node i, at once where possible. */
+static bool push_one(struct mxrt_graph *g, int64_t i, struct latch *latch, mx_status *status, struct mxrt_why *why) {
+    struct mxrt_engine *e = g->engine;
+    const struct mxrt_op *d = &g->stack.at[i]->op;
+    struct error *failed = NULL;
+    struct op *op;
+    if (push_call(e, d, &failed, status, why)) {
+        if (*status == MX_OK && !failed)
+            atomic_fetch_sub_explicit(&latch->left, 1, memory_order_relaxed);
+        else if (failed)
+            latch_signal(e, latch, failed);
+        if (failed)
+            error_drop(failed);
+    } else if ((*status = push_prepare(e, d, 0, &op, why)) == MX_OK) {
+        op->latch = latch;
+        push_enter(e, op);
+    } else {
+        spin_unlock(&e->push);
+    }
+    return *status == MX_OK;
+}
+
+/* How many could be pushed. The latch has one count of its own, so none of them ends it. */
 static int64_t push_all(struct mxrt_graph *g, struct latch *latch, mx_status *status, struct mxrt_why *why) {
     struct mxrt_engine *e = g->engine;
     int64_t i = 0;
-    while (i < g->stack.count) {
-        struct ready ready = {{0}, {0}};
+    while (i < g->stack.count && *status == MX_OK) {
         if ((*status = engine_begin(e, false, why)) != MX_OK)
-            return i;
-        bool threaded = e->workers > 0;
-        for (int k = 0; k < (threaded ? BATCH_OF_PUSHES : 1) && i < g->stack.count; k++) {
-            struct op *op;
-            if ((*status = push_prepare(e, &g->stack.at[i]->op, 0, &op, why)) != MX_OK)
-                break;
-            op->latch = latch;
-            i++;
-            if (threaded)
-                push_register(e, op, &ready);
-            else
-                push_enter(e, op); /* releases the lock */
-        }
-        if (threaded || *status != MX_OK)
-            spin_unlock(&e->push);
-        if (ready.normal.first)
-            queue_dispatch(e, NULL, &ready);
-        if (*status != MX_OK)
-            return i;
+            break;
+        i += e->workers > 0 ? push_batch(g, i, latch, status, why) : push_one(g, i, latch, status, why);
     }
     return i;
 }
@@ -412,7 +438,7 @@ static int64_t settle(struct mxrt_graph *g) {
         struct mxrt_node *n = g->stack.at[i];
         for (int k = 0; k < n->link_count; k++) {
             const struct link *l = &n->links[k];
-            if (l->write && n->ran && !tree_writer_after(l))
+            if (l->write && n->ran && (l->place->writers == 1 || !tree_writer_after(l)))
                 mark_first_readers(g, l->place);
         }
     }
@@ -431,7 +457,7 @@ mx_status mxrt_graph_run(struct mxrt_graph *g, int64_t *ran, struct mxrt_why *wh
         return status;
     spread_marks(g);
     sort(g);
-    struct latch *latch = latch_new(g->stack.count);
+    struct latch *latch = latch_new(g->stack.count + 1);
     if (!latch) {
         g->stack.count = 0;
         return engine_fail(why, MX_ERROR_MEMORY, "no memory to run a graph");
@@ -439,8 +465,9 @@ mx_status mxrt_graph_run(struct mxrt_graph *g, int64_t *ran, struct mxrt_why *wh
     latch->skipped_too = true;
     for (int64_t i = 0; i < g->stack.count; i++)
         g->stack.at[i]->ran = false;
-    for (int64_t i = push_all(g, latch, &status, why); i < g->stack.count; i++)
-        latch_signal(e, latch, NULL);
+    int64_t pushed = push_all(g, latch, &status, why);
+    atomic_fetch_sub_explicit(&latch->left, g->stack.count - pushed, memory_order_relaxed);
+    latch_signal(e, latch, NULL);
     threads_help(e, latch);
     wait_until(e, latch, HUGE_VAL);
     if (status == MX_OK)

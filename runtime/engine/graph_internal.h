@@ -18,6 +18,7 @@ struct link {
 struct place {
     struct mxrt_var var;
     struct link *root;
+    int64_t writers;     /* in the tree */
     struct link *holder; /* the write whose value the variable has now; NULL: none of this graph's */
     struct place *next;  /* in the hash table */
     int64_t links;       /* to it, also of a node being wired */

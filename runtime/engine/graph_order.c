@@ -93,6 +93,7 @@ void tree_insert(struct place *p, struct link *l, uint32_t weight) {
         slot = l->node->label < up->node->label ? &up->left : &up->right;
     }
     l->place = p;
+    p->writers += l->write;
     l->left = l->right = NULL;
     l->up = up;
     l->weight = weight;
@@ -107,6 +108,7 @@ void tree_remove(struct place *p, struct link *l) {
     while (l->left || l->right)
         rotate(p, !l->left || (l->right && l->right->weight > l->left->weight) ? l->right : l->left);
     *slot_of(p, l) = NULL;
+    p->writers -= l->write;
     for (struct link *x = l->up; x; x = x->up)
         update(x);
 }

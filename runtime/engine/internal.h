@@ -377,6 +377,8 @@ mx_status push_prepare(struct mxrt_engine *e, const struct mxrt_op *d, unsigned 
                        struct mxrt_why *why);
 void push_enter(struct mxrt_engine *e, struct op *op);                         /* releases `push` */
 void push_register(struct mxrt_engine *e, struct op *op, struct ready *ready); /* with workers; under `push` */
+bool push_call(struct mxrt_engine *e, const struct mxrt_op *d, struct error **failed, mx_status *status,
+               struct mxrt_why *why); /* releases `push` when true */
 mx_status push_described(struct mxrt_engine *e, const struct mxrt_op *d, unsigned flags, struct mxrt_operator *o,
                          struct mxrt_why *why);
 bool engine_make_conditions(struct mxrt_engine *e);
