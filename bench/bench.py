@@ -335,9 +335,9 @@ def engine_build(name, folder):
 def engine_once(program, environment, *arguments):
     """Nanoseconds an operation, or a reason."""
     try:
-        got = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=60, env={**os.environ, **environment})
+        got = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=30, env={**os.environ, **environment})
     except subprocess.TimeoutExpired:
-        return None, "over a minute"
+        return None, "over half a minute"
     values = [float(line) for line in got.stdout.split("\n") if re.fullmatch(r"[0-9.]+", line)]
     if got.returncode != 0 or not values:
         return None, ((got.stderr or "failed").strip().split("\n"))[-1][:100]
