@@ -8,7 +8,8 @@
  *      buffer writes. Then sharing holds by construction, whatever the program does (swaps included: where a region's
  *      yields are its own arguments, they pass through a second copy).
  *   2. Each copy's two sides are merged if no member of one is read after a member of the other was written; at one
- *      operation they may meet if it can work in place (inplace.c). A merged copy is removed. Values with the same
+ *      operation they may meet if it can work in place (inplace.c), and behind an update whoever reads only elements that
+ *      it left may still read (access.c). A merged copy is removed. Values with the same
  *      content do not disturb each other, so reshapes cost nothing.
  *   3. What is left of a copy is a nest like any other, with its reason kept for `--explain copies`.
  *   4. Fresh elementwise results move into operands that die there, to keep the arena small.

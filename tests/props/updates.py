@@ -1,11 +1,12 @@
 """Each update of a parameter stands right behind the last operation that it has to wait for: its gradient, the parameter's last
 reader in the backward pass, the last check. So a gradient lives no longer than its own update needs. Where all gradients are
 clipped by their common norm, they wait for that; the trained functions of the samples and of the small programs make no copies."""
+import glob
 import json
 import os
 import re
 
-from common import expect, must, stem, write
+from common import ROOT, expect, must, stem, write
 
 SMALL = '''
 use nn
@@ -53,5 +54,5 @@ def check(env, path):
 def cases(env):
     folder = env.folder('updates')
     small = write(os.path.join(folder, 'small.mxl'), SMALL)
-    for path in [small] + [p for p in env.samples if 'train fn' in open(p, encoding='utf-8').read()]:
+    for path in [small] + [p for p in env.samples + sorted(glob.glob(os.path.join(ROOT, 'samples', 'zoo', '*.mxl'))) if 'train fn' in open(p, encoding='utf-8').read()]:
         yield stem(path), lambda path=path: check(env, path)

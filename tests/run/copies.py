@@ -30,15 +30,14 @@ behaviour, mutation = module('run'), module('random_mutation')
 
 
 def compile_model(mxcc, path, *flags):
-    folder = os.path.dirname(path)
     with tempfile.TemporaryDirectory(prefix='mxcc-copies-') as place:  # where a reproducer is written
         return subprocess.run([mxcc, path, '--emit', 'plan', '-o', os.path.join(place, 'plan'), '-Wnone', *flags], capture_output=True, text=True,
-                              cwd=place, timeout=300), folder
+                              cwd=place, timeout=300)
 
 
 def copies(mxcc, path):
     """How many copies can be left out, and how many cannot."""
-    p, _ = compile_model(mxcc, path, '--explain', 'copies')
+    p = compile_model(mxcc, path, '--explain', 'copies')
     if p.returncode != 0:
         raise behaviour.Failure('%s: %s' % (path, p.stderr[-1000:]))
     lines = [x for x in p.stderr.splitlines() if x.startswith('  copy of ')]
@@ -51,7 +50,7 @@ def rejected(mxcc, path):
     failures = []
     n, fixed = copies(mxcc, path)
     for k in range(1, n + 1):
-        p, _ = compile_model(mxcc, path, '--verify', '--drop-copy', str(k))
+        p = compile_model(mxcc, path, '--verify', '--drop-copy', str(k))
         if p.returncode != 3 or 'the memory plan of' not in p.stderr:
             failures.append('%s: copy %d is not needed: status %d %s' % (path, k, p.returncode, p.stderr[-300:]))
     return n, fixed, failures
@@ -61,7 +60,6 @@ def wrong_results(mxcc, path):
     """Built without each copy: how many of them are seen in a result."""
     failures = []
     n, _ = copies(mxcc, path)
-    wanted, flags, _ = behaviour.expectations(path)
     for k in range(1, n + 1):
         with tempfile.TemporaryDirectory(prefix='mxcc-copies-') as folder:
             # in a process of its own: the library's name is the same each time, and it may crash

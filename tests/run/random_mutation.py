@@ -585,7 +585,6 @@ def make(seed, count, mxcc, folder):
             problems.append('mxcc check ended with status %d: %s' % (c.returncode, c.stderr[-2000:]))
         # An error names a line: the program there goes.
         bad = set()
-        lines = '\n'.join(texts).split('\n')
         for m in behaviour.re.finditer(r'--> [^\n]*model\.mxl:(\d+)', c.stderr):
             at, total = int(m.group(1)), 0
             for k, t in enumerate(texts):
@@ -600,7 +599,6 @@ def make(seed, count, mxcc, folder):
             break
         texts = [t for k, t in enumerate(texts) if k not in bad]
         programs = [p for k, p in enumerate(programs) if k not in bad]
-        del lines
     return path, programs, problems
 
 
