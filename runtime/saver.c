@@ -14,7 +14,7 @@
 
 struct mxrt_saver {
     struct mxrt_engine *engine;
-    struct mxrt_var copy, file; /* what the operation reads and writes */
+    struct mxrt_var file; /* what the operation writes; a wait for it frees the copy, too */
     /* The version being written; memory of the last one is used again. */
     char *path;
     struct mxrt_named *tensors;
@@ -29,7 +29,6 @@ struct mxrt_saver *mxrt_saver_new(void) {
     struct mxrt_saver *s = calloc(1, sizeof *s);
     struct mxrt_why why;
     if (!s || background_engine(&s->engine, &why) != MX_OK ||
-        mxrt_var_new(s->engine, "snapshot", &s->copy, &why) != MX_OK ||
         mxrt_var_new(s->engine, "checkpoint", &s->file, &why) != MX_OK) {
         mxrt_saver_free(s);
         return NULL;
@@ -76,10 +75,11 @@ static bool snapshot(struct mxrt_saver *s, const char *path, const struct mxrt_n
     s->pairs = pairs;
     for (int i = 0; i < count; i++) {
         mx_tensor *t = &s->tensors[i].tensor;
-        *t = tensors[i].tensor;
-        t->shape = memcpy(at, t->shape, sizeof *t->shape * (size_t)t->rank);
+        *t = tensors[i].tensor; /* where nothing is copied, pointers may be null */
+        if (t->rank)
+            t->shape = memcpy(at, t->shape, sizeof *t->shape * (size_t)t->rank);
         at += aligned(sizeof *t->shape * (size_t)t->rank);
-        if (t->bytes) /* an empty one may be a null pointer */
+        if (t->bytes)
             t->data = memcpy(at, t->data, t->bytes);
         at += aligned(t->bytes);
     }
@@ -108,8 +108,6 @@ mx_status mxrt_saver_begin(struct mxrt_saver *s, const char *path, const struct 
         struct mxrt_op op = {.name = "checkpoint",
                              .run = write_snapshot,
                              .context = s,
-                             .reads = &s->copy,
-                             .read_count = 1,
                              .writes = &s->file,
                              .write_count = 1,
                              .lane = MXRT_LANE_IO};
