@@ -102,11 +102,12 @@ static void function(struct text *out, struct plan_func *p) {
         text_printf(out, ": %.2f%% above\n",
                     100.0 * (double)(p->arena_bytes - p->lower_bound) / (double)(p->lower_bound ? p->lower_bound : 1));
     if (p->order.method) {
-        text_printf(out, "  order        by %s, ", p->order.method);
-        plan_bytes(out, p->order.peak);
-        text_add(out, ", no order below ");
-        plan_bytes(out, p->order.bound);
-        text_add(out, p->order.peak <= p->order.bound ? ": optimal\n" : "\n");
+        text_printf(out, "  order        by %s", p->order.method);
+        if (p->order.bound) {
+            text_add(out, ", no order below ");
+            plan_bytes(out, p->order.bound);
+        }
+        text_add(out, p->lower_bound <= p->order.bound ? ": optimal\n" : "\n");
     }
     text_add(out, "  workspaces   ");
     plan_bytes(out, p->workspace_bytes);

@@ -102,7 +102,7 @@ int incremental_group(const struct plan_incremental *inc, const struct ir_op *op
 struct order_result {
     const struct ir_func *func;
     const char *method; /* "source", "release", "greedy", "backward": a list schedule; "search" */
-    int64_t peak, bound;
+    int64_t peak, bound; /* in a plan, a bound of 0 is unknown */
 };
 
 struct plan_func {

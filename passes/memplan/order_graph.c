@@ -332,18 +332,54 @@ static bool next_in_place(struct graph *o, const struct ir_value *next, const st
     return op->region_count == 0;
 }
 
+/* The value from outside of r that v, made within, is a later version of; NULL: it is none. */
+static const struct ir_value *version_of(const struct ir_value *v, const struct ir_region *r) {
+    while (v && ir_value_defined_in(v, r)) {
+        const struct ir_op *op = v->op;
+        if (op && op->code == OP_reshape)
+            v = op->operands[0];
+        else if (op && op->code == OP_nest && op->nest.results[v->index].base >= 0)
+            v = op->operands[op->nest.results[v->index].base];
+        else if (is_loop(op))
+            v = op->operands[(op->code == OP_for ? 2 : 0) + v->index];
+        else
+            return NULL;
+    }
+    return v;
+}
+
+/* What result k of the operation is the next version of, in the same memory if all goes well; NULL: of nothing. */
+static const struct ir_value *version_before(const struct ir_op *op, int k) {
+    if (op->code == OP_nest && op->nest.results[k].base >= 0)
+        return op->operands[op->nest.results[k].base];
+    if (is_loop(op))
+        return op->operands[(op->code == OP_for ? 2 : 0) + k];
+    const struct ir_value *before = NULL;
+    for (int i = 0; op->code == OP_if && i < op->region_count && !before; i++)
+        before = version_of(op->regions[i]->yields[k], op->regions[i]);
+    return before;
+}
+
+/* v and the versions before it. */
+static void mark_versions(struct graph *o, const struct ir_value *v, bool *elsewhere) {
+    while (v && v->op && v->op->parent == o->region) {
+        elsewhere[v->id] = true;
+        v = v->op->code == OP_reshape ? v->op->operands[0] : version_before(v->op, v->index);
+    }
+}
+
 /* Roots whose memory is a buffer, the caller's, or the loop's. */
 static void mark_elsewhere(struct graph *o, bool *elsewhere) {
     struct ir_region *r = o->region;
     for (int i = 0; i < o->n; i++)
         if (o->nodes[i].op->code == OP_write)
-            elsewhere[o->root[o->nodes[i].op->operands[0]->id]] = true;
+            mark_versions(o, o->nodes[i].op->operands[0], elsewhere);
     int skip = r->op && r->op->code == OP_for ? 1 : 0;
     for (int i = 0; i < r->yield_count; i++) {
         const struct ir_value *v = r->yields[i];
         if (!r->op || (is_loop(r->op) && r->arg_count == r->yield_count + skip && v->op && v->op->parent == r &&
                        next_in_place(o, v, r->args[skip + i])))
-            elsewhere[o->root[v->id]] = true;
+            mark_versions(o, v, elsewhere);
     }
 }
 
@@ -383,11 +419,7 @@ static void find_homes(struct order *order, struct graph *o) {
         struct order_node *x = &o->nodes[i];
         struct ir_op *op = x->op;
         for (int k = 0; k < op->result_count && op->code != OP_reshape; k++) {
-            const struct ir_value *v = op->results[k], *before = NULL;
-            if (op->code == OP_nest && op->nest.results[k].base >= 0)
-                before = op->operands[op->nest.results[k].base];
-            else if (is_loop(op))
-                before = op->operands[(op->code == OP_for ? 2 : 0) + k];
+            const struct ir_value *v = op->results[k], *before = version_before(op, k);
             int home = before ? o->home[o->root[before->id]] : -1;
             if (home >= 0 && (order->bytes[home] || outside[home] || elsewhere[home])) {
                 o->home[v->id] = home;

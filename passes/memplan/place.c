@@ -92,6 +92,8 @@ static void place_func(struct pass_context *c, struct plan_func *p) {
     }
     p->positions = l->positions;
     p->lower_bound = placement_load(items, n);
+    if (p->order.bound > p->lower_bound) /* more found a place in others than was foreseen: that says nothing */
+        p->order.bound = 0;
     int64_t steps = c->options && c->options->plan_best ? BEST_STEPS : FAST_STEPS;
     p->arena_bytes = placement_solve(items, n, ARENA_ALIGN, 0, steps).height;
     for (int i = 0; i < n; i++)

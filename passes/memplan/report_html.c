@@ -328,7 +328,7 @@ static void summary(struct text *out, const struct plan *plan) {
             text_printf(out, "</td><td>%.2f%% above",
                         100.0 * (double)(p->arena_bytes - p->lower_bound) / (double)p->lower_bound);
         text_printf(out, "</td><td>%s%s</td><td>", p->order.method ? p->order.method : "",
-                    p->order.method && p->order.peak <= p->order.bound ? ", optimal" : "");
+                    p->order.method && p->lower_bound <= p->order.bound ? ", optimal" : "");
         plan_bytes(out, p->order.bound);
         text_add(out, "</td><td>");
         plan_bytes(out, p->workspace_bytes);
