@@ -141,6 +141,38 @@ static bool wants_reset(const struct options *o) {
     return o->command == 'b' || (o->command == 'c' && o->emit == EMIT_C);
 }
 
+struct holder {
+    const struct plan_func *plan;
+    const struct storage *storage;
+    const struct ir_op *op; /* the first that makes a value there */
+};
+
+static void find_holder(struct ir_op *op, void *context) {
+    struct holder *h = context;
+    for (int i = 0; i < op->result_count && !h->op; i++)
+        if (h->plan->of_value[op->results[i]->id] == h->storage)
+            h->op = op;
+}
+
+/* What holds a function at its peak. */
+static void explain_limit(struct pipeline *p, struct diagnostic *e, const struct plan_func *f) {
+    enum { SHOWN = 4 };
+    struct storage **live = ARENA_ARRAY(&p->options->arena, struct storage *, f->storage_count + 1);
+    int when, count = plan_at_peak(f, live, &when);
+    for (int i = 0; i < count && i < SHOWN; i++) {
+        struct holder h = {f, live[i], live[i]->op};
+        ir_walk_ops(f->func->body, find_holder, &h);
+        diag_note(&p->diag, e, h.op ? h.op->span : f->func->span, "%lld bytes at the peak: %s",
+                  (long long)live[i]->bytes, live[i]->name ? live[i]->name : "a value without a name");
+    }
+    if (count > SHOWN)
+        diag_note(&p->diag, e, (struct span){0}, "and %d smaller ones", count - SHOWN);
+    diag_help(&p->diag, e,
+              p->options->compile.no_recompute
+                  ? "without --no-recompute values are computed again instead of kept"
+                  : "that is the least that recomputation reaches; smaller largest dimensions need less");
+}
+
 static bool within_limit(struct pipeline *p) {
     int64_t limit = p->options->compile.memory_limit;
     const struct plan *plan = p->passes.plan;
@@ -151,9 +183,7 @@ static bool within_limit(struct pipeline *p) {
         struct diagnostic *e = diag_error(&p->diag, E_memory_limit, f->func->span,
                                           "%s needs %lld bytes of working memory, --memory-limit is %lld",
                                           f->func->name, (long long)f->arena_bytes, (long long)limit);
-        diag_help(&p->diag, e,
-                  "the lower bound for its order of operations is %lld bytes; smaller largest dimensions need less",
-                  (long long)f->lower_bound);
+        explain_limit(p, e, f);
     }
     return p->diag.errors == 0;
 }

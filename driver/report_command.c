@@ -114,6 +114,13 @@ static void function(struct text *out, struct plan_func *p) {
     text_add(out, p->workspace_bytes ? " at most, packed panels and sums of one kernel: within the arena\n" : "\n");
     incremental_report(out, p, plan_bytes);
     text_printf(out, "  FLOPs        %lld a call, at the largest dimensions\n", (long long)p->flops);
+    if (p->recomputed.copies) {
+        text_printf(out,
+                    "  recomputed   %d operations, %lld FLOPs more; alive at once without that: ", p->recomputed.copies,
+                    (long long)p->recomputed.flops);
+        plan_bytes(out, p->recomputed.bytes_before);
+        text_add(out, "\n");
+    }
     if (p->arena_bytes) {
         int t = at_peak(p);
         text_printf(out, "  at the peak (operation %d)\n", t);

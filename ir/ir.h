@@ -440,6 +440,7 @@ int *ir_count_uses(struct ir_func *f, struct arena *scratch);
 void ir_replace_values(struct ir_func *f, struct ir_value **map);
 /* Copies the operations of `from` to the builder's place, with from's args mapped to `args`; outer values stay. The
  * yields' copies come back in `yields` [from->yield_count]. Symbols made by `dim` are renewed. */
+struct ir_op *ir_copy_op(struct ir_builder *b, const struct ir_op *op); /* one operation at the builder's place, the same operands */
 void ir_inline_region(struct ir_builder *b, const struct ir_region *from, struct ir_value **args, struct ir_value **yields);
 bool ir_region_contains(const struct ir_region *outer, const struct ir_region *inner);
 bool ir_value_defined_in(const struct ir_value *v, const struct ir_region *r); /* r or a region inside it */

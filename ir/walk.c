@@ -238,7 +238,7 @@ static void copy_region(struct copier *c, const struct ir_region *from, struct i
     to->yield_count = from->yield_count;
 }
 
-static void copy_op(struct copier *c, struct ir_builder *b, const struct ir_op *from) {
+static struct ir_op *copy_op(struct copier *c, struct ir_builder *b, const struct ir_op *from) {
     struct arena *arena = &c->module->arena;
     struct ir_op *to = ir_op_new(b, from->code, NULL, 0, from->region_count);
     struct ir_op linked = *to;
@@ -272,6 +272,7 @@ static void copy_op(struct copier *c, struct ir_builder *b, const struct ir_op *
         to->results[i] = copy_value(c, from->results[i]);
         to->results[i]->op = to;
     }
+    return to;
 }
 
 static void copy_ops(struct copier *c, struct ir_builder *b, const struct ir_region *from) {
@@ -281,18 +282,35 @@ static void copy_ops(struct copier *c, struct ir_builder *b, const struct ir_reg
         copy_op(c, b, op);
 }
 
+static void copier_begin(struct copier *c, const struct ir_builder *b) {
+    *c = (struct copier){.module = b->module, .func = b->func, .symbol_count = b->module->symbol_count};
+    c->rewrite.module = b->module;
+    c->rewrite.fn = renew_dims;
+    c->rewrite.context = c;
+}
+
+static void copier_end(struct copier *c) {
+    ir_rewrite_free(&c->rewrite);
+    free(c->symbols);
+    free(c->pairs);
+}
+
+struct ir_op *ir_copy_op(struct ir_builder *b, const struct ir_op *op) {
+    struct copier c;
+    copier_begin(&c, b);
+    struct ir_op *copy = copy_op(&c, b, op);
+    copier_end(&c);
+    return copy;
+}
+
 void ir_inline_region(struct ir_builder *b, const struct ir_region *from, struct ir_value **args,
                       struct ir_value **yields) {
-    struct copier c = {.module = b->module, .func = b->func, .symbol_count = b->module->symbol_count};
-    c.rewrite.module = b->module;
-    c.rewrite.fn = renew_dims;
-    c.rewrite.context = &c;
+    struct copier c;
+    copier_begin(&c, b);
     for (int i = 0; i < from->arg_count; i++)
         map_value(&c, from->args[i], args[i]);
     copy_ops(&c, b, from);
     for (int i = 0; i < from->yield_count; i++)
         yields[i] = mapped(&c, from->yields[i]);
-    ir_rewrite_free(&c.rewrite);
-    free(c.symbols);
-    free(c.pairs);
+    copier_end(&c);
 }

@@ -27,6 +27,7 @@ struct compile_options {
     bool blas;
     int64_t memory_limit; /* bytes; 0: none */
     bool plan_best;
+    bool no_recompute; /* nothing is computed twice */
     int split;
     bool verify; /* run the verifier after every pass */
     bool explain_copies, gradient_overwrite_error;
@@ -105,6 +106,13 @@ struct order_result {
     int64_t peak, bound; /* in a plan, a bound of 0 is unknown */
 };
 
+/* What recomputation did to a function. */
+struct recomputed {
+    int copies;           /* operations that run a second time */
+    int64_t flops;        /* of them, at upper bounds */
+    int64_t bytes_before; /* the largest sum of live bytes without them */
+};
+
 struct plan_func {
     struct ir_func *func;
     struct storage **storages;
@@ -118,8 +126,9 @@ struct plan_func {
     int copy_count;
     struct plan_incremental *incremental; /* NULL: everything runs on every call */
     int64_t cache_bytes, cache_offset; /* of an incremental function: what it keeps, and where among all functions' */
-    int64_t workspace_bytes;           /* of the operation whose kernel needs most */
-    int64_t flops;                     /* set by code generation: floating-point operations at upper bounds */
+    struct recomputed recomputed;
+    int64_t workspace_bytes; /* of the operation whose kernel needs most */
+    int64_t flops;           /* set by code generation: floating-point operations at upper bounds */
 };
 
 struct plan {
@@ -140,7 +149,8 @@ struct pass_context {
     const struct compile_options *options;
     struct order_result *orders; /* [order_count], set by `order` */
     int order_count;
-    struct plan *plan; /* set by `mutation` and `place` */
+    const struct recomputed *recomputed; /* set by `remat`: [func_count], then init */
+    struct plan *plan;                   /* set by `mutation` and `place` */
     /* Bytes of arena that the target's kernel for an operation works in; p: the function's storages, NULL before there are
      * any. NULL: no kernel needs memory. */
     int64_t (*workspace)(const struct compile_options *, const struct plan_func *p, struct ir_op *);
@@ -162,6 +172,7 @@ bool pass_differentiate(struct pass_context *); /* expands every grad operation 
 bool pass_select(struct pass_context *);        /* keeps or expands kernel operations */
 bool pass_prove(struct pass_context *); /* removes checks that cannot fail */
 bool pass_fuse(struct pass_context *);
+bool pass_remat(struct pass_context *); /* recomputation */
 bool pass_order(struct pass_context *);
 bool pass_mutation(struct pass_context *); /* in-place classes, copies */
 bool pass_place(struct pass_context *);

@@ -3,6 +3,7 @@
  * binds them.
  */
 #include "passes/memplan/order_internal.h"
+#include "passes/memplan/plan_steps.h"
 
 #define FAST_STEPS INT64_C(4000000) /* of the search, for all regions of a function; about a third of a second */
 #define BEST_STEPS INT64_C(40000000)
@@ -54,21 +55,25 @@ static struct peak order_region(struct ordering *s, struct ir_region *r) {
     return peak;
 }
 
+bool order_func(struct pass_context *c, struct ir_func *f, int64_t steps, struct order_result *result) {
+    struct arena a = {0};
+    struct ordering s = {.c = c, .arena = &a, .steps = steps};
+    struct peak peak = order_region(&s, f->body);
+    *result = (struct order_result){f, peak.method, peak.reached, peak.bound};
+    arena_free(&a);
+    return s.changed;
+}
+
 bool pass_order(struct pass_context *c) {
     struct ir_module *m = c->module;
-    struct ordering s = {.c = c};
+    bool changed = false;
     c->order_count = 0;
     c->orders = ARENA_ARRAY(&m->arena, struct order_result, m->func_count + 1);
     for (int i = 0; i <= m->func_count; i++) {
         struct ir_func *f = i < m->func_count ? m->funcs[i] : m->init;
-        struct arena a = {0};
-        if (!f)
-            continue;
-        s.arena = &a;
-        s.steps = c->options && c->options->plan_best ? BEST_STEPS : FAST_STEPS;
-        struct peak peak = order_region(&s, f->body);
-        c->orders[c->order_count++] = (struct order_result){f, peak.method, peak.reached, peak.bound};
-        arena_free(&a);
+        if (f)
+            changed |= order_func(c, f, c->options && c->options->plan_best ? BEST_STEPS : FAST_STEPS,
+                                  &c->orders[c->order_count++]);
     }
-    return s.changed;
+    return changed;
 }

@@ -67,15 +67,18 @@ void order_unrun(struct order_memory *m, const struct order_node *x) {
     m->live -= order_growth(m, x);
 }
 
-static int64_t peak_of(struct order *o, const int *order) {
+/* The largest number of live bytes; *sum: of all positions. */
+static int64_t peak_of(struct order *o, const int *order, double *sum) {
     struct order_memory m;
     int64_t peak = 0;
+    *sum = 0;
     order_memory_init(&m, o);
     for (int s = 0; s < o->n; s++) {
         const struct order_node *x = &o->nodes[order[s]];
         int64_t now = order_during(&m, x);
         if (now > peak)
             peak = now;
+        *sum += (double)now;
         order_run(&m, x);
     }
     return peak;
@@ -262,12 +265,14 @@ static int64_t bound_of(const struct order *o, const int *topological) {
 
 int64_t order_schedule(struct order *o, int *best, const char **method) {
     int64_t peak = INT64_MAX;
+    double least = 0, sum;
     int *now = ARENA_ARRAY(o->arena, int, o->n);
     for (int how = 0; how < STRATEGIES; how++) {
         schedule(o, (enum strategy)how, now);
-        int64_t p = peak_of(o, now);
-        if (p < peak) {
+        int64_t p = peak_of(o, now, &sum);
+        if (p < peak || (p == peak && sum < least)) { /* what is alive elsewhere decides what recomputation can reach */
             peak = p;
+            least = sum;
             memcpy(best, now, sizeof *best * (size_t)o->n);
             *method = strategy_names[how];
         }
@@ -278,7 +283,7 @@ int64_t order_schedule(struct order *o, int *best, const char **method) {
         int64_t next, before = o->steps;
         enum order_found found = order_search(o, aim, aim == o->bound ? before / 2 : before / 3, now, &next);
         if (found == ORDER_FOUND) {
-            peak = peak_of(o, now);
+            peak = peak_of(o, now, &sum);
             memcpy(best, now, sizeof *best * (size_t)o->n);
             *method = "search";
         } else if (found == ORDER_IMPOSSIBLE) {

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "passes/memplan/placement.h"
+#include "passes/memplan/plan_steps.h"
 #include "passes/mutation/liveness.h"
 
 #define ARENA_ALIGN 64
@@ -59,9 +60,7 @@ static void add_workspaces(struct pass_context *c, struct plan_func *p, const st
     p->storage_count = all.n;
 }
 
-static void place_func(struct pass_context *c, struct plan_func *p) {
-    struct arena a = {0};
-    struct liveness *l = liveness_new(p->func, &a);
+void place_lifetimes(struct pass_context *c, struct plan_func *p, const struct liveness *l, bool workspaces) {
     for (int i = 0; i < p->storage_count; i++) {
         p->storages[i]->lower = l->positions;
         p->storages[i]->upper = 0;
@@ -78,7 +77,14 @@ static void place_func(struct pass_context *c, struct plan_func *p) {
     for (int i = 0; i < c->order_count; i++)
         if (c->orders[i].func == p->func)
             p->order = c->orders[i];
-    add_workspaces(c, p, l);
+    if (workspaces)
+        add_workspaces(c, p, l);
+    p->positions = l->positions;
+}
+
+void place_func(struct pass_context *c, struct plan_func *p) {
+    struct arena a = {0};
+    place_lifetimes(c, p, liveness_new(p->func, &a), true);
     struct placement_item *items = ARENA_ARRAY(&a, struct placement_item, p->storage_count + 1);
     struct storage **of = ARENA_ARRAY(&a, struct storage *, p->storage_count + 1);
     int n = 0;
@@ -90,7 +96,6 @@ static void place_func(struct pass_context *c, struct plan_func *p) {
         items[n] = (struct placement_item){s->lower, s->upper, size ? size : ARENA_ALIGN, 0};
         of[n++] = s;
     }
-    p->positions = l->positions;
     p->lower_bound = placement_load(items, n);
     if (p->order.bound > p->lower_bound) /* more found a place in others than was foreseen: that says nothing */
         p->order.bound = 0;

@@ -1,6 +1,8 @@
 /* The copies of a plan as text, and what the reports of the driver and of report_html.c share. */
 #include "passes/memplan/report.h"
 
+#include <stdlib.h>
+
 #include "passes/lower.h"
 #include "passes/mutation/explain.h"
 
@@ -34,6 +36,44 @@ static void bytes(struct text *out, int64_t n) {
         text_printf(out, "%.1f KiB", (double)n / 1024);
     else
         text_printf(out, "%.1f MiB", (double)n / (1024 * 1024));
+}
+
+static int compare_bytes(const void *a, const void *b) {
+    const struct storage *x = *(struct storage *const *)a, *y = *(struct storage *const *)b;
+    if (x->bytes != y->bytes)
+        return x->bytes > y->bytes ? -1 : 1;
+    return x->id - y->id;
+}
+
+int plan_at_peak(const struct plan_func *p, struct storage **live, int *position) {
+    int64_t best = 0;
+    int when = -1, count = 0;
+    int64_t *change = calloc((size_t)p->positions + 2, sizeof *change);
+    if (!change)
+        abort();
+    for (int i = 0; i < p->storage_count; i++) {
+        const struct storage *s = p->storages[i];
+        if (s->kind == STORAGE_ARENA && s->upper > s->lower) {
+            change[s->lower] += s->bytes;
+            change[s->upper] -= s->bytes;
+        }
+    }
+    int64_t now = 0;
+    for (int t = 0; t < p->positions; t++) {
+        now += change[t];
+        if (now > best) {
+            best = now;
+            when = t;
+        }
+    }
+    free(change);
+    for (int i = 0; i < p->storage_count; i++)
+        if (when >= 0 && p->storages[i]->kind == STORAGE_ARENA && p->storages[i]->lower <= when &&
+            when < p->storages[i]->upper)
+            live[count++] = p->storages[i];
+    qsort(live, (size_t)count, sizeof *live, compare_bytes);
+    *position = when;
+    return count;
 }
 
 static void copies(struct text *out, const struct plan_func *p) {

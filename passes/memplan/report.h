@@ -4,6 +4,8 @@
 
 #include "passes/passes.h"
 
+/* What is alive where most is, the largest first: `live` has room for all storages. Their number, and the position. */
+int plan_at_peak(const struct plan_func *p, struct storage **live, int *position);
 /* The copies and why, function by function. */
 void plan_report_copies(struct text *out, const struct plan *p);
 /* report_html.c: the plan as one self-contained page. */

@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "passes/memplan/plan_steps.h"
 #include "passes/mutation/access.h"
 #include "passes/mutation/explain.h"
 #include "passes/mutation/incremental.h"
@@ -684,7 +685,7 @@ static struct liveness *liveness(struct mutation *t) {
     return l;
 }
 
-static void mutate_func(struct pass_context *c, struct ir_func *f, struct plan_func *p, int64_t *copies_seen) {
+void mutation_func(struct pass_context *c, struct ir_func *f, struct plan_func *p, int64_t *copies_seen) {
     struct mutation t = {.module = c->module, .func = f, .plan = p, .keep = &c->module->arena};
     t.drop_copy = c->options ? c->options->drop_copy : 0;
     t.copies_seen = copies_seen;
@@ -720,13 +721,15 @@ bool pass_mutation(struct pass_context *c) {
     plan->funcs = ARENA_ARRAY(&m->arena, struct plan_func, m->func_count + 1);
     int64_t copies_seen = 0;
     for (int i = 0; i < m->func_count; i++)
-        mutate_func(c, m->funcs[i], &plan->funcs[plan->func_count++], &copies_seen);
+        mutation_func(c, m->funcs[i], &plan->funcs[plan->func_count++], &copies_seen);
     for (int i = 0; i < plan->func_count; i++) {
         plan->funcs[i].cache_offset = plan->cache_bytes;
         plan->cache_bytes += plan->funcs[i].cache_bytes;
     }
     if (m->init)
-        mutate_func(c, m->init, &plan->funcs[plan->func_count++], &copies_seen);
+        mutation_func(c, m->init, &plan->funcs[plan->func_count++], &copies_seen);
+    for (int i = 0; c->recomputed && i < plan->func_count; i++)
+        plan->funcs[i].recomputed = c->recomputed[i];
     c->plan = plan;
     return true;
 }

@@ -4,8 +4,8 @@
     run.py --mxcc build/mxcc [--only NAME]...
 
 For each: the number of parameters is the published one; mxcc compiles it at its full size; a small variant (other constants, the same
-text) gives the same loss and gradients eagerly and compiled, and trains some steps under ASan with a falling loss. Only Python's standard
-library is needed.
+text) gives the same loss and gradients eagerly and compiled, and trains some steps under ASan with a falling loss. For some, training with
+recomputation, by default and under --memory-limit, leaves the same bits as without. Only Python's standard library is needed.
 """
 import argparse
 import json
@@ -115,9 +115,48 @@ def size(env, name, folder):
     sh(env.mxcc, model, '-o', os.path.join(folder, name + '.c'))
 
 
+def build(env, name, folder, model, defines=(), flags=()):
+    """Compiled under ASan: the program, a file for what it saves, and the bytes of its arena."""
+    _, _, x_classes, x_shape, y_shape, y_classes, has_n, _ = MODELS[name]
+    unit, program, saved = (os.path.join(folder, name + end) for end in ('.c', '', '.saved'))
+    sh(env.mxcc, model, '-o', unit, '--verify', *flags)
+    defines = ['-DMODEL=' + name, '-DX_COUNT=%d' % math.prod(x_shape), '-DX_CLASSES=%d' % x_classes, '-DY_COUNT=%d' % math.prod(y_shape),
+               '-DY_CLASSES=%d' % y_classes, *defines] + (['-DSTEP_N=%d' % x_shape[0]] if has_n else [])
+    sh('cc', '-O0', '-g', '-fsanitize=address', '-ffp-contract=off', '-I' + folder, '-include', name + '.h', *defines,
+       *sh(env.mxcc, '--cflags').split(), os.path.join(ROOT, 'bench', 'step_main.c'), unit, '-lm', '-o', program)
+    with open(os.path.join(folder, name + '.h')) as f:
+        return program, saved, int(re.search(r'_ARENA_BYTES (\d+)', f.read())[1])
+
+
+# (the largest part of the memory without recomputation that the default may take, the part that a limit asks for)
+RECOMPUTED = {'resnet50': (0.9, 0.7), 'transformer': (1, 0.5)}
+
+
+def recomputation(env, name, folder):
+    model = small(name, folder, MODELS[name][1])
+    with open(model) as f:
+        text = f.read()
+    with open(model, 'w') as f: # the step alone
+        f.write(text[:text.index('export train fn gradients')])
+    at_most, part = RECOMPUTED[name]
+
+    def trained(*flags):
+        program, saved, arena = build(env, name, folder, model, flags=flags)
+        sh(program, 3, 5, MODELS[name][-1], saved)
+        with open(saved, 'rb') as f:
+            return arena, f.read()
+
+    kept, expected = trained('--no-recompute')
+    limit = int(kept * part)
+    for flags, most in (((), kept * at_most), (('--memory-limit', limit), limit)):
+        arena, got = trained(*flags)
+        expect(arena <= most, name, *flags, 'needs', arena, 'bytes of', kept)
+        expect(got == expected, name, *flags, 'trains to other bits than without recomputation')
+
+
 def training(env, name, folder):
     """The compiled program runs under ASan: it writes loss and gradients, and then trains."""
-    _, changes, x_classes, x_shape, y_shape, y_classes, has_n, rate = MODELS[name]
+    _, changes, x_classes, x_shape, y_shape, y_classes, _, rate = MODELS[name]
     model = small(name, folder, changes)
     x, s = numbers(math.prod(x_shape), x_classes)
     y, _ = numbers(math.prod(y_shape), y_classes, s)
@@ -128,12 +167,7 @@ def training(env, name, folder):
     sh(env.mxcc, 'run', model, '--call', 'gradients', *data, '--out', folder, '--seed', '5')
     eager = read_npy(os.path.join(folder, 'result0.npy')) + read_npy(os.path.join(folder, 'result1.npy'))
 
-    unit, program, saved = (os.path.join(folder, name + end) for end in ('.c', '', '.f32'))
-    sh(env.mxcc, model, '-o', unit)
-    flags = ['-DMODEL=' + name, '-DX_COUNT=%d' % len(x), '-DX_CLASSES=%d' % x_classes, '-DY_COUNT=%d' % len(y), '-DY_CLASSES=%d' % y_classes,
-             '-DGRADIENTS=%d' % (len(eager) - 1)] + (['-DSTEP_N=%d' % x_shape[0]] if has_n else [])
-    sh('cc', '-O0', '-g', '-fsanitize=address', '-ffp-contract=off', '-I' + folder, '-include', name + '.h', *flags,
-       *sh(env.mxcc, '--cflags').split(), os.path.join(ROOT, 'bench', 'step_main.c'), unit, '-lm', '-o', program)
+    program, saved, _ = build(env, name, folder, model, ['-DGRADIENTS=%d' % (len(eager) - 1)])
     losses = json.loads(sh(program, 6, 5, rate, saved))['losses']
     expect(all(math.isfinite(v) for v in losses) and losses[-1] < losses[0], name, 'losses', losses)
     with open(saved, 'rb') as f:
@@ -164,7 +198,7 @@ def main():
         for name in env.only or MODELS:
             folder = os.path.join(env.folder, name + '-small')
             os.mkdir(folder)
-            for check in (size, training):
+            for check in (size, training) + ((recomputation,) if name in RECOMPUTED else ()):
                 try:
                     check(env, name, folder)
                     passed += 1
