@@ -159,14 +159,23 @@ static void explain_limit(struct pipeline *p, struct diagnostic *e, const struct
     enum { SHOWN = 4 };
     struct storage **live = ARENA_ARRAY(&p->options->arena, struct storage *, f->storage_count + 1);
     int when, count = plan_at_peak(f, live, &when);
+    struct text holds = {0};
     for (int i = 0; i < count && i < SHOWN; i++) {
         struct holder h = {f, live[i], live[i]->op};
         ir_walk_ops(f->func->body, find_holder, &h);
-        diag_note(&p->diag, e, h.op ? h.op->span : f->func->span, "%lld bytes at the peak: %s",
-                  (long long)live[i]->bytes, live[i]->name ? live[i]->name : "a value without a name");
+        text_printf(&holds, "%s%s ", i ? ", " : "", live[i]->name ? live[i]->name : "a value");
+        plan_bytes(&holds, live[i]->bytes);
+        if (h.op && h.op->span.source) {
+            int line, column;
+            span_position(h.op->span, &line, &column);
+            text_printf(&holds, " (%s:%d)", h.op->span.source->path, line);
+        }
     }
     if (count > SHOWN)
-        diag_note(&p->diag, e, (struct span){0}, "and %d smaller ones", count - SHOWN);
+        text_printf(&holds, " and %d smaller ones", count - SHOWN);
+    if (count)
+        diag_note(&p->diag, e, (struct span){0}, "alive at its peak: %s", text_string(&holds));
+    text_free(&holds);
     diag_help(&p->diag, e,
               p->options->compile.no_recompute
                   ? "without --no-recompute values are computed again instead of kept"
