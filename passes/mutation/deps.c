@@ -167,13 +167,18 @@ struct place { /* where a walk stands */
     bool again; /* the second walk of a loop */
 };
 
+/* A `read` names what a buffer holds at entry: nothing is written where it stands. */
+static bool is_entry(const struct builder *b, int op) {
+    return b->ops.at[op].op->code == OP_read;
+}
+
 static void add_edge(struct place *p, const struct record *from, enum dep_kind kind, const struct touch *what) {
     struct builder *b = p->b;
     const struct storage *s = what->object < b->plan->storage_count ? b->plan->storages[what->object] : NULL;
     struct dep e = {from->op, p->op, kind, from->earlier, s, what->access.value, what->symbol};
     /* A buffer's entry version was there before; a C local is a new one in each iteration, but for what it carries. */
-    if (kind != DEP_RAW && ((from->touch.write && b->ops.at[from->op].op->code == OP_read) ||
-                            (from->earlier && s && s->kind == STORAGE_SCALAR)))
+    if (kind != DEP_RAW &&
+        ((from->touch.write && is_entry(b, from->op)) || (from->earlier && s && s->kind == STORAGE_SCALAR)))
         return;
     for (int i = p->first_edge; i < b->edges.n; i++) {
         const struct dep *o = &b->edges.at[i];
@@ -197,7 +202,7 @@ static bool shares_element(const struct place *p, const struct record *r, const 
 /* Whether the record wrote all that t touches, whenever `t` is reached. */
 static bool covers(const struct place *p, const struct record *r, const struct touch *t) {
     const struct dep_op *o = &p->b->ops.at[r->op];
-    if (!r->touch.write || r->touch.access.op != o->op)
+    if (!r->touch.write || r->touch.access.op != o->op || (t->write && is_entry(p->b, r->op)))
         return false;
     return !r->touch.access.at || (t->access.at && !r->earlier && in_region(p, t->access.op) &&
                                    access_covers(r->touch.access, t->access, p->region));
@@ -206,6 +211,8 @@ static bool covers(const struct place *p, const struct record *r, const struct t
 static void meet(struct place *p, struct touch *t) {
     struct object *o = &p->b->objects[t->object];
     if (!t->access.value && !t->symbol && !t->write) /* a check looks at nothing; it only keeps later writes back */
+        return;
+    if (t->write && is_entry(p->b, p->op))
         return;
     for (int i = o->records.n - 1; i >= 0; i--) {
         const struct record *r = &o->records.at[i];
@@ -233,7 +240,8 @@ static void note(struct place *p, const struct touch *t) {
         o->used = true;
         VEC_PUSH(&b->scratch, b->used, t->object);
     }
-    if (t->write && !t->access.at && t->access.op == b->ops.at[p->op].op) { /* nothing behind it is seen any more */
+    if (t->write && !t->access.at && t->access.op == b->ops.at[p->op].op &&
+        !is_entry(b, p->op)) { /* nothing behind it is seen any more */
         int kept = 0;
         for (int i = 0; i < o->records.n; i++) /* but other touches of the same operation */
             if (o->records.at[i].op == p->op && o->records.at[i].earlier == false)

@@ -49,6 +49,9 @@ def rejected(mxcc, path):
     """(copies left out, failures): the validator's verdict on each."""
     failures = []
     n, fixed = copies(mxcc, path)
+    p = compile_model(mxcc, path, '--verify')
+    if p.returncode != 0:
+        failures.append('%s: %s' % (path, p.stderr[-300:]))
     for k in range(1, n + 1):
         p = compile_model(mxcc, path, '--verify', '--drop-copy', str(k))
         if p.returncode != 3 or 'the memory plan of' not in p.stderr:
