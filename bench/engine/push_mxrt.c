@@ -5,8 +5,8 @@
 #include "mxrt/engine.h"
 
 static struct mxrt_engine *engine;
-static struct mxrt_var *handles;
-static struct mxrt_op *ops;
+static struct mxrt_var *handles; /* of the variables */
+static const struct task *all;
 
 static mx_status nothing(void *context, struct mxrt_why *why) {
     (void)context, (void)why;
@@ -21,27 +21,24 @@ static mx_status hold(void *context, struct mxrt_why *why) {
 }
 
 const char *engine_open(int threads, int variables, const struct task *tasks, int count) {
+    (void)count;
     struct mxrt_engine_options o = {.kind = threads ? MXRT_ENGINE_THREADED : MXRT_ENGINE_NAIVE, .threads = threads};
-    struct mxrt_var *vars = malloc((size_t)variables * sizeof *vars);
-    handles = malloc((size_t)count * MOST * sizeof *handles);
-    ops = calloc((size_t)count, sizeof *ops);
-    if (!vars || !handles || !ops || mxrt_engine_create(&engine, &o, NULL) != MX_OK)
+    handles = malloc((size_t)variables * sizeof *handles);
+    if (!handles || mxrt_engine_create(&engine, &o, NULL) != MX_OK)
         return "no memory";
     for (int i = 0; i < variables; i++)
-        mxrt_var_new(engine, NULL, &vars[i], NULL);
-    for (int i = 0; i < count; i++) {
-        struct mxrt_var *h = handles + (size_t)i * MOST;
-        for (int k = 0; k < tasks[i].count; k++)
-            h[k] = vars[tasks[i].variables[k]];
-        ops[i] = (struct mxrt_op){
-            .run = nothing, .writes = h, .write_count = 1, .reads = h + 1, .read_count = tasks[i].count - 1};
-    }
-    free(vars);
+        mxrt_var_new(engine, NULL, &handles[i], NULL);
+    all = tasks;
     return NULL;
 }
 
 void engine_push(int task) {
-    mxrt_engine_push(engine, &ops[task], NULL);
+    const struct task *t = &all[task];
+    struct mxrt_var v[MOST];
+    for (int k = 0; k < t->count; k++)
+        v[k] = handles[t->variables[k]];
+    struct mxrt_op op = {.run = nothing, .writes = v, .write_count = 1, .reads = v + 1, .read_count = t->count - 1};
+    mxrt_engine_push(engine, &op, NULL);
 }
 
 void engine_wait(void) {
@@ -58,5 +55,4 @@ bool engine_hold(volatile bool *open) {
 void engine_close(void) {
     mxrt_engine_destroy(engine);
     free(handles);
-    free(ops);
 }

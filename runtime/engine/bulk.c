@@ -103,7 +103,7 @@ static struct bulk *find(const struct mxrt_engine *e) {
     return b;
 }
 
-/* An operation that changes the end of an engine must not leave it to threads. */
+/* The engine ends; threads may still have bulks of it. */
 void bulk_forget(struct mxrt_engine *e) {
     pthread_mutex_lock(&locked);
     for (struct bulk *b = e->bulks; b; b = b->of_engine)

@@ -296,7 +296,6 @@ mx_status mxrt_graph_add(struct mxrt_graph *g, const struct mxrt_op *op, struct 
         free(n);
         return status;
     }
-    n->graph = g;
     n->run = op->run;
     n->context = op->context;
     n->release = op->release;

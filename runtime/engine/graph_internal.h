@@ -30,7 +30,6 @@ enum mark { CLEAN, RESTORE, CHANGED };
 struct mxrt_node {
     uint64_t label; /* grows along the order */
     struct mxrt_node *previous, *next;
-    struct mxrt_graph *graph;
     mxrt_op_fn *run;
     void *context;
     void (*release)(void *context);
