@@ -12,11 +12,12 @@
  *
  * contraction.c recognises and decides, _loops.c builds the loops, _pack.c the copies, _tile.c the micro-kernel.
  */
+#include <math.h>
 #include <stdlib.h>
 
 #include "codegen/kernels/contraction.h"
 
-enum { K_BLOCK = 1024, L1_BYTES = 24576 };
+enum { K_BLOCK = 1024, L1_BYTES = 24576, CACHE_BYTES = 4 << 20 };
 
 /* ---- recognition ------------------------------------------------------------------------------------------------------ */
 
@@ -257,13 +258,18 @@ static double consider(struct contraction *c, struct side rows, struct side cols
     c->access = ROWS_PACKED;
     if (is_in_place(c, &c->rows, &c->row_stride))
         c->access = ROWS_PLAIN;
-    else if (rows.group->count + c->k.count > 2 && is_window(c))
-        c->access = ROWS_WINDOW;
+    else if (rows.group->count + c->k.count > 2 && is_window(c) &&
+             (v * k * dtype_size(c->dtype) <= CACHE_BYTES || v < r))
+        c->access = ROWS_WINDOW; /* for which all columns are packed: rather not where they are the larger side */
     c->prepacked = c->access == ROWS_WINDOW;
     double total = choose_tile(c) * k;
     total += v * k * pack_cycles(c);
-    if (c->access == ROWS_PACKED)
+    if (c->access == ROWS_PACKED) {
+        double bytes = r * k * dtype_size(c->dtype), panels = ceil(v / c->width);
         total += r * k * 1.2;
+        if (bytes > CACHE_BYTES) /* written once, read for each panel of columns, from memory */
+            total += bytes / 8 * (1 + panels);
+    }
     if (c->access == ROWS_WINDOW && c->border)
         total += 0.3 * (double)border_elements(c);
     total += cols.group->index[cols.group->count - 1] == c->nest->pars - 1 ? 0 : r * v * 1.5;
