@@ -391,3 +391,46 @@ void loop_walk(const struct loop_block *k, void (*fn)(lx, void *), void (*on_stm
         loop_walk(&s->other, fn, on_stmt, context);
     }
 }
+
+/* ---- definitions that nothing reads ---------------------------------------------------------------------------------- */
+
+struct reads {
+    int first;  /* smaller numbers do not count */
+    bool *used; /* [id - first] */
+};
+
+static void note_read(lx e, void *context) {
+    struct reads *r = context;
+    if (e->kind == LX_VAR && e->var->id >= r->first)
+        r->used[e->var->id - r->first] = true;
+}
+
+static bool drop_unread(struct loop_block *k, const struct reads *r) {
+    bool dropped = false;
+    for (struct loop_stmt **at = &k->first; *at;) {
+        struct loop_stmt *s = *at;
+        if (s->kind == LS_DEF && !s->var->is_mutable && s->var->id >= r->first && !r->used[s->var->id - r->first]) {
+            *at = s->next;
+            dropped = true;
+            continue;
+        }
+        dropped |= drop_unread(&s->body, r);
+        dropped |= drop_unread(&s->other, r);
+        at = &s->next;
+        k->last = at;
+    }
+    if (!k->first)
+        k->last = &k->first;
+    return dropped;
+}
+
+void loop_drop_unused(struct loop_builder *b, struct loop_block *k, int first) {
+    bool dropped;
+    do { /* what only a dropped definition read goes next */
+        struct arena scratch = {0};
+        struct reads r = {first, ARENA_ARRAY(&scratch, bool, b->next_id - first + 1)};
+        loop_walk(k, note_read, NULL, &r);
+        dropped = drop_unread(k, &r);
+        arena_free(&scratch);
+    } while (dropped);
+}

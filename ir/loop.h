@@ -176,6 +176,8 @@ struct loop_stmt *loop_call(struct loop_builder *b, struct loop_block *k, const 
 void loop_walk(const struct loop_block *k, void (*fn)(lx, void *), void (*on_stmt)(const struct loop_stmt *, void *),
                void *context);
 void lx_walk(lx e, void (*fn)(lx, void *), void *context);
+/* Removes definitions of registers from number `first` on that nothing in the block reads. */
+void loop_drop_unused(struct loop_builder *b, struct loop_block *k, int first);
 
 /* ir/loop_print.c: for people and for tests. */
 void loop_print(struct text *out, const struct loop_block *k, int indent);

@@ -282,8 +282,10 @@ static void nest(struct function *f, struct ir_op *op) {
                       .shared = shared_kernel,
                       .share = share_kernel,
                       .context = f};
+    int first = f->b->next_id;
     if (!codegen_lower_kernel(&l))
         lower_nest(&l);
+    loop_drop_unused(f->b, &k, first);
     f->flops += f->repeat * (double)l.flops;
     function_finish(f, &k);
 }

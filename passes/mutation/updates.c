@@ -91,15 +91,28 @@ static bool makes_operand(const struct ir_op *before, const struct ir_op *op) {
     return false;
 }
 
+/* Past updates of params only to pass something else, too: they hold nothing that could be given back sooner. */
+static struct ir_op *earliest(const struct update *u, struct ir_op *op, const bool *of_param) {
+    struct ir_op *place = op;
+    for (struct ir_op *p = op->prev; p && !makes_operand(p, op) && !holds_back(u, p); p = p->prev)
+        if (!p->result_count || !of_param[p->results[0]->id])
+            place = p;
+    return place;
+}
+
 void updates_early(struct ir_func *f) {
     struct update u = {.func = f};
+    bool *of_param = ARENA_ARRAY(&u.arena, bool, f->value_count + 1); /* by an update's first result */
+    for (struct ir_op *op = f->body->first; op; op = op->next) {
+        const struct ir_op *maker = op->code == OP_write ? viewed(op->operands[0])->op : NULL;
+        if (maker && op->buffer.buffer->kind == BUFFER_PARAM && is_update(&u, maker))
+            of_param[maker->results[0]->id] = true;
+    }
     for (struct ir_op *op = f->body->first, *next; op; op = next) {
         next = op->next;
         if (!is_update(&u, op))
             continue;
-        struct ir_op *place = op;
-        while (place->prev && !makes_operand(place->prev, op) && !holds_back(&u, place->prev))
-            place = place->prev;
+        struct ir_op *place = earliest(&u, op, of_param);
         if (place != op)
             ir_op_move_before(op, place);
     }
