@@ -54,7 +54,7 @@ static mx_status parse_npy(struct mxrt_array *a, const char *text, size_t bytes,
     if (descr && order && shape && (descr = strchr(descr, '\''))) {
         endian = descr[1];
         for (int i = 0; i < NPY_TYPES; i++)
-            if (strncmp(descr + 2, npy_types[i].descr, 2) == 0 && descr[4] == '\'')
+            if (endian && strncmp(descr + 2, npy_types[i].descr, 2) == 0 && descr[4] == '\'')
                 type = i;
         while (*order == ' ')
             order++;
