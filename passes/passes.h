@@ -102,7 +102,7 @@ int incremental_group(const struct plan_incremental *inc, const struct ir_op *op
  * to insert aside), and the least that any order needs. */
 struct order_result {
     const struct ir_func *func;
-    const char *method; /* "source", "release", "greedy", "backward": a list schedule; "search" */
+    const char *method;  /* "source", "release", "greedy", "backward": a list schedule; "search" */
     int64_t peak, bound; /* in a plan, a bound of 0 is unknown */
 };
 
@@ -170,7 +170,7 @@ bool passes_run(struct pass_context *c);
 bool pass_simplify(struct pass_context *);      /* fold, common subexpressions, dead code, index algebra */
 bool pass_differentiate(struct pass_context *); /* expands every grad operation */
 bool pass_select(struct pass_context *);        /* keeps or expands kernel operations */
-bool pass_prove(struct pass_context *); /* removes checks that cannot fail */
+bool pass_prove(struct pass_context *);         /* removes checks that cannot fail */
 bool pass_fuse(struct pass_context *);
 bool pass_remat(struct pass_context *); /* recomputation */
 bool pass_order(struct pass_context *);
