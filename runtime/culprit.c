@@ -8,13 +8,6 @@
 
 #include "session.h"
 
-static const struct mxrt_field *field_of(const struct mxrt_data *d, const char *name) {
-    for (int i = 0; i < d->field_count; i++)
-        if (strcmp(d->fields[i].name, name) == 0)
-            return &d->fields[i];
-    return NULL;
-}
-
 /* FILE:LINE: or FILE: sample N: with the arguments that are one number a sample. */
 static void describe(const struct mxrt_data *d, const struct mxrt_function *f, const struct mxrt_batch *b, int64_t i,
                      char *out, size_t size) {
@@ -22,7 +15,7 @@ static void describe(const struct mxrt_data *d, const struct mxrt_function *f, c
     size_t n = (size_t)(d->lines ? snprintf(out, size, "%s:%lld", d->path, (long long)d->lines[sample])
                                  : snprintf(out, size, "%s: sample %lld", d->path, (long long)sample));
     for (int a = 0; a < f->arg_count && n + 1 < size; a++) {
-        const struct mxrt_field *field = b->args[a] ? field_of(d, f->args[a].name) : NULL;
+        const struct mxrt_field *field = b->args[a] ? mxrt_data_field(d, f->args[a].name) : NULL;
         if (field && field->width == 1)
             n += (size_t)snprintf(out + n, size - n, ": %s is %.9g", f->args[a].name,
                                   mxrt_get(f->args[a].dtype, b->args[a], i));
@@ -37,7 +30,7 @@ void name_culprit(struct session *s, const struct mxrt_data *d, const struct mxr
     size_t bytes[MAX_INPUTS] = {0}; /* of one sample; 0: an argument that is the same for all */
     bool ok = true;
     for (int a = 0; a < f->arg_count && a < MAX_INPUTS; a++) {
-        const struct mxrt_field *field = b->args[a] ? field_of(d, f->args[a].name) : NULL;
+        const struct mxrt_field *field = b->args[a] ? mxrt_data_field(d, f->args[a].name) : NULL;
         alone[a] = args[a];
         if (!field)
             continue;

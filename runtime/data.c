@@ -323,6 +323,13 @@ mx_status mxrt_data_load(struct mxrt_data *d, const struct mxrt_program *p, cons
     return s;
 }
 
+const struct mxrt_field *mxrt_data_field(const struct mxrt_data *d, const char *name) {
+    for (int i = d->field_count; i-- > 0;)
+        if (strcmp(d->fields[i].name, name) == 0)
+            return &d->fields[i];
+    return NULL;
+}
+
 void mxrt_data_free(struct mxrt_data *d) {
     for (int i = 0; i < d->field_count; i++)
         if (!d->fields[i].borrowed)

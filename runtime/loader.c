@@ -27,7 +27,7 @@ struct mxrt_loader {
     const struct mxrt_function *f;
     const int64_t *order;
     int64_t count, batch, at;
-    int *field_of; /* [arg_count]; -1 */
+    const struct mxrt_field **field_of; /* [arg_count]; NULL where no field feeds the argument */
     struct slot {
         struct mxrt_loader *loader;
         struct mxrt_batch batch;
@@ -77,10 +77,10 @@ static mx_status fill(struct mxrt_loader *l, struct mxrt_batch *b) {
     for (int k = 0; k < l->f->symbol_count && k < MXRT_MAX_RANK; k++)
         b->dims[k] = l->f->symbols[k].hi;
     for (int a = 0; a < l->f->arg_count; a++) {
-        if (l->field_of[a] < 0)
+        if (!l->field_of[a])
             continue;
         const struct mxrt_value *v = &l->f->args[a];
-        const struct mxrt_field *field = &l->data->fields[l->field_of[a]];
+        const struct mxrt_field *field = l->field_of[a];
         for (int k = 0; k < l->f->symbol_count; k++)
             if (v->shape[0] == MXRT_SYMBOL(k))
                 b->dims[k] = b->n;
@@ -158,12 +158,9 @@ mx_status mxrt_loader_open(struct mxrt_loader **out, const struct mxrt_data *d, 
         return status;
     }
     for (int a = 0; a < f->arg_count; a++) {
-        l->field_of[a] = -1;
-        for (int i = 0; i < d->field_count; i++)
-            if (strcmp(d->fields[i].name, f->args[a].name) == 0)
-                l->field_of[a] = i;
-        for (int k = 0; k < 2 && l->field_of[a] >= 0; k++) {
-            size_t bytes = (size_t)batch * (size_t)d->fields[l->field_of[a]].width * mxrt_dtype_size(f->args[a].dtype);
+        l->field_of[a] = mxrt_data_field(d, f->args[a].name);
+        for (int k = 0; k < 2 && l->field_of[a]; k++) {
+            size_t bytes = (size_t)batch * (size_t)l->field_of[a]->width * mxrt_dtype_size(f->args[a].dtype);
             if (a >= 64 || !(l->slots[k].batch.args[a] = calloc(1, bytes ? bytes : 1))) {
                 mxrt_loader_close(l);
                 return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for batches of %lld", (long long)batch);
@@ -211,6 +208,6 @@ void mxrt_loader_close(struct mxrt_loader *l) {
     for (int k = 0; k < 2; k++)
         for (int a = 0; a < 64; a++)
             free(l->slots[k].batch.args[a]);
-    free(l->field_of);
+    free((void *)l->field_of);
     free(l);
 }

@@ -16,13 +16,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#if defined(__x86_64__) || defined(__i386__)
-#define RELAX() __builtin_ia32_pause()
-#elif defined(__aarch64__)
-#define RELAX() __asm__ __volatile__("yield")
-#else
-#define RELAX() ((void)0)
-#endif
+#include "relax.h"
 
 enum { MAX_THREADS = 256, SPIN = 4000 };
 #define CLOSED 0x40000000

@@ -83,10 +83,7 @@ struct training {
 /* Each scalar argument has its setting. */
 static mx_status scalar_settings(struct training *t, const struct mxrt_function *f, const struct mxrt_data *d) {
     for (int i = 0; i < f->arg_count; i++) {
-        bool fed = false;
-        for (int k = 0; k < d->field_count; k++)
-            fed |= strcmp(d->fields[k].name, f->args[i].name) == 0;
-        if (fed)
+        if (mxrt_data_field(d, f->args[i].name))
             continue;
         if (f->args[i].rank > 0)
             return mxrt_fail(&t->s->why, MX_ERROR_ARGUMENT, "train: data gives nothing for `%s` of %s", f->args[i].name,

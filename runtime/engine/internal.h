@@ -16,15 +16,9 @@
 #include <sched.h>
 #include <stdatomic.h>
 
+#include "../relax.h"
 #include "mxrt/engine.h"
 
-#if defined(__x86_64__) || defined(__i386__)
-#define RELAX() __builtin_ia32_pause()
-#elif defined(__aarch64__)
-#define RELAX() __asm__ __volatile__("yield")
-#else
-#define RELAX() ((void)0)
-#endif
 #define LIKELY(x)   __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 

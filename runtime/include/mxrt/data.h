@@ -48,6 +48,8 @@ mx_status mxrt_data_load(struct mxrt_data *d, const struct mxrt_program *p, cons
                          const char *override, const struct mxrt_function *f, const uint32_t *vocabulary,
                          int vocabulary_size, struct mxrt_why *why);
 void mxrt_data_free(struct mxrt_data *d);
+/* What feeds the argument of that name, the last of several; NULL if nothing does. */
+const struct mxrt_field *mxrt_data_field(const struct mxrt_data *d, const char *name);
 
 /* Parses CSV text: cells[row * columns + column]; names[] of a header line, or NULL. Separators: comma, semicolon or tab, whichever
  * the first line has. Numbers, true and false; quotes allowed. Errors name line and column. All from malloc. */
