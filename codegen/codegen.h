@@ -14,6 +14,13 @@
 #include "ir/ir.h"
 #include "passes/passes.h"
 
+/* Of the keys and groups of a step that was taken apart (passes/distribute.h). */
+struct cgen_exchange {
+    int *order, count;               /* keys in the order in which their tensors become final */
+    double *key_flops, *group_flops; /* of `gradients` before that, and before it needs the group; -1: it never does */
+    bool *is_sparse;                 /* only rows that the batch names are not zero */
+};
+
 struct cgen {
     struct ir_module *module;
     struct plan *plan;
@@ -29,9 +36,10 @@ struct cgen {
     /* codegen/c/share.c: operations by their canonical text; `counting` is set in the run that only counts them. */
     struct cgen_block *blocks;
     struct arena *counting;
-    struct cgen_names *names; /* private to names.c */
-    int64_t stack_bytes;      /* largest local arrays of a function, for the resource contract */
-    int64_t *flops;           /* [func_count] at upper bounds */
+    struct cgen_names *names;       /* private to names.c */
+    int64_t stack_bytes;            /* largest local arrays of a function, for the resource contract */
+    int64_t *flops;                 /* [func_count] at upper bounds */
+    struct cgen_exchange *exchange; /* codegen/c/exchange.c: of the step's parts, for the program around the model */
 };
 
 /* codegen/names.c. C identifiers: unique in the unit, no keywords, from source names ("net.conv1.weight" ->

@@ -442,6 +442,16 @@ void ir_replace_values(struct ir_func *f, struct ir_value **map);
  * yields' copies come back in `yields` [from->yield_count]. Symbols made by `dim` are renewed. */
 struct ir_op *ir_copy_op(struct ir_builder *b, const struct ir_op *op); /* one operation at the builder's place, the same operands */
 void ir_inline_region(struct ir_builder *b, const struct ir_region *from, struct ir_value **args, struct ir_value **yields);
+/* Copying piece by piece, to one function, which may be another one. Operands that were neither copied nor mapped stay. */
+struct ir_copier;
+struct ir_copier *ir_copier_new(const struct ir_builder *b); /* to b's function */
+void ir_copier_free(struct ir_copier *c);
+void ir_copier_map(struct ir_copier *c, const struct ir_value *from, struct ir_value *to);
+/* A new symbol of the function; types and expressions copied from now on speak of it. */
+struct ir_symbol *ir_copier_symbol(struct ir_copier *c, const struct ir_symbol *old);
+struct ir_op *ir_copier_op(struct ir_copier *c, struct ir_builder *b, const struct ir_op *op);
+struct ir_value *ir_copier_value(const struct ir_copier *c, struct ir_value *v); /* its copy; v if it has none */
+struct ir_type ir_copier_type(struct ir_copier *c, struct ir_type t);
 bool ir_region_contains(const struct ir_region *outer, const struct ir_region *inner);
 bool ir_value_defined_in(const struct ir_value *v, const struct ir_region *r); /* r or a region inside it */
 

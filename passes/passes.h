@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "ir/ir.h"
+#include "passes/distribute.h"
 
 enum target_kind { TARGET_C, TARGET_CUDA };
 enum weights_mode {
@@ -28,6 +29,7 @@ struct compile_options {
     int64_t memory_limit; /* bytes; 0: none */
     bool plan_best;
     bool no_recompute; /* nothing is computed twice */
+    bool no_ranks;     /* with_main: the program trains in one process only */
     int split;
     bool verify; /* run the verifier after every pass */
     bool explain_copies, gradient_overwrite_error;
@@ -135,8 +137,9 @@ struct plan {
     struct arena *arena;     /* the module's */
     struct plan_func *funcs; /* [m->func_count], then init */
     int func_count;
-    int64_t arena_bytes; /* the largest of the functions': they run one at a time */
-    int64_t cache_bytes; /* the sum of the functions' */
+    int64_t arena_bytes;            /* the largest of the functions': they run one at a time */
+    int64_t cache_bytes;            /* the sum of the functions' */
+    const struct step_split *split; /* of the train block's step; NULL: none was asked for */
 };
 struct plan_func *plan_of(struct plan *p, const struct ir_func *f);
 struct storage *plan_workspace(const struct plan_func *p, const struct ir_op *op); /* NULL: it needs none */
@@ -150,6 +153,7 @@ struct pass_context {
     struct order_result *orders; /* [order_count], set by `order` */
     int order_count;
     const struct recomputed *recomputed; /* set by `remat`: [func_count], then init */
+    struct step_split *split;            /* set by `distribute`; NULL: none was asked for */
     struct plan *plan;                   /* set by `mutation` and `place` */
     /* Bytes of arena that the target's kernel for an operation works in; p: the function's storages, NULL before there are
      * any. NULL: no kernel needs memory. */
@@ -167,6 +171,7 @@ extern const struct pass pass_table[]; /* in order; ends with a NULL name; rows 
 bool passes_run(struct pass_context *c);
 
 /* Single entries. */
+bool pass_distribute(struct pass_context *);    /* the train step in parts */
 bool pass_simplify(struct pass_context *);      /* fold, common subexpressions, dead code, index algebra */
 bool pass_differentiate(struct pass_context *); /* expands every grad operation */
 bool pass_select(struct pass_context *);        /* keeps or expands kernel operations */

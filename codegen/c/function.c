@@ -655,40 +655,48 @@ void cgen_c_function(struct cgen *g, struct plan_func *p) {
     k->scope.n = 0;
     k->stack = k->stack_max = 0;
 
-    const char *names[256];
-    int count = 0;
+    VEC(const char *) names = {0};
+    const struct step_split *split = function_split(f);
+    /* Of a part of the step, the keys' tensors come by one array, since a function may have but so many parameters. */
+    int key_args = split && func != split->gradients ? func->body->arg_count - split->scalar_count : 0;
+    int key_results = split && func == split->gradients ? split->key_count : 0;
     const char *name = func == g->module->init ? "init" : func->name;
     text_printf(&head, "static mx_status %s_mx_run_%s(struct %s *m", g->prefix, name, g->prefix);
     for (int i = 0; i < func->symbol_count; i++) {
         const char *n = cgen_symbol_name(g, func->symbols[i]);
         text_printf(&head, ", int64_t %s", n);
         VEC_PUSH(&g->arena, k->scope, n);
-        if (count < 256)
-            names[count++] = n;
+        VEC_PUSH(&g->arena, names, n);
     }
     for (int i = 0; i < func->body->arg_count; i++) {
         const struct ir_type t = func->body->args[i]->type;
         const char *n = cgen_arg_name(g, func, i);
         bool inout = func->arg_inout && func->arg_inout[i], pointer = t.rank > 0 || inout;
+        VEC_PUSH(&g->arena, k->scope, n);
+        if (i >= func->body->arg_count - key_args)
+            continue;
         text_printf(&head, ", %s%s %s%s", pointer && !inout ? "const " : "", cgen_c_type(t.dtype), pointer ? "*" : "",
                     n);
-        VEC_PUSH(&g->arena, k->scope, n);
-        if (count < 256)
-            names[count++] = n;
+        VEC_PUSH(&g->arena, names, n);
     }
     for (int i = 0; i < func->result_count; i++) {
         const char *n = cgen_result_name(g, func, i);
-        text_printf(&head, ", %s *%s", cgen_c_type(func->body->yields[i]->type.dtype), n);
         VEC_PUSH(&g->arena, k->scope, n);
-        if (count < 256)
-            names[count++] = n;
+        if (i >= func->result_count - key_results)
+            continue;
+        text_printf(&head, ", %s *%s", cgen_c_type(func->body->yields[i]->type.dtype), n);
+        VEC_PUSH(&g->arena, names, n);
+    }
+    if (split) {
+        text_add(&head, ", void *const *keys");
+        VEC_PUSH(&g->arena, k->scope, "keys");
+        VEC_PUSH(&g->arena, names, "keys");
     }
     for (int i = 0; i < func->result_symbol_count; i++) {
         const char *n = cgen_found_name(g, func, i);
         text_printf(&head, ", int64_t *%s", n);
         VEC_PUSH(&g->arena, k->scope, n);
-        if (count < 256)
-            names[count++] = n;
+        VEC_PUSH(&g->arena, names, n);
     }
     text_add(&head, ")\n{\n");
 
@@ -698,11 +706,24 @@ void cgen_c_function(struct cgen *g, struct plan_func *p) {
     for (int i = 0; i < g->module->symbol_count; i++)
         if (g->module->symbols[i]->op && g->module->symbols[i]->func == func)
             function_symbol(f, g->module->symbols[i]);
-    if (p->incremental)
+    if (p->incremental) {
         groups(f, func->body);
-    else
+        final_copies(f);
+    } else if (key_results) {
+        struct exchange *x = exchange_plan(f);
+        int at = 0;
+        for (struct ir_op *op = func->body->first; op; op = op->next, at++) {
+            exchange_before(f, x, at);
+            operation(f, op);
+            exchange_after(f, x, at);
+        }
+        exchange_before(f, x, at);
+        final_copies(f);
+        exchange_after(f, x, at);
+    } else {
         region(f, func->body);
-    final_copies(f);
+        final_copies(f);
+    }
     for (int i = 0; i < func->result_symbol_count; i++)
         cprint_line(&f->print, "*%s = %s;", cgen_found_name(g, func, i),
                     function_expr(f, function_dim(f, func->result_symbols[i].value)));
@@ -710,11 +731,18 @@ void cgen_c_function(struct cgen *g, struct plan_func *p) {
     text_add(&g->functions, text_string(&head));
     text_add(&g->functions, text_string(&f->locals));
     const char *printed = text_string(&body);
+    bool keys = false;
+    for (int i = func->body->arg_count - key_args; i < func->body->arg_count; i++)
+        keys |= exchange_key(f, printed, cgen_arg_name(g, func, i), func->body->args[i]->type.dtype,
+                             exchange_key_of_arg(f, i), "const ");
+    for (int i = func->result_count - key_results; i < func->result_count; i++)
+        keys |= exchange_key(f, printed, cgen_result_name(g, func, i), func->body->yields[i]->type.dtype,
+                             i - (func->result_count - key_results), "");
     if (!cgen_uses_instance(printed))
         text_add(&g->functions, "    (void)m;\n");
-    for (int i = 0; i < count; i++)
-        if (!cgen_mentions(printed, names[i]))
-            text_printf(&g->functions, "    (void)%s;\n", names[i]);
+    for (int i = 0; i < names.n; i++)
+        if (!cgen_mentions(printed, names.at[i]) && !(keys && strcmp(names.at[i], "keys") == 0))
+            text_printf(&g->functions, "    (void)%s;\n", names.at[i]);
     text_add(&g->functions, printed);
     text_add(&g->functions, "    return MX_OK;\n}\n\n");
     text_free(&body);

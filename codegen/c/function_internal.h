@@ -48,6 +48,21 @@ void function_finish(struct function *f, struct loop_block *k);
 void function_copy(struct function *f, const struct ir_value *from, const struct ir_value *to);
 const char *function_expr(struct function *f, lx e); /* as text */
 
+/* exchange.c: the parts of a step that was taken apart (passes/distribute.h). NULL: func is none of them. */
+const struct step_split *function_split(const struct function *f);
+/* Where `gradients` waits for what a group changes, and where a key's tensor is final; positions of the body's operations, then
+ * that of the copies at the end. */
+struct exchange;
+struct exchange *exchange_plan(struct function *f);
+void exchange_before(struct function *f, const struct exchange *x, int at);
+void exchange_after(struct function *f, const struct exchange *x, int at);
+int exchange_key_of_arg(const struct function *f, int arg);
+/* The variable of a key's tensor, if `printed` mentions it. */
+bool exchange_key(struct function *f, const char *printed, const char *name, enum dtype t, int key,
+                  const char *qualifier);
+/* The axis of a type that is the batch's, split over ranks: elements in front, elements behind a sample; false: none. */
+bool exchange_batch(const struct function *f, struct ir_type t, ir_dim *outer, ir_dim *inner);
+
 /* ops.c */
 void op_sort(struct function *f, struct ir_op *op);
 void op_scan(struct function *f, struct ir_op *op);

@@ -16,6 +16,8 @@ void unit_instance(struct unit *u) {
     }
     unit_incremental_struct(u);
     text_add(c, "    uint64_t seed, calls; /* what random numbers are keyed by */\n");
+    if (unit_split_step(u))
+        text_add(c, "    const struct mxrt_exchange *mx_exchange; /* while a step runs over ranks */\n");
     if (u->options->threads)
         text_add(c, "    struct mxrt_pool *pool; /* NULL: serial */\n");
     text_add(c, "    void (*log)(void *, const char *);\n    void *log_context;\n");

@@ -29,6 +29,9 @@ void unit_type_comment(struct unit *u, struct text *out, struct ir_type t);
 /* The parameter list of a function: public order, or that of the static run function. */
 void unit_signature(struct unit *u, struct text *out, const struct ir_func *f);
 
+/* The step in parts; NULL if there are none. */
+const struct step_split *unit_split_step(const struct unit *u);
+
 /* model_incremental.c: incremental functions, and the versions of buffers that they compare. */
 const struct plan_incremental *unit_incremental(const struct unit *u, const struct ir_func *f);
 int64_t unit_incremental_bytes(const struct unit *u); /* of the struct */
@@ -58,6 +61,9 @@ const char *unit_skip_literal(const char *s, bool line_start);
 /* split.c: the unit in files; `before`: includes, struct and helpers; u->c: what follows the model's functions. */
 void unit_split(struct unit *u, const char *before, struct c_unit *out);
 void unit_main(struct unit *u);                  /* model_main.c: the descriptor for --main */
+void unit_ranks(struct unit *u);                 /* model_ranks.c: the step in parts, for training over ranks */
+void unit_dtype(struct text *c, enum dtype t);   /* MX_F32 */
+void unit_quoted(struct text *c, const char *s); /* a C string; NULL for NULL */
 bool unit_needs_zlib(const struct ir_module *m); /* the train block names packed files */
 
 /* The text of a file that units carry: "status.h", "safetensors.h", "philox.h"; without its include lines of own files. */

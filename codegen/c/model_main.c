@@ -4,7 +4,7 @@
 
 #include "codegen/c/model_internal.h"
 
-static void quoted(struct text *c, const char *s) {
+void unit_quoted(struct text *c, const char *s) {
     if (!s) {
         text_add(c, "NULL");
         return;
@@ -19,6 +19,14 @@ static void quoted(struct text *c, const char *s) {
             text_addn(c, s, 1);
     }
     text_add(c, "\"");
+}
+
+void unit_dtype(struct text *c, enum dtype t) {
+    text_add(c, "MX_");
+    for (const char *s = dtype_name(t); *s; s++) {
+        char upper = (char)(*s >= 'a' ? *s - 32 : *s);
+        text_addn(c, &upper, 1);
+    }
 }
 
 static void extent(struct text *c, const struct ir_func *f, ir_dim d) {
@@ -44,14 +52,11 @@ static void extent(struct text *c, const struct ir_func *f, ir_dim d) {
 
 static void value(struct unit *u, struct text *shapes, struct text *values, int *at, const struct ir_func *f,
                   const char *name, struct ir_type t, bool is_inout) {
-    char type[8];
-    size_t k = 0;
-    for (const char *s = dtype_name(t.dtype); *s; s++)
-        type[k++] = (char)(*s >= 'a' ? *s - 32 : *s);
-    type[k] = 0;
     text_add(values, "    {");
-    quoted(values, name);
-    text_printf(values, ", MX_%s, %d, shapes_%s + %d, %s},\n", type, t.rank, f->name, *at, is_inout ? "true" : "false");
+    unit_quoted(values, name);
+    text_add(values, ", ");
+    unit_dtype(values, t.dtype);
+    text_printf(values, ", %d, shapes_%s + %d, %s},\n", t.rank, f->name, *at, is_inout ? "true" : "false");
     for (int i = 0; i < t.rank; i++, ++*at) {
         extent(shapes, f, t.dims[i]);
         text_add(shapes, ", ");
@@ -177,7 +182,7 @@ static int setting(struct unit *u, const struct ir_setting_value *v, int *next) 
         if (v->names) {
             text_printf(c, "static const char *const mx_setting_names_%d[] = {", id);
             for (int i = 0; i < v->count; i++) {
-                quoted(c, v->names[i]);
+                unit_quoted(c, v->names[i]);
                 text_add(c, ", ");
             }
             text_add(c, "};\n");
@@ -185,7 +190,7 @@ static int setting(struct unit *u, const struct ir_setting_value *v, int *next) 
     }
     text_printf(c, "static const struct mxrt_setting mx_setting_%d = {%s, %lld, %.17g, ", id, kinds[v->kind],
                 (long long)v->i, isfinite(v->f) ? v->f : 0.0);
-    quoted(c, v->s);
+    unit_quoted(c, v->s);
     if (v->count && v->names)
         text_printf(c, ", mx_setting_names_%d", id);
     else
@@ -285,15 +290,17 @@ void unit_main(struct unit *u) {
         text_add(c, "};\n\n");
     }
     model_interface(u);
+    unit_ranks(u);
     text_printf(
         c,
         "int main(int argc, char **argv) {\n    static const struct mxrt_program mx_program = {\n        \"%s\", %d, %s,\n        %d, mx_program_names, mx_program_states, %d, %s,\n        ",
         u->prefix, functions, functions ? "mx_program_functions" : "NULL", m->buffer_count, m->setting_count,
         m->setting_count ? "mx_program_settings" : "NULL");
-    quoted(c, m->train_dir);
+    unit_quoted(c, m->train_dir);
     text_add(
         c,
         ",\n        mx_program_create, mx_program_destroy, mx_program_error, mx_program_buffer, mx_program_calls, mx_program_set_calls, NULL, ");
+    text_add(c, u->g.plan->split ? "&mx_split, " : "NULL, ");
     text_add(c, unit_needs_zlib(m) ? "mxrt_gunzip,\n" : "NULL,\n");
     text_add(c, "    };\n    return mxrt_main(&mx_program, argc, argv);\n}\n");
 }

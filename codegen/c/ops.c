@@ -220,6 +220,44 @@ static struct loop_var *outside(struct function *f, const char *name, enum dtype
     return v;
 }
 
+struct random {
+    struct loop_mem *to;
+    int group; /* elements of a block of the generator: words of 32 bits, or pairs of them */
+    struct loop_var *stream, *seed;
+};
+
+/* Elements lo .. hi of the stream, to where their numbers plus `shift` say. */
+static void random_blocks(struct function *f, struct loop_block *k, const struct random *r, lx lo, lx hi, lx shift) {
+    struct loop_builder *b = f->b;
+    enum dtype t = r->to->dtype;
+    int64_t value;
+    bool whole = lx_is_int(lo, &value) && value == 0;
+    struct loop_func *random = ARENA_NEW(b->arena, struct loop_func);
+    *random = (struct loop_func){
+        .name = r->group == 4 ? "mx_random_u32" : "mx_random_u64", .is_helper = true, .mem_count = 1, .var_count = 3};
+    random->mems = ARENA_ARRAY(b->arena, struct loop_mem *, 1);
+    random->mems[0] = loop_mem_new(b, "out", t, MEM_PARAM);
+    lx g = lx_int(b, r->group), from = whole ? lo : lx_mul(b, lx_div(b, lo, g), g);
+    struct loop_var *first = loop_var_new(b, "first", I64, 1);
+    struct loop_stmt *blocks = loop_for(b, k, first, from, hi, r->group, LOOP_SERIAL);
+    struct loop_mem *words = loop_mem_new(b, "words", t, MEM_LOCAL);
+    words->count = r->group;
+    words->written = true;
+    loop_local(b, &blocks->body, words);
+    struct loop_stmt *c = loop_call(b, &blocks->body, random);
+    c->call_mems[0].mem = words;
+    c->call_mems[0].offset = lx_int(b, 0);
+    c->call_args[0] = lx_var(b, r->seed);
+    c->call_args[1] = lx_var(b, r->stream);
+    c->call_args[2] = lx_cast(b, U64, lx_div(b, lx_var(b, first), g));
+    struct loop_var *count = define(f, &blocks->body, "count", lx_min(b, g, lx_sub(b, hi, lx_var(b, first))), false);
+    struct loop_var *i = loop_var_new(b, "i", I64, 1);
+    lx skip = whole ? lx_int(b, 0) : lx_op(b, I_MAX, lx_int(b, 0), lx_sub(b, lo, lx_var(b, first)));
+    struct loop_stmt *each = loop_for(b, &blocks->body, i, skip, lx_var(b, count), 1, LOOP_SERIAL);
+    lx at = lx_add(b, lx_var(b, first), lx_var(b, i));
+    loop_store(b, &each->body, r->to, whole ? at : lx_add(b, at, shift), lx_load(b, words, lx_var(b, i), 1));
+}
+
 void op_rng(struct function *f, struct ir_op *op) {
     struct loop_builder *b = f->b;
     const struct ir_value *y = op->results[0];
@@ -236,32 +274,32 @@ void op_rng(struct function *f, struct ir_op *op) {
     }
     lx call[2] = {h, lx_var(b, outside(f, "m->calls", U64))};
     h = lx_call(b, "mx_stream_call", U64, 2, call);
-    struct loop_var *stream = define(f, &k, "stream", h, false);
-    struct loop_var *seed = define(f, &k, "seed_", lx_var(b, outside(f, "m->seed", U64)), false);
+    /* On a rank, this part of the batch draws what it would draw in the whole one, where the batch is an axis of its own;
+     * else a stream of its own. */
+    ir_dim outer = NULL, inner = NULL;
+    const struct step_split *split = function_split(f);
+    bool ranks = split && f->func == split->gradients, batch = ranks && exchange_batch(f, y->type, &outer, &inner);
+    if (ranks && !batch) {
+        lx args[2] = {h, lx_var(b, outside(f, "m->mx_exchange->first", I64))};
+        h = lx_call(b, "mx_stream_loop", U64, 2, args);
+    }
+    struct random r = {.to = to,
+                       .group = group,
+                       .stream = define(f, &k, "stream", h, false),
+                       .seed = define(f, &k, "seed_", lx_var(b, outside(f, "m->seed", U64)), false)};
     lx n = function_elements(f, y->type);
-    /* Groups of elements come from one block of the generator. */
-    struct loop_func *random = ARENA_NEW(b->arena, struct loop_func);
-    *random = (struct loop_func){
-        .name = group == 4 ? "mx_random_u32" : "mx_random_u64", .is_helper = true, .mem_count = 1, .var_count = 3};
-    random->mems = ARENA_ARRAY(b->arena, struct loop_mem *, 1);
-    random->mems[0] = loop_mem_new(b, "out", t, MEM_PARAM);
-    struct loop_var *first = loop_var_new(b, "first", I64, 1);
-    struct loop_stmt *blocks = loop_for(b, &k, first, lx_int(b, 0), n, group, LOOP_SERIAL);
-    struct loop_mem *words = loop_mem_new(b, "words", t, MEM_LOCAL);
-    words->count = group;
-    words->written = true;
-    loop_local(b, &blocks->body, words);
-    struct loop_stmt *c = loop_call(b, &blocks->body, random);
-    c->call_mems[0].mem = words;
-    c->call_mems[0].offset = lx_int(b, 0);
-    c->call_args[0] = lx_var(b, seed);
-    c->call_args[1] = lx_var(b, stream);
-    c->call_args[2] = lx_cast(b, U64, lx_div(b, lx_var(b, first), lx_int(b, group)));
-    struct loop_var *count =
-        define(f, &blocks->body, "count", lx_min(b, lx_int(b, group), lx_sub(b, n, lx_var(b, first))), false);
-    lx i;
-    struct loop_stmt *each = loop_over(f, &blocks->body, "i", lx_var(b, count), &i);
-    loop_store(b, &each->body, to, lx_add(b, lx_var(b, first), i), lx_load(b, words, i, 1));
+    if (!batch) {
+        random_blocks(f, &k, &r, lx_int(b, 0), n, lx_int(b, 0));
+    } else {
+        lx o, behind = function_dim(f, inner), parts = function_dim(f, outer);
+        struct loop_var *row = define(f, &k, "row", lx_div(b, n, parts), false);
+        struct loop_stmt *each = loop_over(f, &k, "part", parts, &o);
+        lx samples = lx_add(b, lx_mul(b, o, lx_var(b, outside(f, "m->mx_exchange->total", I64))),
+                            lx_var(b, outside(f, "m->mx_exchange->first", I64)));
+        struct loop_var *start = define(f, &each->body, "start", lx_mul(b, samples, behind), false);
+        random_blocks(f, &each->body, &r, lx_var(b, start), lx_add(b, lx_var(b, start), lx_var(b, row)),
+                      lx_sub(b, lx_mul(b, o, lx_var(b, row)), lx_var(b, start)));
+    }
     function_finish(f, &k);
 }
 

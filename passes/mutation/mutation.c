@@ -718,6 +718,7 @@ bool pass_mutation(struct pass_context *c) {
     struct ir_module *m = c->module;
     struct plan *plan = ARENA_NEW(&m->arena, struct plan);
     plan->arena = &m->arena;
+    plan->split = c->split;
     plan->funcs = ARENA_ARRAY(&m->arena, struct plan_func, m->func_count + 1);
     int64_t copies_seen = 0;
     for (int i = 0; i < m->func_count; i++)

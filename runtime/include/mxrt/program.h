@@ -47,6 +47,52 @@ struct mxrt_function {
     void *context; /* for eager: the function */
 };
 
+/* ---- the step in parts, for training over ranks */
+
+/* A tensor that is averaged over ranks: the gradient of a parameter, or what a running statistic becomes. */
+struct mxrt_key {
+    const char *name; /* of the buffer */
+    int buffer, group;
+    mx_dtype dtype;
+    int64_t elements, row; /* row: elements of one, where most rows are zeros (an embedding's gradient); else 0 */
+    double work;           /* floating-point operations of `gradients` before the tensor is final */
+};
+
+/* Buffers that change together, once their keys are averaged. */
+struct mxrt_group {
+    const int *keys;
+    int key_count;
+    double work; /* operations of `gradients` before it needs them; negative: it never does */
+};
+
+/* What `gradients` calls on its way. `need` runs the group if it is still to run for the step before: an error ends the call. `final`:
+ * the key's tensor is complete, and not touched again before the next call's `need` of its group. */
+struct mxrt_exchange {
+    void *context;
+    mx_status (*need)(void *context, int group);
+    void (*final)(void *context, int key);
+    int64_t first, total; /* of the batch over all ranks: the first sample here, and how many there are */
+};
+
+struct mxrt_split {
+    const char *why_not; /* the step cannot be taken apart; nothing else is set */
+    int key_count, group_count;
+    const struct mxrt_key *keys;
+    const struct mxrt_group *groups; /* may run in any order; one without keys after all others */
+    const int *final_order;          /* [key_count] in which `gradients` makes the keys final */
+    const int *need_order;           /* [group_count] in which it needs the groups; last those that it never does */
+    const bool *buffer_is_carried;   /* [buffer_count]: a state that each rank has for itself */
+    const bool
+        *result_is_late; /* [result_count of the step]: comes from `report`; its other results from `gradients` */
+    bool has_report;
+    int64_t arena; /* bytes that `apply` and `report` work in */
+    /* args, results: the step's; keys[i]: the memory of key i's tensor. */
+    mx_status (*gradients)(void *model, const int64_t *dims, void *const *args, void *const *results, void *const *keys,
+                           const struct mxrt_exchange *x);
+    mx_status (*report)(void *model, void *arena, void *const *args, void *const *results, void *const *keys);
+    mx_status (*apply)(void *model, void *arena, int group, void *const *args, void *const *keys);
+};
+
 enum mxrt_setting_kind {
     MXRT_INT,
     MXRT_FLOAT,
@@ -90,6 +136,7 @@ struct mxrt_program {
     uint64_t (*calls)(const void *model);                         /* the instance's call counter */
     void (*set_calls)(void *model, uint64_t calls);
     void *context;
+    const struct mxrt_split *split; /* of the train block's step; NULL: not in this program */
     /* mxrt_gunzip (mxrt/gzip.h) where the program is to read gzip and npz files, which needs zlib; else NULL. */
     mx_status (*gunzip)(const void *packed, size_t bytes, int wrapped, void **out, size_t *out_bytes);
 };
