@@ -119,7 +119,7 @@ struct exchange *exchange_plan(struct function *f) {
     e->order = ARENA_ARRAY(a, int, s->key_count + 1);
     e->key_flops = ARENA_ARRAY(a, double, s->key_count + 1);
     e->group_flops = ARENA_ARRAY(a, double, s->group_count + 1);
-    e->is_sparse = ARENA_ARRAY(a, bool, s->key_count + 1);
+    e->rows_touched = ARENA_ARRAY(a, int64_t, s->key_count + 1);
     for (int i = 0; i < s->group_count; i++)
         e->group_flops[i] = -1;
     return x;
@@ -134,15 +134,27 @@ void exchange_before(struct function *f, const struct exchange *x, int at) {
         }
 }
 
-/* The gradient of rows that were gathered: added into zeros at rows that data name. */
-static bool is_scattered(const struct ir_value *v) {
+/* How many rows of a tensor can be other than zero, where it is made by adding at rows that data name; else 0. What it is
+ * added into may be no zeros, as for weights that are used twice; then all rows can. */
+static int64_t rows_touched(const struct ir_value *v) {
     const struct ir_op *op = v->op;
-    if (!op || op->code != OP_nest || v->type.rank < 2 || op->nest.results[v->index].base < 0)
-        return false;
+    if (!op || op->code != OP_nest || v->type.rank < 2 || op->nest.results[v->index].base < 0 ||
+        op->nest.results[v->index].combine != COMBINE_ADD)
+        return 0;
     ir_expr row = op->nest.results[v->index].target[0];
+    const struct ir_op *base = op->operands[op->nest.results[v->index].base]->op;
+    double zero = 1;
     while (row->kind == X_CAST)
         row = row->args[0];
-    return op->nest.results[v->index].combine == COMBINE_ADD && row->kind == X_LOAD;
+    if (row->kind != X_LOAD || !base || base->code != OP_nest || base->nest.results[0].base >= 0 ||
+        !ir_expr_is_const(base->nest.results[0].value, &zero) || zero != 0)
+        return 0;
+    int64_t places = 1, elements = 1;
+    for (int i = 0; i < op->nest.pars; i++)
+        places *= ir_dim_upper(op->nest.indices[i].extent);
+    for (int i = 1; i < v->type.rank; i++)
+        elements *= ir_dim_upper(v->type.dims[i]);
+    return elements ? (places + elements - 1) / elements : 0;
 }
 
 void exchange_after(struct function *f, const struct exchange *x, int at) {
@@ -151,7 +163,7 @@ void exchange_after(struct function *f, const struct exchange *x, int at) {
     for (int k = 0; k < x->split->key_count; k++)
         if (x->final[k] == at) {
             e->key_flops[k] = f->flops;
-            e->is_sparse[k] = is_scattered(f->func->body->yields[own + k]);
+            e->rows_touched[k] = rows_touched(f->func->body->yields[own + k]);
             e->order[e->count++] = k;
             cprint_line(&f->print, "m->mx_exchange->final(m->mx_exchange->context, %d);", k);
         }

@@ -102,8 +102,9 @@ static void tables(struct unit *u) {
         unit_quoted(c, s->keys[k].buffer->name);
         text_printf(c, ", %d, %d, ", s->keys[k].buffer->id, s->keys[k].group);
         unit_dtype(c, t.dtype);
-        text_printf(c, ", %lld, %lld, %.0f},\n", (long long)elements,
-                    e->is_sparse[k] ? (long long)(elements / ir_dim_upper(t.dims[0])) : 0LL, e->key_flops[k]);
+        text_printf(c, ", %lld, %lld, %lld, %.0f},\n", (long long)elements,
+                    (long long)(elements ? elements / (t.rank ? ir_dim_upper(t.dims[0]) : 1) : 0),
+                    (long long)e->rows_touched[k], e->key_flops[k]);
     }
     text_add(c, "};\n");
     for (int g = 0; g < s->group_count; g++) {
@@ -131,6 +132,9 @@ static void tables(struct unit *u) {
     text_add(c, "-1};\nstatic const int mx_split_needed[] = {");
     for (int g = 0; g < s->group_count; g++)
         text_printf(c, "%d, ", order[g]);
+    text_add(c, "-1};\nstatic const int mx_split_group_of[] = {");
+    for (int i = 0; i < u->module->buffer_count; i++)
+        text_printf(c, "%d, ", s->group_of[i]);
     text_add(c, "-1};\nstatic const bool mx_split_carried[] = {");
     for (int i = 0; i < u->module->buffer_count; i++)
         text_printf(c, "%s, ", s->is_carried[i] ? "true" : "false");
@@ -155,7 +159,7 @@ void unit_ranks(struct unit *u) {
         text_add(&why, s->why_not);
         text_add(c, "static const struct mxrt_split mx_split = {");
         unit_quoted(c, text_string(&why));
-        text_add(c, ", 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, false, 0, NULL, NULL, NULL};\n\n");
+        text_add(c, ", 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, false, 0, NULL, NULL, NULL};\n\n");
         text_free(&why);
         return;
     }
@@ -172,7 +176,7 @@ void unit_ranks(struct unit *u) {
     text_printf(
         c,
         "static const struct mxrt_split mx_split = {\n    NULL, %d, %d, mx_split_keys, mx_split_groups, mx_split_final, mx_split_needed, "
-        "mx_split_carried, mx_split_late,\n    %s, %lld, mx_split_gradients, %s, mx_split_apply};\n\n",
+        "mx_split_group_of, mx_split_carried, mx_split_late,\n    %s, %lld, mx_split_gradients, %s, mx_split_apply};\n\n",
         s->key_count, s->group_count, s->report ? "true" : "false", (long long)arena,
         s->report ? "mx_split_report" : "NULL");
 }

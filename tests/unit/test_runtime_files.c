@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "chars.h"
+#include "data/chars.h"
 #include "mxrt/checkpoint.h"
 #include "mxrt/data.h"
 #include "mxrt/gzip.h"

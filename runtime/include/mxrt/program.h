@@ -54,8 +54,9 @@ struct mxrt_key {
     const char *name; /* of the buffer */
     int buffer, group;
     mx_dtype dtype;
-    int64_t elements, row; /* row: elements of one, where most rows are zeros (an embedding's gradient); else 0 */
-    double work;           /* floating-point operations of `gradients` before the tensor is final */
+    int64_t elements, row_elements;
+    int64_t rows_touched; /* at most so many rows are not zeros (an embedding's gradient); 0: all may be others */
+    double work;          /* floating-point operations of `gradients` before the tensor is final */
 };
 
 /* Buffers that change together, once their keys are averaged. */
@@ -81,6 +82,7 @@ struct mxrt_split {
     const struct mxrt_group *groups; /* may run in any order; one without keys after all others */
     const int *final_order;          /* [key_count] in which `gradients` makes the keys final */
     const int *need_order;           /* [group_count] in which it needs the groups; last those that it never does */
+    const int *buffer_group;         /* [buffer_count]: the group that changes it; -1: none */
     const bool *buffer_is_carried;   /* [buffer_count]: a state that each rank has for itself */
     const bool
         *result_is_late; /* [result_count of the step]: comes from `report`; its other results from `gradients` */

@@ -8,6 +8,7 @@
 #include "mxrt/data.h"
 #include "mxrt/program.h"
 #include "mxrt/progress.h"
+#include "ranks.h"
 
 enum { MAX_INPUTS = 64, MAX_RESULTS = 64 };
 
@@ -20,8 +21,12 @@ struct session {
     uint64_t seed;
     bool has_seed, resume, quiet, json;
     int threads;
+    struct ranks_options ranks_options; /* `store` NULL: one process */
+    struct mxrt_net *net;               /* of this rank, until `ranks` has it */
+    struct ranks *ranks;                /* NULL: one process */
     void *model;
     struct mxrt_saver *saver; /* NULL: saving is done at once */
+    int status;               /* exit status of a rank that is a thread */
     struct mxrt_why why;
 };
 
@@ -63,6 +68,10 @@ mx_status schedule_value(const struct mxrt_setting *s, const char *key, int64_t 
 void name_culprit(struct session *s, const struct mxrt_data *d, const struct mxrt_function *f,
                   const struct mxrt_batch *b, void *const *args, void **out);
 
+/* over_ranks.c. An option: 1: taken, 0: no such option, -1: bad value (reported). */
+int ranks_option(struct session *s, const char *name, const char *value);
+/* Trains as one process or as the ranks that the options ask for; closes the session. The exit status. */
+int over_ranks(struct session *s);
 int train_command(struct session *s);
 int evaluate_command(struct session *s);
 int call_command(struct session *s, const struct mxrt_function *f);

@@ -8,14 +8,20 @@
 static void help(const struct mxrt_program *p, FILE *out) {
     fprintf(out, "usage: %s [train|evaluate|predict|call NAME] [options]\n\n", p->name);
     if (p->setting_count)
-        fputs("  train              the default: train, save, evaluate after every epoch\n"
-              "    --epochs N       --batch N         instead of the train block's\n"
-              "    --seed N         of initial values, order and random numbers (0)\n"
-              "    --resume         go on from the last checkpoint, to the same bits\n"
-              "    --steps N        stop (and save) after so many steps\n"
-              "    --kvstore local  where gradients meet\n"
-              "  evaluate           the held-out part\n",
-              out);
+        fputs(
+            "  train              the default: train, save, evaluate after every epoch\n"
+            "    --epochs N       --batch N         instead of the train block's\n"
+            "    --seed N         of initial values, order and random numbers (0)\n"
+            "    --resume         go on from the last checkpoint, to the same bits\n"
+            "    --steps N        stop (and save) after so many steps\n"
+            "    --kvstore TYPE   where gradients meet: local (the default), device; dist_sync, dist_async: over the\n"
+            "                     processes that mpirun or srun started\n"
+            "    --virtual-ranks N  as N processes would, to the bit, in this one\n"
+            "    --compression KIND gradients on their way: 2bit:0.5 or 1bit:0 (thresholds), bf16, topk:0.01 (the part kept)\n"
+            "    --reduction fast the library's order of summation instead of a fixed one\n"
+            "    --rank-timeout S a rank that gives no sign of life for so long is lost (10)\n"
+            "  evaluate           the held-out part\n",
+            out);
     fputs("  call NAME          one call; predict is call predict\n"
           "    --in ARG=VALUE   a number or a .npy file, once for each argument\n",
           out);
@@ -45,7 +51,6 @@ static int usage(const struct mxrt_program *p, const char *format, const char *w
     return 2;
 }
 
-/* 1: taken, 0: no such option, -1: bad value (reported). */
 static int option(struct session *s, const char *name, const char *value) {
     int64_t *numbers[] = {&s->epochs, &s->batch, &s->steps};
     const char *number_names[] = {"--epochs", "--batch", "--steps"};
@@ -78,12 +83,9 @@ static int option(struct session *s, const char *name, const char *value) {
         s->threads = (int)n;
         return 1;
     }
-    if (strcmp(name, "--kvstore") == 0) {
-        if (strcmp(value, "local") == 0)
-            return 1;
-        fprintf(stderr, "%s: --kvstore %s: this build of libmxrt has only local\n", s->p->name, value);
-        return -1;
-    }
+    int taken = ranks_option(s, name, value);
+    if (taken)
+        return taken;
     if (strcmp(name, "--in") == 0) {
         if (!strchr(value, '=') || s->input_count == MAX_INPUTS) {
             fprintf(stderr, "%s: --in %s: expected NAME=VALUE\n", s->p->name, value);
@@ -163,14 +165,17 @@ int mxrt_main(const struct mxrt_program *p, int argc, char **argv) {
         if (!f)
             return usage(p, "there is no function %s", s.call);
         status = call_command(&s, f);
+        session_close(&s);
     } else if (strcmp(s.command, "call") == 0) {
         return usage(p, "%s needs the name of a function", "call");
     } else if (s.input_count) {
         return usage(p, "--in %s belongs to predict and call", s.inputs[0]);
+    } else if (strcmp(s.command, "evaluate") == 0) {
+        status = evaluate_command(&s);
+        session_close(&s);
     } else {
-        status = strcmp(s.command, "evaluate") == 0 ? evaluate_command(&s) : train_command(&s);
+        status = over_ranks(&s);
     }
-    session_close(&s);
     if (fflush(stdout) != 0 && status == 0)
         status = 1;
     return status;

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "chars.h"
+#include "data/chars.h"
 
 const struct mxrt_function *session_function(const struct session *s, const char *name) {
     for (int i = 0; i < s->p->function_count; i++)

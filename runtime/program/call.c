@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "chars.h"
+#include "data/chars.h"
 #include "session.h"
 
 static const char *input_of(const struct session *s, const char *name) {

@@ -1,0 +1,66 @@
+/* A training run: shared by train.c (the loop), train_setup.c (data, batches, ranks) and metrics.c (what is told). */
+#ifndef MXRT_TRAINING_H
+#define MXRT_TRAINING_H
+
+#include "mxrt/data.h"
+#include "mxrt/progress.h"
+#include "ranks.h"
+#include "session.h"
+
+/* Results of a function over many calls: means of floats over samples, counts of integers. */
+struct tally {
+    const struct mxrt_function *f;
+    double sums[MAX_RESULTS];
+    int64_t samples, labels;
+};
+
+struct training {
+    struct session *s;
+    const struct mxrt_function *step, *evaluate;
+    struct mxrt_data data, test;
+    bool has_test;
+    int64_t *held, *order; /* samples for training come first in `held`, then the held-out ones */
+    int64_t train_count, test_count, epochs, per_epoch;
+    int64_t batch; /* samples of a step, over all ranks */
+    struct position at;
+    struct mxrt_events *events;
+    FILE *csv;
+    struct mxrt_progress progress;
+    double began;
+    struct tally tally; /* of the epoch so far */
+    bool stop;          /* over ranks: one of them asked for it */
+    char kept[5000];    /* says which checkpoint is the last good one */
+};
+
+/* ---- train_setup.c */
+
+/* Data, split and functions; the same for train and evaluate. */
+mx_status training_prepare(struct training *t);
+/* This rank's samples of an epoch, in place, batch by batch; how many of them. */
+int64_t training_part(const struct training *t, int64_t *order);
+/* This rank's samples of a whole batch. */
+int64_t training_batch(const struct training *t);
+/* The arguments of f for a batch (NULL: only scalars), with scalars by their schedules at this step; storage[64] holds those. */
+mx_status training_arguments(struct training *t, const struct mxrt_function *f, const struct mxrt_batch *b,
+                             double *storage, void **args);
+/* Before the model is made: rank 0 reads the checkpoint and tells the others where it stands; after that its values, too. */
+mx_status training_open(struct training *t, const char *path);
+
+/* The position's sums are those of the tally. */
+void training_position(struct training *t);
+
+/* ---- metrics.c */
+
+void tally_add_result(struct tally *t, int i, double value, int64_t samples);
+/* False at a float that is no number: *bad is its index. */
+bool tally_add(struct tally *t, const struct mxrt_array *results, const struct mxrt_batch *b, int *bad);
+double tally_value(const struct tally *t, int i);
+void tally_text(const struct tally *t, char *out, size_t size);
+bool tally_shows(const struct mxrt_value *v);
+/* The sum over ranks. */
+mx_status tally_sum(struct tally *t, struct ranks *r, struct mxrt_why *why);
+/* metrics.csv and TensorBoard's events; on resumption with the rows up to the checkpoint. */
+mx_status metrics_open(struct training *t);
+void metrics_epoch(struct training *t, const struct tally *train, const struct tally *test);
+
+#endif
