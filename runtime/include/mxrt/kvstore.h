@@ -39,7 +39,9 @@ struct mxrt_kv_value {
 
 enum mxrt_kv_compression { MXRT_KV_NONE, MXRT_KV_2BIT, MXRT_KV_1BIT, MXRT_KV_BF16, MXRT_KV_TOP_K };
 
-/* Applies a merged gradient to what is stored, in place: on the thread of an operation, one call at a time for a key. */
+/* Applies a merged gradient to what is stored, in place: on the thread of an operation, one call at a time for a key. `stored` is
+ * always dense; for a row-sparse key it has `row_elements`. On servers both may be a part of a key that is split, row ids
+ * counted from its first row, the same part each time. Every call of the updater for a key on this rank is for the same elements. */
 typedef mx_status mxrt_kv_updater(void *context, struct mxrt_kv_key key, const struct mxrt_kv_value *gradient,
                                   struct mxrt_kv_value *stored, struct mxrt_why *why);
 
@@ -47,8 +49,8 @@ struct mxrt_kv_options {
     struct mxrt_net *net; /* for the distributed types; stays the caller's and outlives the store */
     int servers;          /* ranks 0 … servers - 1 also serve; 0: no servers, sums by all-reduce */
     int64_t big_array;    /* elements from which a key is split over all servers and sums use threads; 0: 1,000,000 */
-    size_t
-        bucket; /* bytes that small reductions are gathered to before they are sent; 0: from measured latency and bandwidth */
+    size_t bucket; /* bytes; what is smaller shares messages, up to that size; 0: from measured latency and bandwidth */
+    bool multi_precision; /* of f16 and bf16 keys f32 is stored and given to the updater; values stay f16 and bf16 */
 };
 
 /* type: "local", "device", "dist_sync", "dist_device_sync", "dist_async" (needs servers); case does not matter. The engine
@@ -99,7 +101,9 @@ mx_status mxrt_kv_barrier(struct mxrt_kvstore *kv, struct mxrt_why *why);
 
 struct mxrt_kv_statistics {
     uint64_t pushes, pulls, reductions;
-    uint64_t bytes_before, bytes_sent; /* of gradients, before and after compression */
+    uint64_t bytes_before, bytes_sent; /* of gradients, before and after compression; row-sparse: as dense, and as sent */
+    uint64_t messages;                 /* of this rank, for what did not go by the net's collectives */
+    uint64_t refused;                  /* requests and replies of other ranks that made no sense */
 };
 struct mxrt_kv_statistics mxrt_kv_statistics(struct mxrt_kvstore *kv);
 

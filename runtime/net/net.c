@@ -1,0 +1,325 @@
+/* A net, and the thread that moves it.
+ *
+ * What is asked for from any thread goes as a task into one list; the net's thread takes it from there, asks the carrier what has come,
+ * moves messages on, calls those whose requests have ended, and sees who is alive. Only that thread touches what it works
+ * on, so nothing but the list has a lock.
+ *
+ * Where a carrier must be polled (MPI), an idle thread that only polled would take a core from the computation, and one that slept
+ * would add its sleep to every message. So it polls while things move and for a moment after, giving way to others that
+ * want the core, and then sleeps the longer the longer nothing has moved; what this process asks for wakes it. */
+#define _GNU_SOURCE /* sched.h, prctl */
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+enum { SPIN_NS = 100000, SHORTEST_SLEEP_NS = 20000, BUSY_SLEEP_NS = 200000 };
+
+double net_clock(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* ---- asking and ending */
+
+static void wake(void *context) {
+    struct mxrt_net *n = context;
+    pthread_mutex_lock(&n->lock);
+    n->woken = true;
+    pthread_cond_broadcast(&n->wake);
+    pthread_mutex_unlock(&n->lock);
+}
+
+void net_ask(struct mxrt_net *n, struct task *t) {
+    atomic_fetch_add_explicit(&n->pending, 1, memory_order_relaxed);
+    pthread_mutex_lock(&n->lock);
+    bool first = !n->asks.first;
+    tasks_append(&n->asks, t);
+    if (first) {
+        n->woken = true;
+        pthread_cond_broadcast(&n->wake);
+    }
+    pthread_mutex_unlock(&n->lock);
+}
+
+void net_end(struct mxrt_net *n, struct task *t, void (*run)(struct mxrt_net *, struct task *)) {
+    t->run = run;
+    tasks_append(&n->endings, t);
+}
+
+void net_called(struct mxrt_net *n, mxrt_net_done *done, void *context, mx_status status, const char *message) {
+    if (done)
+        done(context, status, message);
+    atomic_fetch_sub_explicit(&n->pending, 1, memory_order_relaxed);
+}
+
+struct answer {
+    struct task task;
+    mxrt_net_done *done;
+    void *context;
+    mx_status status;
+    struct mxrt_why why;
+};
+
+static void answer(struct mxrt_net *n, struct task *t) {
+    struct answer *a = (struct answer *)t;
+    net_called(n, a->done, a->context, a->status, a->why.text);
+    free(a);
+}
+
+void net_answer(struct mxrt_net *n, mxrt_net_done *done, void *context, mx_status status, const char *format, ...) {
+    struct answer *a = calloc(1, sizeof *a);
+    if (!a) {
+        if (done)
+            done(context, MX_ERROR_MEMORY, "no memory to send one more message");
+        return;
+    }
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(a->why.text, sizeof a->why.text, format, args);
+    va_end(args);
+    *a = (struct answer){.task.run = answer, .done = done, .context = context, .status = status, .why = a->why};
+    net_ask(n, &a->task);
+}
+
+void waiter_init(struct waiter *w, struct mxrt_why *why) {
+    *w = (struct waiter){.why = why};
+    pthread_mutex_init(&w->lock, NULL);
+    pthread_cond_init(&w->wake, NULL);
+}
+
+void waiter_done(void *context, mx_status status, const char *message) {
+    struct waiter *w = context;
+    pthread_mutex_lock(&w->lock);
+    w->status = status;
+    if (status != MX_OK)
+        (void)mxrt_fail(w->why, status, "%s", message);
+    w->ended = true;
+    pthread_cond_signal(&w->wake);
+    pthread_mutex_unlock(&w->lock);
+}
+
+mx_status waiter_wait(struct waiter *w) {
+    pthread_mutex_lock(&w->lock);
+    while (!w->ended)
+        pthread_cond_wait(&w->wake, &w->lock);
+    pthread_mutex_unlock(&w->lock);
+    pthread_cond_destroy(&w->wake);
+    pthread_mutex_destroy(&w->lock);
+    return w->status;
+}
+
+/* ---- the thread */
+
+static bool run_all(struct mxrt_net *n, struct tasks *list) {
+    bool any = list->first != NULL;
+    for (struct task *t; (t = tasks_take(list));)
+        t->run(n, t);
+    return any;
+}
+
+static bool take_asks(struct mxrt_net *n) {
+    pthread_mutex_lock(&n->lock);
+    struct tasks asks = n->asks;
+    n->asks = (struct tasks){NULL, NULL};
+    n->woken = false;
+    pthread_mutex_unlock(&n->lock);
+    return run_all(n, &asks);
+}
+
+bool net_poll(struct mxrt_net *n) {
+    bool moved = take_asks(n);
+    if (!n->dead) {
+        moved |= n->carrier->operations->poll(n->carrier, &wire_events, n);
+        moved |= wire_push(n);
+    }
+    return run_all(n, &n->endings) || moved;
+}
+
+/* `quiet`: seconds since something moved. */
+static void idle(struct mxrt_net *n, double quiet) {
+    int64_t poll_ns = n->dead ? 0 : n->carrier->operations->poll_ns;
+    if (poll_ns > 0 && quiet * 1e9 < SPIN_NS) {
+        sched_yield();
+        return;
+    }
+    double until = fault_next(n);
+    if (poll_ns > 0) {
+        double most = atomic_load_explicit(&n->pending, memory_order_relaxed) > 0 ? BUSY_SLEEP_NS : (double)poll_ns;
+        double sleep = quiet * 1e9 / 8 < SHORTEST_SLEEP_NS ? SHORTEST_SLEEP_NS : quiet * 1e9 / 8;
+        double end = n->now + (sleep < most ? sleep : most) * 1e-9;
+        until = end < until ? end : until;
+    }
+    struct timespec at = {(time_t)until, (long)((until - (double)(time_t)until) * 1e9)};
+    pthread_mutex_lock(&n->lock);
+    while (!n->woken) {
+        if (n->dead)
+            pthread_cond_wait(&n->wake, &n->lock);
+        else if (pthread_cond_timedwait(&n->wake, &n->lock, &at) == ETIMEDOUT)
+            break;
+    }
+    pthread_mutex_unlock(&n->lock);
+}
+
+/* Whether all is over: everything here has ended, and everyone closes. */
+static bool over(struct mxrt_net *n) {
+    pthread_mutex_lock(&n->lock);
+    bool closing = n->closing;
+    pthread_mutex_unlock(&n->lock);
+    if (!closing || atomic_load_explicit(&n->pending, memory_order_relaxed) > 0)
+        return false;
+    if (n->dead)
+        return true;
+    if (!n->said_bye) {
+        n->said_bye = true;
+        for (int q = 0; q < n->size; q++)
+            wire_say(n, q, FRAME_BYE, 0, "");
+    }
+    for (int q = 0; q < n->size; q++) {
+        if (!n->peers[q].bye)
+            return false;
+    }
+    return n->carrier->operations->flushed(n->carrier);
+}
+
+static void *run(void *context) {
+    struct mxrt_net *n = context;
+    char host[64] = "";
+    (void)gethostname(host, sizeof host - 1);
+    (void)prctl(PR_SET_TIMERSLACK, 1000UL);
+    double moved_at = n->last_beat = n->last_look = n->now = net_clock();
+    for (int q = 0; q < n->size; q++) {
+        n->peers[q].heard = n->now;
+        wire_say(n, q, FRAME_HELLO, (uint64_t)getpid(), host);
+    }
+    for (;;) {
+        double start = n->now = net_clock();
+        bool moved = net_poll(n);
+        fault_watch(n);
+        moved |= n->endings.first != NULL;
+        n->now = net_clock();
+        if (moved) {
+            moved_at = n->now;
+            atomic_fetch_add_explicit(&n->busy_ns, (uint64_t)((n->now - start) * 1e9), memory_order_relaxed);
+        } else if (over(n)) {
+            break;
+        } else {
+            idle(n, n->now - moved_at);
+        }
+    }
+    n->carrier->operations->close(n->carrier, !n->dead);
+    pthread_mutex_lock(&n->lock);
+    n->finished = true;
+    pthread_cond_broadcast(&n->wake);
+    pthread_mutex_unlock(&n->lock);
+    return NULL;
+}
+
+/* ---- */
+
+static void destroy(struct mxrt_net *n) {
+    pthread_cond_destroy(&n->wake);
+    pthread_mutex_destroy(&n->lock);
+    match_free(n);
+    fast_free(n);
+    for (int q = 0; n->peers && q < n->size; q++)
+        free(n->peers[q].granted.at);
+    free(n->peers);
+    free(n->out_slots.at);
+    free(n->in_slots.at);
+    free(n->ready.at);
+    free(n);
+}
+
+mx_status net_create(struct mxrt_net **out, struct carrier *c, const struct mxrt_net_options *options,
+                     struct mxrt_why *why) {
+    static const struct mxrt_net_options defaults = {0};
+    if (!options)
+        options = &defaults;
+    if (!(options->timeout >= 0 && options->timeout < 1e6))
+        return mxrt_fail(why, MX_ERROR_ARGUMENT, "timeout is a number of seconds, 0 for 10, not %g", options->timeout);
+    struct mxrt_net *n = calloc(1, sizeof *n);
+    if (!n)
+        return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for a net");
+    n->carrier = c;
+    n->rank = c->rank;
+    n->size = c->size;
+    n->timeout = options->timeout > 0 ? options->timeout : 10;
+    n->memory_limit = options->memory_limit ? options->memory_limit : (size_t)256 << 20;
+    n->fast = options->fast;
+    n->lost_rank = n->doomed = -1;
+    pthread_mutex_init(&n->lock, NULL);
+    pthread_condattr_t attribute;
+    pthread_condattr_init(&attribute);
+    pthread_condattr_setclock(&attribute, CLOCK_MONOTONIC);
+    pthread_cond_init(&n->wake, &attribute);
+    pthread_condattr_destroy(&attribute);
+    n->peers = calloc((size_t)n->size, sizeof *n->peers);
+    if (!n->peers || !match_init(n)) {
+        destroy(n);
+        return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for a net of %d ranks", c->size);
+    }
+    for (int q = 0; q < n->size; q++)
+        (void)snprintf(n->peers[q].name, sizeof n->peers[q].name, "rank %d", q);
+    c->operations->set_wake(c, wake, n);
+    /* Signals are for the threads of the program. */
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(&n->thread, NULL, run, n);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error != 0) {
+        c->operations->set_wake(c, NULL, NULL);
+        destroy(n);
+        return mxrt_fail(why, MX_ERROR_MEMORY, "no thread for a net: %s", strerror(error));
+    }
+    *out = n;
+    return MX_OK;
+}
+
+mx_status net_wait_for_all(struct mxrt_net *n, struct mxrt_why *why) {
+    pthread_mutex_lock(&n->lock);
+    while (n->hellos < n->size && n->lost_rank < 0)
+        pthread_cond_wait(&n->wake, &n->lock);
+    bool lost = n->lost_rank >= 0;
+    if (lost)
+        *why = n->lost;
+    pthread_mutex_unlock(&n->lock);
+    return lost ? MX_ERROR_PEER : MX_OK;
+}
+
+void mxrt_net_close(struct mxrt_net *n) {
+    if (!n)
+        return;
+    pthread_mutex_lock(&n->lock);
+    n->closing = n->woken = true;
+    pthread_cond_broadcast(&n->wake);
+    pthread_mutex_unlock(&n->lock);
+    pthread_join(n->thread, NULL);
+    destroy(n);
+}
+
+int mxrt_net_rank(const struct mxrt_net *n) {
+    return n->rank;
+}
+
+int mxrt_net_size(const struct mxrt_net *n) {
+    return n->size;
+}
+
+struct mxrt_net_statistics mxrt_net_statistics(struct mxrt_net *n) {
+    return (struct mxrt_net_statistics){
+        .messages = atomic_load_explicit(&n->messages, memory_order_relaxed),
+        .bytes_sent = atomic_load_explicit(&n->bytes_sent, memory_order_relaxed),
+        .bytes_received = atomic_load_explicit(&n->bytes_received, memory_order_relaxed),
+        .busy = (double)atomic_load_explicit(&n->busy_ns, memory_order_relaxed) * 1e-9,
+    };
+}
