@@ -124,6 +124,8 @@ int mxrt_main(const struct mxrt_program *p, int argc, char **argv) {
         }
         if (strcmp(word, "--resume") == 0) {
             s.resume = true;
+        } else if (strcmp(word, "--shard") == 0) {
+            s.ranks_options.shard = true;
         } else if (strcmp(word, "--quiet") == 0 || strcmp(word, "-q") == 0) {
             s.quiet = true;
         } else if (strcmp(word, "--json") == 0) {

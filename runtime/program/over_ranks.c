@@ -55,6 +55,13 @@ int ranks_option(struct session *s, const char *name, const char *value) {
         o->virtual_ranks = (int)n;
         return 1;
     }
+    if (strcmp(name, "--servers") == 0) {
+        long n = strtol(value, &end, 10);
+        if (end == value || *end || n < 0 || n > 1024)
+            return bad(s, name, value, "a number from 0 to 1024");
+        o->servers = (int)n;
+        return 1;
+    }
     if (strcmp(name, "--compression") == 0)
         return compression(s, value);
     if (strcmp(name, "--reduction") == 0) {

@@ -36,11 +36,24 @@ bool ranks_saves(const struct ranks *r);
 /* This rank's part of n samples: how many, and which is the first. */
 int64_t ranks_part(const struct ranks *r, int64_t n, int64_t *first);
 
-/* Before the first step, and before reading and after changing the model from outside: rank 0's bytes to all; sums of doubles;
- * whether all ranks succeeded so far (else the message of the one that did not). Block. */
-mx_status ranks_broadcast(struct ranks *r, void *data, size_t bytes, struct mxrt_why *why);
-mx_status ranks_broadcast_model(struct ranks *r, void *model, struct mxrt_why *why);
+/* Whether each rank goes at its own pace (dist_async): nothing is known of the others' steps. */
+bool ranks_apart(const struct ranks *r);
+
+/* Collectives that block. From `root` to all; sums of doubles; everybody's bytes, in order of ranks. */
+mx_status ranks_broadcast(struct ranks *r, int root, void *data, size_t bytes, struct mxrt_why *why);
 mx_status ranks_sum(struct ranks *r, double *values, int count, struct mxrt_why *why);
+mx_status ranks_gather(struct ranks *r, const void *mine, size_t bytes, void *all, struct mxrt_why *why);
+
+/* The step's scalar arguments when so many steps are done: args[i] points into storage[64]. From any thread. */
+struct ranks_schedule {
+    mx_status (*scalars)(void *context, int64_t step, double *storage, void **args, struct mxrt_why *why);
+    void *context;
+    int64_t done; /* steps that were done before this run */
+};
+/* Before the first step: rank 0's model to all. Blocks. */
+mx_status ranks_start(struct ranks *r, void *model, const struct ranks_schedule *schedule, struct mxrt_why *why);
+/* Before the model is saved: all of its state, wherever it is kept. Blocks. */
+mx_status ranks_collect(struct ranks *r, void *model, struct mxrt_why *why);
 
 /* What all ranks know of a step once it is complete everywhere. */
 struct ranks_done {

@@ -29,7 +29,7 @@ static mx_status call(struct training *t, const struct mxrt_data *d, const struc
     double storage[64];
     int64_t found[MXRT_MAX_RANK];
     struct session *s = t->s;
-    mx_status status = training_arguments(t, f, b, storage, args);
+    mx_status status = training_arguments(t, f, b, t->at.step, storage, args, &s->why);
     if (status != MX_OK)
         return status;
     outputs(f, results, out);
@@ -138,7 +138,7 @@ static mx_status one_rank_step(struct training *t, struct mxrt_batch *b, struct 
     struct session *s = t->s;
     int64_t first, left = t->train_count - t->at.batch * t->batch, total = left < t->batch ? left : t->batch;
     (void)ranks_part(s->ranks, total, &first);
-    mx_status status = training_arguments(t, t->step, b, storage, args);
+    mx_status status = training_arguments(t, t->step, b, t->at.step, storage, args, &s->why);
     if (status != MX_OK)
         return status;
     outputs(t->step, results, out);
@@ -164,6 +164,14 @@ static mx_status settle(struct training *t) {
     return status == MX_OK ? number : status;
 }
 
+/* Ranks that went at their own pace: the epoch's sums are those of all, and one that was stopped stops all. */
+static mx_status meet(struct training *t) {
+    double stop = t->stop;
+    mx_status status = ranks_sum(t->s->ranks, &stop, 1, &t->s->why);
+    t->stop = stop > 0;
+    return status == MX_OK ? tally_sum(&t->tally, t->s->ranks, &t->s->why) : status;
+}
+
 /* ---- an epoch */
 
 static mx_status steps(struct training *t, struct mxrt_loader *l, struct mxrt_array *results) {
@@ -187,6 +195,8 @@ static mx_status steps(struct training *t, struct mxrt_loader *l, struct mxrt_ar
         }
     }
     mx_status settled = s->ranks ? settle(t) : MX_OK;
+    if (settled == MX_OK && ranks_apart(s->ranks))
+        settled = meet(t);
     return settled == MX_OK ? status : settled;
 }
 
@@ -305,6 +315,8 @@ int train_command(struct session *s) {
     if (status == MX_OK && s->resume && t->at.batch_size != t->batch)
         status = mxrt_fail(&s->why, MX_ERROR_ARGUMENT, "--batch %lld: %s was begun with batches of %lld",
                            (long long)t->batch, path, (long long)t->at.batch_size);
+    if (status == MX_OK)
+        status = training_start(t);
     if (status == MX_OK && first)
         status = session_make_folder(s);
     if (status == MX_OK && first)
@@ -349,11 +361,13 @@ int train_command(struct session *s) {
                 break;
             }
             kept = true;
-            mx_status begun = first ? session_save(s, path, &t->at) : MX_OK;
+            mx_status begun = ranks_collect(s->ranks, s->model, &s->why);
+            if (begun == MX_OK && first)
+                begun = session_save(s, path, &t->at);
             if (begun != MX_OK)
                 status = begun;
         }
-        if (status == MX_OK && interrupted && !s->ranks)
+        if (status == MX_OK && (s->ranks ? t->stop : interrupted))
             status = MX_ERROR_INTERRUPTED;
     }
     if (s->ranks && status == MX_ERROR_PEER)

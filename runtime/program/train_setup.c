@@ -92,7 +92,7 @@ mx_status training_prepare(struct training *t) {
     if (exact)
         t->train_count = t->per_epoch * t->batch;
     int64_t theirs = t->train_count;
-    status = ranks_broadcast(s->ranks, &theirs, sizeof theirs, why);
+    status = ranks_broadcast(s->ranks, 0, &theirs, sizeof theirs, why);
     if (status == MX_OK && theirs != t->train_count)
         return mxrt_fail(why, MX_ERROR_FORMAT, "%s: rank %d has %lld samples for training, rank 0 has %lld",
                          t->data.path, ranks_rank(s->ranks), (long long)t->train_count, (long long)theirs);
@@ -115,24 +115,28 @@ int64_t training_part(const struct training *t, int64_t *order) {
     return n;
 }
 
-mx_status training_arguments(struct training *t, const struct mxrt_function *f, const struct mxrt_batch *b,
-                             double *storage, void **args) {
-    struct session *s = t->s;
+mx_status training_arguments(const struct training *t, const struct mxrt_function *f, const struct mxrt_batch *b,
+                             int64_t step, double *storage, void **args, struct mxrt_why *why) {
     for (int i = 0; i < f->arg_count && i < 64; i++) {
         args[i] = b ? b->args[i] : NULL;
         if (args[i] || f->args[i].rank > 0)
             continue;
         double value;
-        mx_status status = schedule_value(session_setting(s, f->args[i].name), f->args[i].name, t->at.step,
-                                          t->epochs * t->per_epoch, t->per_epoch, &value, &s->why);
+        mx_status status = schedule_value(session_setting(t->s, f->args[i].name), f->args[i].name, step,
+                                          t->epochs * t->per_epoch, t->per_epoch, &value, why);
         if (status != MX_OK)
             return status;
         args[i] = &storage[i];
         if (!mxrt_put(f->args[i].dtype, args[i], 0, value))
-            return mxrt_fail(&s->why, MX_ERROR_ARGUMENT, "train: %s = %.9g is no %s", f->args[i].name, value,
+            return mxrt_fail(why, MX_ERROR_ARGUMENT, "train: %s = %.9g is no %s", f->args[i].name, value,
                              mxrt_dtype_name(f->args[i].dtype));
     }
     return MX_OK;
+}
+
+static mx_status scalars_at(void *context, int64_t step, double *storage, void **args, struct mxrt_why *why) {
+    const struct training *t = context;
+    return training_arguments(t, t->step, NULL, step, storage, args, why);
 }
 
 void training_position(struct training *t) {
@@ -150,8 +154,8 @@ mx_status training_open(struct training *t, const char *path) {
     const bool first = ranks_rank(s->ranks) == 0;
     if (first && (status = session_open(s, path, at)) != MX_OK)
         return status;
-    if ((status = ranks_broadcast(s->ranks, at, offsetof(struct position, vocabulary), &s->why)) != MX_OK ||
-        (status = ranks_broadcast(s->ranks, &at->vocabulary_size, sizeof at->vocabulary_size, &s->why)) != MX_OK)
+    if ((status = ranks_broadcast(s->ranks, 0, at, offsetof(struct position, vocabulary), &s->why)) != MX_OK ||
+        (status = ranks_broadcast(s->ranks, 0, &at->vocabulary_size, sizeof at->vocabulary_size, &s->why)) != MX_OK)
         return status;
     if (!first) {
         size_t bytes = sizeof *at->vocabulary * (size_t)at->vocabulary_size;
@@ -160,6 +164,12 @@ mx_status training_open(struct training *t, const char *path) {
         if (s->p->create(s->p, &s->model, at->seed, s->threads) != MX_OK)
             return mxrt_fail(&s->why, MX_ERROR_MEMORY, "the model cannot be made: no memory");
     }
-    status = ranks_broadcast(s->ranks, at->vocabulary, sizeof *at->vocabulary * (size_t)at->vocabulary_size, &s->why);
-    return status == MX_OK ? ranks_broadcast_model(s->ranks, s->model, &s->why) : status;
+    status =
+        ranks_broadcast(s->ranks, 0, at->vocabulary, sizeof *at->vocabulary * (size_t)at->vocabulary_size, &s->why);
+    return status;
+}
+
+mx_status training_start(struct training *t) {
+    const struct ranks_schedule schedule = {scalars_at, t, t->at.step};
+    return ranks_start(t->s->ranks, t->s->model, &schedule, &t->s->why);
 }

@@ -40,11 +40,13 @@ mx_status training_prepare(struct training *t);
 int64_t training_part(const struct training *t, int64_t *order);
 /* This rank's samples of a whole batch. */
 int64_t training_batch(const struct training *t);
-/* The arguments of f for a batch (NULL: only scalars), with scalars by their schedules at this step; storage[64] holds those. */
-mx_status training_arguments(struct training *t, const struct mxrt_function *f, const struct mxrt_batch *b,
-                             double *storage, void **args);
-/* Before the model is made: rank 0 reads the checkpoint and tells the others where it stands; after that its values, too. */
+/* The arguments of f for a batch (NULL: only scalars), with scalars by their schedules when `step` steps are done; storage[64] holds those. */
+mx_status training_arguments(const struct training *t, const struct mxrt_function *f, const struct mxrt_batch *b,
+                             int64_t step, double *storage, void **args, struct mxrt_why *why);
+/* Makes the model, from a checkpoint if path is not NULL, which over ranks is read by rank 0 alone. */
 mx_status training_open(struct training *t, const char *path);
+/* After training_prepare: over ranks, all get the values of rank 0's model. */
+mx_status training_start(struct training *t);
 
 /* The position's sums are those of the tally. */
 void training_position(struct training *t);

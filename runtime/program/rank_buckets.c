@@ -1,0 +1,296 @@
+/* Averages by all-reduce, the default: neighbours of the final order form buckets, each one range that is averaged in place
+ * without copying; every rank applies all groups.
+ *
+ * How tensors are cut into buckets never changes a bit, since a sum's order depends on the ranks alone (mxrt/net.h). So the size is chosen
+ * for speed: from the latency and bandwidth that were measured, the compiler's count of the work before each tensor is
+ * final, and the time of the first step. Too small, and latencies add up; too large, and the last one starts late. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "ranks_internal.h"
+
+struct bucket {
+    int first, count; /* places */
+    struct mxrt_kv_value value;
+    int priority, waiting;
+    uint64_t version, step_version; /* writes pushed; when the step under way is complete */
+    int64_t row_count;              /* sparse: of value.rows */
+};
+
+struct buckets {
+    struct bucket *at;
+    int count, *of; /* [key_count + 1] */
+    double latency, bandwidth;
+    bool replan; /* to be chosen again, from the time of the first step */
+};
+
+static mx_dtype dtype_at(const struct ranks *r, int place) {
+    const struct mxrt_key *k = ranks_key_at(r, place);
+    return k ? k->dtype : MX_F32;
+}
+
+static int64_t elements_at(const struct ranks *r, int place) {
+    const struct mxrt_key *k = ranks_key_at(r, place);
+    return k ? k->elements : r->status_count;
+}
+
+static size_t bytes_at(const struct ranks *r, int place) {
+    return (size_t)elements_at(r, place) * mxrt_dtype_size(dtype_at(r, place));
+}
+
+static size_t offset_at(const struct ranks *r, int place) {
+    return r->offset[ranks_key_number(r, place)];
+}
+
+/* Worth sending by rows: with all ranks' rows together at most half of the tensor. */
+static bool is_sparse(const struct ranks *r, int place) {
+    const struct mxrt_key *k = ranks_key_at(r, place);
+    return k && k->rows_touched && k->row_elements && 2 * k->rows_touched * r->size <= k->elements / k->row_elements;
+}
+
+/* ---- cutting --------------------------------------------------------------------------------------------------------- */
+
+static void drop(struct ranks *r) {
+    struct buckets *all = r->own;
+    for (int i = 0; i < all->count; i++) {
+        struct bucket *b = &all->at[i];
+        if (r->engine)
+            (void)mxrt_var_delete(r->engine, b->value.variable, NULL, NULL, NULL);
+        if (b->value.is_sparse) {
+            free(b->value.data);
+            free(b->value.ids);
+        }
+    }
+    free(all->at);
+    all->at = NULL;
+    all->count = 0;
+}
+
+static mx_status make_sparse(struct ranks *r, struct bucket *b, struct mxrt_why *why) {
+    const struct mxrt_key *k = ranks_key_at(r, b->first);
+    b->value.is_sparse = true;
+    b->value.row_elements = k->row_elements;
+    b->value.room = k->rows_touched * r->size;
+    b->value.data = malloc((size_t)(b->value.room * k->row_elements) * mxrt_dtype_size(k->dtype));
+    b->value.ids = malloc(sizeof *b->value.ids * (size_t)b->value.room);
+    b->value.rows = &b->row_count;
+    if (!b->value.data || !b->value.ids)
+        return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for %lld rows of the gradient of %s",
+                         (long long)b->value.room, k->name);
+    return MX_OK;
+}
+
+static mx_status make(struct ranks *r, size_t bytes, struct mxrt_why *why) {
+    struct buckets *all = r->own;
+    const int n = r->split->key_count + 1;
+    all->at = calloc((size_t)n, sizeof *all->at);
+    if (!all->at)
+        return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for %d buckets", n);
+    mx_status status = MX_OK;
+    for (int place = 0; place < n && status == MX_OK;) {
+        struct bucket *b = &all->at[all->count++];
+        size_t start = offset_at(r, place), end;
+        const bool sparse = is_sparse(r, place);
+        b->first = place;
+        do {
+            const struct mxrt_key *k = ranks_key_at(r, place);
+            int priority = k ? ranks_priority(r, k->group) : 0;
+            end = offset_at(r, place) + bytes_at(r, place);
+            b->priority = priority > b->priority ? priority : b->priority;
+            all->of[ranks_key_number(r, place)] = all->count - 1;
+            b->count++;
+            place++;
+        } while (place < n && !sparse && !is_sparse(r, place) && dtype_at(r, place) == dtype_at(r, b->first) &&
+                 end - start < bytes);
+        b->value.dtype = dtype_at(r, b->first);
+        b->value.data = r->memory + start;
+        b->value.elements = (int64_t)((end - start) / mxrt_dtype_size(b->value.dtype));
+        status = mxrt_var_new(r->engine, "gradients", &b->value.variable, why);
+        if (status == MX_OK && sparse)
+            status = make_sparse(r, b, why);
+    }
+    return status;
+}
+
+/* When the last bucket would have arrived, seconds from the start of gradients that take `seconds`: tensors become final where the
+ * compiler counted, buckets follow each other on the wire. */
+static double arrival(const struct ranks *r, size_t bytes, double seconds) {
+    const struct buckets *all = r->own;
+    const int n = r->split->key_count + 1;
+    double work = 1, wire = 0;
+    size_t size = 0;
+    for (int i = 0; i + 1 < n; i++)
+        work = r->split->keys[i].work > work ? r->split->keys[i].work : work;
+    for (int place = 0; place < n; place++) {
+        const struct mxrt_key *k = ranks_key_at(r, place);
+        double ready = k ? seconds * k->work / work : seconds;
+        size += bytes_at(r, place);
+        if (size < bytes && place + 1 < n)
+            continue;
+        /* Reduce-scatter and all-gather: two messages, and 2 (n - 1) / n of the bytes. */
+        wire = (ready > wire ? ready : wire) + 2 * all->latency +
+               2.0 * (r->size - 1) / r->size * (double)size / all->bandwidth;
+        size = 0;
+    }
+    return wire;
+}
+
+/* Rank 0's choice; the others' clocks may say something else. */
+static mx_status choose(struct ranks *r, double seconds, struct mxrt_why *why) {
+    uint64_t best = r->options.bucket;
+    double least = 0;
+    for (uint64_t bytes = 1 << 14; bytes <= 1 << 28 && !r->options.bucket; bytes *= 2) {
+        double end = arrival(r, bytes, seconds);
+        if (!best || end < least) {
+            least = end;
+            best = bytes;
+        }
+    }
+    mx_status status = ranks_broadcast(r, 0, &best, sizeof best, why);
+    if (status != MX_OK)
+        return status;
+    drop(r);
+    return make(r, (size_t)best, why);
+}
+
+static mx_status open_buckets(struct ranks *r, void *model, struct mxrt_why *why) {
+    struct buckets *all = r->own = calloc(1, sizeof *all);
+    (void)model;
+    if (!all || !(all->of = calloc((size_t)r->split->key_count + 1, sizeof *all->of)))
+        return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for buckets");
+    mx_status status = MX_OK;
+    all->replan = r->size > 1 && !r->options.bucket;
+    if (all->replan)
+        status = mxrt_net_measure(r->net, &all->latency, &all->bandwidth, why);
+    if (all->bandwidth <= 0)
+        all->bandwidth = 1e9;
+    return status == MX_OK ? choose(r, 0, why) : status; /* as if all were there at once: the first step tells more */
+}
+
+static void close_buckets(struct ranks *r) {
+    struct buckets *all = r->own;
+    if (!all)
+        return;
+    drop(r);
+    free(all->of);
+    free(all);
+}
+
+/* ---- rows ------------------------------------------------------------------------------------------------------------- */
+
+static size_t row_bytes(const struct bucket *b) {
+    return (size_t)b->value.row_elements * mxrt_dtype_size(b->value.dtype);
+}
+
+/* The rows that are not zeros, one behind the other. */
+static void gather_rows(const struct ranks *r, struct bucket *b) {
+    const unsigned char *from = r->memory + offset_at(r, b->first);
+    const size_t row = row_bytes(b);
+    b->row_count = 0;
+    for (int64_t i = 0; i < b->value.elements / b->value.row_elements && b->row_count < b->value.room; i++) {
+        const unsigned char *at = from + (size_t)i * row;
+        if (at[0] == 0 && memcmp(at, at + 1, row - 1) == 0)
+            continue;
+        memcpy((unsigned char *)b->value.data + (size_t)b->row_count * row, at, row);
+        b->value.ids[b->row_count++] = i;
+    }
+}
+
+/* Every row that was not zero here is among the sum's. */
+static void scatter_rows(const struct ranks *r, struct bucket *b) {
+    unsigned char *to = r->memory + offset_at(r, b->first);
+    const size_t row = row_bytes(b);
+    for (int64_t i = 0; i < b->row_count; i++)
+        memcpy(to + (size_t)b->value.ids[i] * row, (unsigned char *)b->value.data + (size_t)i * row, row);
+    b->row_count = 0;
+}
+
+/* ---- a step ------------------------------------------------------------------------------------------------------------ */
+
+static mx_status wait_bucket(struct ranks *r, struct bucket *b) {
+    if (r->failed)
+        return MX_ERROR_PEER;
+    mx_status status = mxrt_engine_wait_var(r->engine, b->value.variable, &r->why);
+    if (status != MX_OK)
+        return ranks_failed(r, status);
+    if (b->value.is_sparse)
+        scatter_rows(r, b);
+    return MX_OK;
+}
+
+static mx_status arrive(struct ranks *r) {
+    struct buckets *all = r->own;
+    mx_status status = MX_OK;
+    for (int i = 0; i < all->count && status == MX_OK; i++)
+        status = wait_bucket(r, &all->at[i]);
+    return status;
+}
+
+static mx_status begin(struct ranks *r) {
+    struct buckets *all = r->own;
+    if (all->replan && r->steps == 1) {
+        mx_status status = arrive(r);
+        if (status == MX_OK)
+            status = choose(r, r->seconds, &r->why);
+        if (status != MX_OK)
+            return ranks_failed(r, status);
+        all->replan = false;
+        r->arrived = true;
+    }
+    for (int i = 0; i < all->count; i++)
+        all->at[i].waiting = all->at[i].count;
+    return MX_OK;
+}
+
+static void send(struct ranks *r, int key) {
+    struct buckets *all = r->own;
+    struct bucket *b = &all->at[all->of[key]];
+    if (--b->waiting > 0 || r->failed)
+        return;
+    if (b->value.is_sparse)
+        gather_rows(r, b);
+    b->version++;
+    mx_status status =
+        mxrt_kv_all_reduce(r->kv, r->steps << 16 | (uint64_t)(b - all->at), &b->value, b->priority, &r->why);
+    if (status != MX_OK)
+        (void)ranks_failed(r, status);
+}
+
+static mx_status wait_group(struct ranks *r, int group) {
+    struct buckets *all = r->own;
+    const struct mxrt_group *g = &r->split->groups[group];
+    mx_status status = MX_OK;
+    for (int i = 0; i < g->key_count && !r->arrived && status == MX_OK; i++)
+        status = wait_bucket(r, &all->at[all->of[g->keys[i]]]);
+    return status;
+}
+
+static bool all_arrived(struct ranks *r) {
+    struct buckets *all = r->own;
+    for (int i = 0; i < all->count; i++)
+        if (mxrt_var_version(r->engine, all->at[i].value.variable) < all->at[i].step_version)
+            return false;
+    return arrive(r) == MX_OK; /* versions count what failed, too */
+}
+
+static mx_status change(struct ranks *r, int group) {
+    return ranks_apply(r, r->model, group, r->args, r->keys);
+}
+
+static mx_status computed(struct ranks *r) {
+    struct buckets *all = r->own;
+    for (int i = 0; i < all->count; i++)
+        all->at[i].step_version = all->at[i].version;
+    return MX_OK;
+}
+
+const struct ranks_way ranks_buckets = {.open = open_buckets,
+                                        .close = close_buckets,
+                                        .begin = begin,
+                                        .send = send,
+                                        .computed = computed,
+                                        .wait = wait_group,
+                                        .change = change,
+                                        .all_arrived = all_arrived,
+                                        .arrive = arrive,
+                                        .undoes = true};
