@@ -102,10 +102,15 @@ void fault_watch(struct mxrt_net *n) {
         if (q != n->rank && silence > n->timeout)
             fault_lose(n, q, "%s has given no sign of life for %.1f seconds", n->peers[q].name, silence);
     }
-    int64_t alive = atomic_load_explicit(&n->alive_ns, memory_order_relaxed);
-    if (alive != 0 && n->now - (double)alive * 1e-9 > n->timeout)
-        fault_lose(n, n->rank, "%s hangs: its program has not called mxrt_net_alive for %.1f seconds",
-                   n->peers[n->rank].name, n->now - (double)alive * 1e-9);
+    int64_t alive_ns = atomic_load_explicit(&n->alive_ns, memory_order_relaxed);
+    if (alive_ns != 0) {
+        /* Who waits for others is not to be blamed before they are. */
+        double alive = (double)alive_ns * 1e-9 > n->last_end ? (double)alive_ns * 1e-9 : n->last_end;
+        double allowed = atomic_load_explicit(&n->pending, memory_order_relaxed) > 0 ? 2 * n->timeout + 1 : n->timeout;
+        if (n->now - alive > allowed)
+            fault_lose(n, n->rank, "%s hangs: its program has not called mxrt_net_alive for %.1f seconds",
+                       n->peers[n->rank].name, n->now - (double)alive_ns * 1e-9);
+    }
     if (n->doomed >= 0)
         end_all(n);
 }

@@ -171,7 +171,7 @@ struct mxrt_net {
     pthread_mutex_t lock; /* asks, woken, closing, lost_rank, lost */
     pthread_cond_t wake;
     struct tasks asks;
-    bool woken, closing, finished;
+    bool woken, closing, leaving, finished;
     int lost_rank; /* -1 */
     struct mxrt_why lost;
 
@@ -180,14 +180,18 @@ struct mxrt_net {
     char doom[sizeof(struct mxrt_why)];
     bool said_bye;
     int hellos;
-    double now, last_beat, last_look;
+    double now, last_beat, last_look, last_end;
     struct tasks endings;
     struct out *outs;
     struct in *ins;
     struct slots out_slots, in_slots;
     struct match {
-        struct in **ins;
-        struct arrived **arrived;
+        struct in_bucket {
+            struct in *first, *last;
+        } * ins;
+        struct arrived_bucket {
+            struct arrived *first, *last;
+        } * arrived; /* both [mask + 1] */
         uint32_t mask, in_count, arrived_count;
     } match;
     size_t waiting_bytes; /* of arrived */
@@ -209,6 +213,10 @@ struct mxrt_net {
 
 /* ---- net.c */
 
+/* Without its thread, for tests; `c` belongs to it afterwards, also when it fails. */
+mx_status net_new(struct mxrt_net **n, struct carrier *c, const struct mxrt_net_options *options, struct mxrt_why *why);
+void net_begin(struct mxrt_net *n); /* first thing on the thread */
+void net_free(struct mxrt_net *n);
 mx_status net_create(struct mxrt_net **n, struct carrier *c, const struct mxrt_net_options *options,
                      struct mxrt_why *why);
 mx_status net_wait_for_all(struct mxrt_net *n, struct mxrt_why *why);
@@ -240,7 +248,7 @@ mx_status threads_create(struct carrier **carriers, int size, struct mxrt_why *w
 bool match_init(struct mxrt_net *n);
 void match_free(struct mxrt_net *n);
 bool match_expect(struct mxrt_net *n, struct in *i); /* false: no memory */
-void match_forget(struct mxrt_net *n, struct in *i);
+void match_forget_all(struct mxrt_net *n);
 struct in *match_take_in(struct mxrt_net *n, const struct key *key);
 bool match_keep(struct mxrt_net *n, struct arrived *a);
 struct arrived *match_take_arrived(struct mxrt_net *n, const struct key *key);
