@@ -79,8 +79,8 @@ void kv_entry_free(struct entry *e) {
     if (!e)
         return;
     free((char *)e->key.name);
-    tensor_free(&e->stored);
-    tensor_free(&e->merged);
+    kv_tensor_free(&e->stored);
+    kv_tensor_free(&e->merged);
     for (int i = 0; i < e->residual_count; i++)
         free(e->residuals[i]);
     free(e->residuals);
