@@ -51,7 +51,7 @@ static struct call *request_take(struct mxrt_kvstore *kv, int from, uint32_t num
 
 /* ---- calls */
 
-struct call *call_new(struct mxrt_kvstore *kv, int parts) {
+struct call *kv_call_new(struct mxrt_kvstore *kv, int parts) {
     struct call *c = calloc(1, sizeof *c + (size_t)parts * sizeof c->answers[0]);
     if (c) {
         c->kv = kv;
@@ -61,13 +61,13 @@ struct call *call_new(struct mxrt_kvstore *kv, int parts) {
     return c;
 }
 
-void call_free(struct call *c) {
+void kv_call_free(struct call *c) {
     for (int i = 0; c && i < c->parts; i++)
-        message_drop(c->answers[i].message);
+        kv_message_drop(c->answers[i].message);
     free(c);
 }
 
-void call_fail(struct call *c, mx_status status, const char *text) {
+void kv_call_fail(struct call *c, mx_status status, const char *text) {
     pthread_mutex_lock(&c->kv->lock);
     if (c->status == MX_OK) {
         c->status = status;
@@ -76,27 +76,27 @@ void call_fail(struct call *c, mx_status status, const char *text) {
     pthread_mutex_unlock(&c->kv->lock);
 }
 
-void call_drop_one(void *call) {
+void kv_call_drop_one(void *call) {
     struct call *c = call;
     if (atomic_fetch_sub(&c->waiting, 1) == 1)
         (void)mxrt_op_complete(c->kv->engine, c->token, c->status, c->status == MX_OK ? NULL : c->text);
 }
 
-void call_end(struct call *c) {
-    call_drop_one(c);
+void kv_call_end(struct call *c) {
+    kv_call_drop_one(c);
 }
 
-void call_send(struct call *c, int part, int to, const struct item *item, const void *payload) {
+void kv_call_send(struct call *c, int part, int to, const struct item *item, const void *payload) {
     struct mxrt_kvstore *kv = c->kv;
-    struct outgoing o = {.item = *item, .payload = payload, .sent = call_drop_one, .context = c};
+    struct outgoing o = {.item = *item, .payload = payload, .sent = kv_call_drop_one, .context = c};
     struct mxrt_why why;
-    mx_status status = wire_lost(kv, &why);
+    mx_status status = kv_wire_lost(kv, &why);
     if (status == MX_OK) {
         atomic_fetch_add(&c->waiting, 2); /* the answer, and the payload in use */
         pthread_mutex_lock(&kv->lock);
         bool there = !kv->lost && request_new(kv, c, part, to, &o.item.number);
         pthread_mutex_unlock(&kv->lock);
-        if (there && wire_send(kv, to, &o))
+        if (there && kv_wire_send(kv, to, &o))
             return;
         /* Lost just now, or no memory. If it was lost behind request_new, the answer has been given up already. */
         pthread_mutex_lock(&kv->lock);
@@ -104,10 +104,10 @@ void call_send(struct call *c, int part, int to, const struct item *item, const 
             there = false;
         pthread_mutex_unlock(&kv->lock);
         atomic_fetch_sub(&c->waiting, there ? 1 : 2);
-        if ((status = wire_lost(kv, &why)) == MX_OK)
+        if ((status = kv_wire_lost(kv, &why)) == MX_OK)
             status = mxrt_fail(&why, MX_ERROR_MEMORY, "no memory for a request to rank %d", to);
     }
-    call_fail(c, status, why.text);
+    kv_call_fail(c, status, why.text);
 }
 
 static mx_status read_answer(struct answer *a, int from, const struct item *item, const void *payload,
@@ -119,16 +119,17 @@ static mx_status read_answer(struct answer *a, int from, const struct item *item
         return mxrt_fail(why, status, "rank %d: %.*s", from, bytes, bytes ? (const char *)payload : "");
     }
     if (item->kind == ITEM_VALUE) {
-        mx_status status = item_open(item, payload, from, &a->part, why);
+        mx_status status = kv_item_open(item, payload, from, &a->part, why);
         if (status != MX_OK)
             return status;
-        message_keep(m);
+        kv_message_keep(m);
         a->message = m;
     }
     return MX_OK;
 }
 
-void client_answer(struct mxrt_kvstore *kv, int from, const struct item *item, const void *payload, struct message *m) {
+void kv_client_answer(struct mxrt_kvstore *kv, int from, const struct item *item, const void *payload,
+                      struct message *m) {
     int part = 0;
     pthread_mutex_lock(&kv->lock);
     struct call *c = request_take(kv, from, item->number, &part);
@@ -139,11 +140,11 @@ void client_answer(struct mxrt_kvstore *kv, int from, const struct item *item, c
     struct mxrt_why why;
     mx_status status = read_answer(&c->answers[part], from, item, payload, m, &why);
     if (status != MX_OK)
-        call_fail(c, status, why.text);
-    call_drop_one(c);
+        kv_call_fail(c, status, why.text);
+    kv_call_drop_one(c);
 }
 
-void client_stop(struct mxrt_kvstore *kv, mx_status status, const char *text) {
+void kv_client_stop(struct mxrt_kvstore *kv, mx_status status, const char *text) {
     for (uint32_t at = 0;; at++) {
         int part;
         struct call *c = NULL;
@@ -158,13 +159,13 @@ void client_stop(struct mxrt_kvstore *kv, mx_status status, const char *text) {
         pthread_mutex_unlock(&kv->lock);
         if (end)
             return;
-        call_fail(c, status, text);
-        call_drop_one(c);
+        kv_call_fail(c, status, text);
+        kv_call_drop_one(c);
     }
 }
 
-mx_status call_value(const struct call *c, int part, const char *label, enum item_form form, mx_dtype dtype,
-                     int64_t elements, int64_t row_elements, struct mxrt_why *why) {
+mx_status kv_call_value(const struct call *c, int part, const char *label, enum item_form form, mx_dtype dtype,
+                        int64_t elements, int64_t row_elements, struct mxrt_why *why) {
     const struct answer *a = &c->answers[part];
     const struct part *p = &a->part;
     if (a->item.kind != ITEM_VALUE || p->form != form || p->dtype != dtype || p->elements != elements ||
@@ -175,26 +176,26 @@ mx_status call_value(const struct call *c, int part, const char *label, enum ite
     return MX_OK;
 }
 
-void client_absent(struct mxrt_kvstore *kv, const struct channel *c) {
+void kv_client_absent(struct mxrt_kvstore *kv, const struct channel *c) {
     char text[300];
     struct mxrt_why why;
-    if (wire_lost(kv, &why) != MX_OK)
+    if (kv_wire_lost(kv, &why) != MX_OK)
         return;
     snprintf(text, sizeof text,
              "rank %d has no part in round %u of %s: an operation before it failed, or its engine was shut down",
              kv->rank, c->round, c->label);
-    wire_break(kv, text);
+    kv_wire_break(kv, text);
 }
 
 /* ---- contributions */
 
-mx_status pack(struct mxrt_kvstore *kv, struct channel *c, const struct mxrt_kv_value *v, struct packed *p,
-               struct mxrt_why *why) {
+mx_status kv_pack(struct mxrt_kvstore *kv, struct channel *c, const struct mxrt_kv_value *v, struct packed *p,
+                  struct mxrt_why *why) {
     int64_t n = v->elements;
     size_t before;
     *p = (struct packed){.form = v->is_sparse ? FORM_SPARSE : FORM_DENSE, .data = v->data};
     if (v->is_sparse) {
-        mx_status status = check_sparse(c->label, v, why);
+        mx_status status = kv_check_sparse(c->label, v, why);
         if (status != MX_OK)
             return status;
         p->bytes = (size_t)*v->rows * (8 + (size_t)v->row_elements * mxrt_dtype_size(v->dtype));
@@ -210,15 +211,15 @@ mx_status pack(struct mxrt_kvstore *kv, struct channel *c, const struct mxrt_kv_
                              "%s has %lld elements, and had %lld before: its residual does not fit", c->label,
                              (long long)n, (long long)c->residual_elements);
         p->form = (enum item_form)(FORM_DENSE + kv->compression);
-        p->kept = compress_kept(kv->compression, kv->threshold, n);
-        p->bytes = compress_bytes(kv->compression, n, p->kept);
+        p->kept = kv_compress_kept(kv->compression, kv->threshold, n);
+        p->bytes = kv_compress_bytes(kv->compression, n, p->kept);
         p->data = p->memory = malloc(p->bytes + 1);
         if (!c->residual)
             c->residual = calloc((size_t)n + 1, sizeof *c->residual);
         c->residual_elements = n;
         if (!p->memory || !c->residual)
             return mxrt_fail(why, MX_ERROR_MEMORY, "no memory to compress %lld elements", (long long)n);
-        compress(kv->compression, kv->threshold, v->data, c->residual, n, p->kept, p->memory);
+        kv_compress(kv->compression, kv->threshold, v->data, c->residual, n, p->kept, p->memory);
         before = (size_t)n * sizeof(float);
     }
     pthread_mutex_lock(&kv->lock);
@@ -278,8 +279,9 @@ static mx_status pack_top_k(const struct packed *p, int64_t first, struct item *
     return MX_OK;
 }
 
-mx_status pack_part(const struct mxrt_kvstore *kv, const struct mxrt_kv_value *v, const struct packed *p, int64_t first,
-                    int64_t count, struct item *item, const void **payload, void **made, struct mxrt_why *why) {
+mx_status kv_pack_part(const struct mxrt_kvstore *kv, const struct mxrt_kv_value *v, const struct packed *p,
+                       int64_t first, int64_t count, struct item *item, const void **payload, void **made,
+                       struct mxrt_why *why) {
     mx_status status = MX_OK;
     item->dtype = (uint8_t)v->dtype;
     item->form = (uint8_t)p->form;
@@ -300,11 +302,11 @@ mx_status pack_part(const struct mxrt_kvstore *kv, const struct mxrt_kv_value *v
         break;
     case FORM_2BIT:
         *payload = (const char *)p->data + first / 4;
-        item->bytes = compress_bytes(MXRT_KV_2BIT, count, 0);
+        item->bytes = kv_compress_bytes(MXRT_KV_2BIT, count, 0);
         break;
     case FORM_1BIT:
         *payload = (const char *)p->data + first / 8;
-        item->bytes = compress_bytes(MXRT_KV_1BIT, count, 0);
+        item->bytes = kv_compress_bytes(MXRT_KV_1BIT, count, 0);
         break;
     case FORM_BF16:
         *payload = (const char *)p->data + 2 * first;

@@ -25,7 +25,7 @@ static void unpack(const struct part *p, int64_t at, int64_t n, float *out) {
     if (p->form == FORM_DENSE)
         sum_widen(p->dtype, out, (const char *)p->data + (size_t)at * mxrt_dtype_size(p->dtype), n);
     else
-        decompress((enum mxrt_kv_compression)(p->form - FORM_DENSE), p->threshold, p->data, p->rows, at, n, out);
+        kv_decompress((enum mxrt_kv_compression)(p->form - FORM_DENSE), p->threshold, p->data, p->rows, at, n, out);
 }
 
 static void combine_range(void *context, int64_t first, int64_t count) {
@@ -54,12 +54,12 @@ static void combine_range(void *context, int64_t first, int64_t count) {
     free((void *)from);
 }
 
-mx_status combine_dense(struct mxrt_kvstore *kv, const struct part *parts, int count, mx_dtype to, void *out,
-                        struct mxrt_why *why) {
+mx_status kv_combine_dense(struct mxrt_kvstore *kv, const struct part *parts, int count, mx_dtype to, void *out,
+                           struct mxrt_why *why) {
     struct combination c = {.parts = parts, .count = count, .to = to, .out = out, .plain = true};
     for (int i = 0; i < count; i++)
         c.plain = c.plain && parts[i].form == FORM_DENSE && parts[i].dtype == to;
-    ranges(kv, parts[0].elements, combine_range, &c);
+    kv_ranges(kv, parts[0].elements, combine_range, &c);
     return atomic_load(&c.no_memory) ? mxrt_fail(why, MX_ERROR_MEMORY, "no memory to add what %d ranks sent", count)
                                      : MX_OK;
 }
@@ -106,11 +106,11 @@ static void add_row(const struct part *p, const void **rows, int count, bool tre
         for (int i = 1; i < count; i++)
             sum_two(partial, sum, sum, rows[i], n);
     }
-    convert(to, out, partial, sum, n);
+    kv_convert(to, out, partial, sum, n);
 }
 
-mx_status combine_sparse(const struct part *parts, int count, bool tree, mx_dtype to, struct mxrt_kv_value *out,
-                         struct mxrt_why *why) {
+mx_status kv_combine_sparse(const struct part *parts, int count, bool tree, mx_dtype to, struct mxrt_kv_value *out,
+                            struct mxrt_why *why) {
     const struct part *p = &parts[0];
     size_t row_bytes = (size_t)p->row_elements * mxrt_dtype_size(p->dtype), wide_bytes = (size_t)p->row_elements * 8;
     const void **rows = malloc((size_t)count * sizeof *rows);
@@ -119,7 +119,7 @@ mx_status combine_sparse(const struct part *parts, int count, bool tree, mx_dtyp
     mx_status status = rows && cursor && scratch ? MX_OK : mxrt_fail(why, MX_ERROR_MEMORY, "no memory to add rows");
     int64_t total = status == MX_OK ? union_rows(parts, cursor, count) : 0;
     if (status == MX_OK)
-        status = tensor_sparse(out, to, p->elements, p->row_elements, total, why);
+        status = kv_tensor_sparse(out, to, p->elements, p->row_elements, total, why);
     for (int64_t k = 0; k < total && status == MX_OK; k++) {
         int64_t id = least(parts, cursor, count);
         int present = 0;

@@ -18,14 +18,14 @@
 #pragma GCC optimize("O3") /* loops to vectors; clang does so anyway */
 #endif
 
-int64_t compress_kept(enum mxrt_kv_compression kind, float threshold, int64_t elements) {
+int64_t kv_compress_kept(enum mxrt_kv_compression kind, float threshold, int64_t elements) {
     if (kind != MXRT_KV_TOP_K || elements == 0)
         return elements;
     double kept = floor((double)threshold * (double)elements + 0.5);
     return kept >= (double)elements ? elements : kept < 1 ? 1 : (int64_t)kept;
 }
 
-size_t compress_bytes(enum mxrt_kv_compression kind, int64_t elements, int64_t kept) {
+size_t kv_compress_bytes(enum mxrt_kv_compression kind, int64_t elements, int64_t kept) {
     switch (kind) {
     case MXRT_KV_2BIT: return ((size_t)elements + 3) / 4;
     case MXRT_KV_1BIT: return ((size_t)elements + 7) / 8;
@@ -171,8 +171,8 @@ static void from_top_k(const void *in, int64_t kept, int64_t first, int64_t coun
 
 /* ---- */
 
-void compress(enum mxrt_kv_compression kind, float threshold, const float *gradient, float *residual, int64_t elements,
-              int64_t kept, void *out) {
+void kv_compress(enum mxrt_kv_compression kind, float threshold, const float *gradient, float *residual,
+                 int64_t elements, int64_t kept, void *out) {
     switch (kind) {
     case MXRT_KV_2BIT: to_2bit(threshold, gradient, residual, elements, out); break;
     case MXRT_KV_1BIT: to_1bit(threshold, gradient, residual, elements, out); break;
@@ -182,8 +182,8 @@ void compress(enum mxrt_kv_compression kind, float threshold, const float *gradi
     }
 }
 
-void decompress(enum mxrt_kv_compression kind, float threshold, const void *in, int64_t kept, int64_t first,
-                int64_t count, float *out) {
+void kv_decompress(enum mxrt_kv_compression kind, float threshold, const void *in, int64_t kept, int64_t first,
+                   int64_t count, float *out) {
     switch (kind) {
     case MXRT_KV_2BIT: from_2bit(threshold, in, first, count, out); break;
     case MXRT_KV_1BIT: from_1bit(in, first, count, out); break;

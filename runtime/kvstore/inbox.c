@@ -41,11 +41,11 @@ static void complete(struct mxrt_kvstore *kv, int from, const struct item *item,
     if (bytes != item->bytes) {
         snprintf(text, sizeof text, "rank %d sent a payload of %zu bytes where its header announced %llu", from, bytes,
                  (unsigned long long)item->bytes);
-        wire_break(kv, text);
+        kv_wire_break(kv, text);
         return;
     }
-    wire_handle(kv, from, item, m->data, m);
-    wire_acknowledge(kv, from);
+    kv_wire_handle(kv, from, item, m->data, m);
+    kv_wire_acknowledge(kv, from);
 }
 
 /* A half: the other one is here already, or this one waits for it. Gives up the caller's reference of m. */
@@ -67,12 +67,12 @@ static void meet(struct mxrt_kvstore *kv, int from, uint64_t word, const struct 
         snprintf(text, sizeof text, "rank %d sent the %s of request %u twice", from, item ? "header" : "payload",
                  (unsigned)word);
     if (text[0])
-        wire_break(kv, text);
+        kv_wire_break(kv, text);
     else
         complete(kv, from, item ? item : &p->item, item ? p->message : m, item ? p->bytes : bytes);
     if (p)
-        message_drop(p->message);
-    message_drop(m);
+        kv_message_drop(p->message);
+    kv_message_drop(m);
     free(p);
 }
 
@@ -82,8 +82,8 @@ static void batch(struct mxrt_kvstore *kv, int from, struct message *m, size_t b
     for (size_t at = 0; at < bytes;) {
         struct item item;
         const void *payload;
-        if (item_next(m->data, bytes, &at, &item, &payload, from, &why) != MX_OK) {
-            wire_break(kv, why.text);
+        if (kv_item_next(m->data, bytes, &at, &item, &payload, from, &why) != MX_OK) {
+            kv_wire_break(kv, why.text);
             return;
         }
         if (item.apart) {
@@ -91,33 +91,33 @@ static void batch(struct mxrt_kvstore *kv, int from, struct message *m, size_t b
             meet(kv, from, MESSAGE_WORD(item.kind >= ITEM_DONE ? MESSAGE_REPLY_PAYLOAD : MESSAGE_PAYLOAD, item.number),
                  &item, NULL, 0);
         } else {
-            wire_handle(kv, from, &item, payload, m);
+            kv_wire_handle(kv, from, &item, payload, m);
         }
     }
     if (!has_apart)
-        wire_acknowledge(kv, from);
+        kv_wire_acknowledge(kv, from);
 }
 
-void wire_receive(struct mxrt_kvstore *kv, int from, uint64_t word, void *data, size_t bytes,
-                  void (*drop)(struct message *m)) {
+void kv_wire_receive(struct mxrt_kvstore *kv, int from, uint64_t word, void *data, size_t bytes,
+                     void (*drop)(struct message *m)) {
     char text[120];
-    struct message *m = message_new(data, drop);
+    struct message *m = kv_message_new(data, drop);
     if (!m) {
         drop(&(struct message){.data = data});
-        wire_break(kv, "no memory for a message that arrived");
+        kv_wire_break(kv, "no memory for a message that arrived");
         return;
     }
     switch (word >> 32) {
     case MESSAGE_BATCH: batch(kv, from, m, bytes); break;
     case MESSAGE_PAYLOAD:
     case MESSAGE_REPLY_PAYLOAD: meet(kv, from, word, NULL, m, bytes); return;
-    case MESSAGE_ACK: wire_acknowledged(kv, from); break;
+    case MESSAGE_ACK: kv_wire_acknowledged(kv, from); break;
     default:
         snprintf(text, sizeof text, "rank %d sent a message of an unknown kind, word %llx", from,
                  (unsigned long long)word);
-        wire_break(kv, text);
+        kv_wire_break(kv, text);
     }
-    message_drop(m);
+    kv_message_drop(m);
 }
 
 static void drop_net(struct message *m) {
@@ -125,21 +125,22 @@ static void drop_net(struct message *m) {
         mxrt_net_release(m->data);
 }
 
-void wire_service(void *context, int from, uint64_t word, void *data, size_t bytes) {
-    wire_receive(context, from, word, data, bytes, drop_net);
+void kv_wire_service(void *context, int from, uint64_t word, void *data, size_t bytes) {
+    kv_wire_receive(context, from, word, data, bytes, drop_net);
 }
 
-void wire_handle(struct mxrt_kvstore *kv, int from, const struct item *item, const void *payload, struct message *m) {
+void kv_wire_handle(struct mxrt_kvstore *kv, int from, const struct item *item, const void *payload,
+                    struct message *m) {
     if (item->kind >= ITEM_DONE)
-        client_answer(kv, from, item, payload, m);
+        kv_client_answer(kv, from, item, payload, m);
     else
-        server_handle(kv, from, item, payload, m);
+        kv_server_handle(kv, from, item, payload, m);
 }
 
-void wire_forget(struct mxrt_kvstore *kv) {
+void kv_wire_forget(struct mxrt_kvstore *kv) {
     for (struct parked *p = kv->parked, *next; p; p = next) {
         next = p->next;
-        message_drop(p->message);
+        kv_message_drop(p->message);
         free(p);
     }
     kv->parked = NULL;

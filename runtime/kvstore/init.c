@@ -122,13 +122,13 @@ static mx_status first_value(struct mxrt_kvstore *kv, struct entry *e, const str
                              struct mxrt_why *why) {
     mx_status status = MX_OK;
     if (kv->servers == 0)
-        status = tensor_dense(&e->stored, e->kept, e->elements, why);
+        status = kv_tensor_dense(&e->stored, e->kept, e->elements, why);
     if (status == MX_OK && kv->rank == 0)
         status = stage(kv, e, v, why);
     if (status == MX_OK && kv->net)
         return kv_spread(kv, e, why);
     if (status == MX_OK)
-        assign(&e->merged, &e->stored);
+        kv_assign(&e->merged, &e->stored);
     return status;
 }
 
@@ -154,7 +154,7 @@ mx_status mxrt_kv_init(struct mxrt_kvstore *kv, int count, const struct mxrt_kv_
             status = first_value(kv, e, &values[i], why);
         }
         if (status != MX_OK && kv_has_net(kv)) /* the others are in the midst of it */
-            wire_break(kv, why->text);
+            kv_wire_break(kv, why->text);
     }
     return status == MX_OK ? mxrt_kv_barrier(kv, why) : status;
 }

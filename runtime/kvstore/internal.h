@@ -25,6 +25,8 @@ enum { KV_ID_BITS = 40 };
 #define KV_ID_KEY   (UINT64_C(1) << KV_ID_BITS)
 #define KV_ID_USER  (UINT64_C(2) << KV_ID_BITS)
 #define KV_ID_STORE (UINT64_C(3) << KV_ID_BITS)
+enum { KV_STORE_BIT = 44 };           /* to the net: above it, which of its stores */
+#define KV_ID_NET (UINT64_C(1) << 63) /* ids without it are for others that use the net */
 
 /* One after the other, the reductions or pushes of one id, on this rank. */
 struct channel {
@@ -90,6 +92,9 @@ struct mxrt_kvstore {
     struct mxrt_kv_statistics statistics;
 
     /* the wire */
+    int service; /* of the net: a store has one */
+    bool has_service;
+    uint64_t base;            /* of ids given to the net */
     pthread_cond_t quiet;     /* something that destroy waits for has ended */
     struct outbox *outboxes;  /* [size] */
     uint64_t sequence;        /* of what is put into them */
@@ -118,6 +123,7 @@ struct kv_op {
     int read_count, write_count;
     int priority;
 };
+/* An error means that nothing was pushed, and `release` not called. */
 mx_status kv_push_op(struct mxrt_kvstore *kv, const struct kv_op *op, struct mxrt_why *why);
 /* `why` or, if that is NULL, somewhere to write to. */
 #define WHY(why) ((why) ? (why) : &(struct mxrt_why){""})
@@ -140,30 +146,30 @@ void kv_entry_free(struct entry *e);
 /* ---- the store's own tensors (tensor.c) */
 
 /* Room for the dense elements, or for so many rows. */
-mx_status tensor_dense(struct mxrt_kv_value *t, mx_dtype dtype, int64_t elements, struct mxrt_why *why);
-mx_status tensor_sparse(struct mxrt_kv_value *t, mx_dtype dtype, int64_t elements, int64_t row_elements, int64_t rows,
-                        struct mxrt_why *why);
-void tensor_free(struct mxrt_kv_value *t);
+mx_status kv_tensor_dense(struct mxrt_kv_value *t, mx_dtype dtype, int64_t elements, struct mxrt_why *why);
+mx_status kv_tensor_sparse(struct mxrt_kv_value *t, mx_dtype dtype, int64_t elements, int64_t row_elements,
+                           int64_t rows, struct mxrt_why *why);
+void kv_tensor_free(struct mxrt_kv_value *t);
 /* Of equal type, or between f32 and a half type. */
-void convert(mx_dtype to, void *out, mx_dtype from, const void *in, int64_t elements);
+void kv_convert(mx_dtype to, void *out, mx_dtype from, const void *in, int64_t elements);
 /* Whether the rows of a sparse value are what they must be; its content, so inside operations. */
-mx_status check_rows(const int64_t *ids, int64_t rows, int64_t row_count, const char *whose, struct mxrt_why *why);
-mx_status check_sparse(const char *label, const struct mxrt_kv_value *v, struct mxrt_why *why);
+mx_status kv_check_rows(const int64_t *ids, int64_t rows, int64_t row_count, const char *whose, struct mxrt_why *why);
+mx_status kv_check_sparse(const char *label, const struct mxrt_kv_value *v, struct mxrt_why *why);
 
 /* ---- sums within a rank (merge.c) and over ranks (combine.c) */
 
 /* The values [count] in MXNet's order for the type, to *out of type `to`. */
-mx_status merge(struct mxrt_kvstore *kv, const char *label, const struct mxrt_kv_value *values, int count, mx_dtype to,
-                struct mxrt_kv_value *out, struct mxrt_why *why);
+mx_status kv_merge(struct mxrt_kvstore *kv, const char *label, const struct mxrt_kv_value *values, int count,
+                   mx_dtype to, struct mxrt_kv_value *out, struct mxrt_why *why);
 /* Contributions along the net's binary tree. Dense: to `out` of type `to`, which is that of the parts, or f32. */
-mx_status combine_dense(struct mxrt_kvstore *kv, const struct part *parts, int count, mx_dtype to, void *out,
-                        struct mxrt_why *why);
+mx_status kv_combine_dense(struct mxrt_kvstore *kv, const struct part *parts, int count, mx_dtype to, void *out,
+                           struct mxrt_why *why);
 /* Union of the rows of parts of one shape; those that lack a row count as zero there. */
-mx_status combine_sparse(const struct part *parts, int count, bool tree, mx_dtype to, struct mxrt_kv_value *out,
-                         struct mxrt_why *why);
+mx_status kv_combine_sparse(const struct part *parts, int count, bool tree, mx_dtype to, struct mxrt_kv_value *out,
+                            struct mxrt_why *why);
 /* fn for ranges of 0 … elements, in parallel if they are many. */
-void ranges(struct mxrt_kvstore *kv, int64_t elements, void (*fn)(void *context, int64_t first, int64_t count),
-            void *context);
+void kv_ranges(struct mxrt_kvstore *kv, int64_t elements, void (*fn)(void *context, int64_t first, int64_t count),
+               void *context);
 
 /* Adds `count` values to e->merged, as an operation (local.c). `lossy`: compressed before. */
 mx_status kv_push_merge(struct mxrt_kvstore *kv, struct entry *e, const struct mxrt_kv_value *const *values, int count,
@@ -171,10 +177,10 @@ mx_status kv_push_merge(struct mxrt_kvstore *kv, struct entry *e, const struct m
 
 /* ---- what happens to a merged gradient (apply.c): the updater, or it replaces what is stored */
 
-mx_status apply(struct mxrt_kvstore *kv, struct mxrt_kv_key key, const struct mxrt_kv_value *gradient,
-                struct mxrt_kv_value *stored, struct mxrt_why *why);
+mx_status kv_apply(struct mxrt_kvstore *kv, struct mxrt_kv_key key, const struct mxrt_kv_value *gradient,
+                   struct mxrt_kv_value *stored, struct mxrt_why *why);
 /* The gradient becomes what is stored; rows that it lacks become zero. */
-void assign(const struct mxrt_kv_value *gradient, struct mxrt_kv_value *stored);
+void kv_assign(const struct mxrt_kv_value *gradient, struct mxrt_kv_value *stored);
 
 /* ---- distributed: pushes its operations (reduce.c, push.c) */
 

@@ -17,7 +17,7 @@ static bool times(uint64_t a, uint64_t b, uint64_t *product) {
     return !__builtin_mul_overflow(a, b, product) && *product <= INT64_MAX;
 }
 
-bool item_payload(const struct item *item, uint64_t *bytes) {
+bool kv_item_payload(const struct item *item, uint64_t *bytes) {
     uint64_t n = (uint64_t)item->elements, rows = (uint64_t)item->rows, size, row_bytes;
     *bytes = 0;
     if (item->elements < 0 || item->rows < 0 || item->row_elements < 0 || item->dtype > MX_BOOL || item->form >= FORMS)
@@ -44,7 +44,8 @@ bool item_payload(const struct item *item, uint64_t *bytes) {
     return false;
 }
 
-mx_status item_open(const struct item *item, const void *payload, int from, struct part *part, struct mxrt_why *why) {
+mx_status kv_item_open(const struct item *item, const void *payload, int from, struct part *part,
+                       struct mxrt_why *why) {
     *part = (struct part){.form = (enum item_form)item->form,
                           .dtype = (mx_dtype)item->dtype,
                           .threshold = item->threshold,
@@ -67,13 +68,13 @@ mx_status item_open(const struct item *item, const void *payload, int from, stru
     if (item->form == FORM_SPARSE) {
         char whose[32];
         snprintf(whose, sizeof whose, "rank %d sent", from);
-        return check_rows(part->ids, item->rows, item->elements / item->row_elements, whose, why);
+        return kv_check_rows(part->ids, item->rows, item->elements / item->row_elements, whose, why);
     }
     return MX_OK;
 }
 
-mx_status item_next(const void *batch, size_t bytes, size_t *at, struct item *item, const void **payload, int from,
-                    struct mxrt_why *why) {
+mx_status kv_item_next(const void *batch, size_t bytes, size_t *at, struct item *item, const void **payload, int from,
+                       struct mxrt_why *why) {
     size_t left = bytes - *at;
     uint64_t expected;
     if (left < sizeof *item)
@@ -83,7 +84,7 @@ mx_status item_next(const void *batch, size_t bytes, size_t *at, struct item *it
     *at += sizeof *item;
     left -= sizeof *item;
     if (item->kind == 0 || item->kind >= ITEM_KINDS || item->wants_value > 1 || item->apart > 1 ||
-        !item_payload(item, &expected) || expected != item->bytes)
+        !kv_item_payload(item, &expected) || expected != item->bytes)
         return mxrt_fail(why, MX_ERROR_PEER,
                          "rank %d sent what is no request of a store (kind %u, form %u, %llu bytes)", from, item->kind,
                          item->form, (unsigned long long)item->bytes);

@@ -66,12 +66,12 @@ struct part {
 };
 
 /* Bytes of a payload; false when the header contradicts itself. */
-bool item_payload(const struct item *item, uint64_t *bytes);
+bool kv_item_payload(const struct item *item, uint64_t *bytes);
 /* Whether header and payload are what they say. `from`: the rank that sent it. */
-mx_status item_open(const struct item *item, const void *payload, int from, struct part *part, struct mxrt_why *why);
+mx_status kv_item_open(const struct item *item, const void *payload, int from, struct part *part, struct mxrt_why *why);
 /* The next item of a batch at *at, which moves behind it; payload NULL if it is apart. */
-mx_status item_next(const void *batch, size_t bytes, size_t *at, struct item *item, const void **payload, int from,
-                    struct mxrt_why *why);
+mx_status kv_item_next(const void *batch, size_t bytes, size_t *at, struct item *item, const void **payload, int from,
+                       struct mxrt_why *why);
 static inline size_t item_padded(size_t bytes) {
     return (bytes + ITEM_ALIGN - 1) / ITEM_ALIGN * ITEM_ALIGN;
 }

@@ -69,12 +69,12 @@ mx_status kv_agree(struct mxrt_kvstore *kv, const char *what, uint64_t digest, m
     struct wait w;
     mx_status talk;
     if (!all) {
-        wire_break(kv, "no memory to agree with the other ranks");
+        kv_wire_break(kv, "no memory to agree with the other ranks");
         return mxrt_fail(why, MX_ERROR_MEMORY, "no memory to agree with the other ranks");
     }
-    if ((talk = wire_lost(kv, &here)) == MX_OK) {
+    if ((talk = kv_wire_lost(kv, &here)) == MX_OK) {
         wait_begin(&w);
-        mxrt_net_all_gather(kv->net, AGREE, 0, &mine, sizeof mine, all, one_ended, wait_one(&w));
+        mxrt_net_all_gather(kv->net, kv->base | AGREE, 0, &mine, sizeof mine, all, one_ended, wait_one(&w));
         talk = wait_end(&w, &here);
     }
     for (int r = 0; r < kv->size && talk == MX_OK; r++) {
@@ -90,10 +90,11 @@ mx_status kv_agree(struct mxrt_kvstore *kv, const char *what, uint64_t digest, m
 }
 
 mx_status kv_join(struct mxrt_kvstore *kv, struct mxrt_why *why) {
-    mx_status status = wire_open(kv, why);
+    mx_status status = kv_wire_open(kv, why);
     if (status != MX_OK || kv->size == 1)
         return status;
-    int64_t options[] = {kv->type, kv->servers, kv->big, (int64_t)kv->bucket, kv->multi_precision};
+    int64_t options[] = {(int64_t)kv->type,   kv->servers,         kv->big,
+                         (int64_t)kv->bucket, kv->multi_precision, kv->service};
     if ((status = mxrt_net_barrier(kv->net, why)) == MX_OK)
         status = kv_agree(kv, "mxrt_kv_create", kv_digest(0, options, sizeof options), MX_OK, why);
     if (status != MX_OK || kv->bucket > 0)
@@ -125,13 +126,13 @@ static mx_status transfer(const struct spreading *s, const void *from, void *to,
         return MX_OK;
     wait_begin(&w);
     if (s->to < 0)
-        mxrt_net_broadcast(kv->net, SPREAD, 0, 0,
+        mxrt_net_broadcast(kv->net, kv->base | SPREAD, 0, 0,
                            (struct mxrt_net_range){kv->rank == 0 ? (void *)from : to, (int64_t)bytes, MX_U8}, one_ended,
                            wait_one(&w));
     else if (kv->rank == 0)
-        mxrt_net_send(kv->net, s->to, SPREAD | s->index << 3, from, bytes, one_ended, wait_one(&w));
+        mxrt_net_send(kv->net, s->to, kv->base | SPREAD | s->index << 3, from, bytes, one_ended, wait_one(&w));
     else
-        mxrt_net_receive(kv->net, 0, SPREAD | s->index << 3, to, bytes, one_ended, wait_one(&w));
+        mxrt_net_receive(kv->net, 0, kv->base | SPREAD | s->index << 3, to, bytes, one_ended, wait_one(&w));
     return wait_end(&w, why);
 }
 
@@ -174,7 +175,7 @@ static mx_status spread_sparse(const struct spreading *s, const struct entry *e,
     for (int64_t i = 0; i < rows && status == MX_OK; i++)
         ids[i] -= first_row;
     if (status == MX_OK)
-        status = check_rows(ids, rows, count / e->row_elements, "rank 0 sent", why);
+        status = kv_check_rows(ids, rows, count / e->row_elements, "rank 0 sent", why);
     if (status == MX_OK && stored) {
         struct mxrt_kv_value v = {.dtype = e->kept,
                                   .elements = count,
@@ -184,7 +185,7 @@ static mx_status spread_sparse(const struct spreading *s, const struct entry *e,
                                   .ids = ids,
                                   .rows = &rows,
                                   .room = rows};
-        assign(&v, stored);
+        kv_assign(&v, stored);
     }
     free(ids);
     free(data);
@@ -207,10 +208,10 @@ mx_status kv_spread(struct mxrt_kvstore *kv, struct entry *e, struct mxrt_why *w
         struct mxrt_kv_value *stored = NULL;
         s.to = p->server;
         if (p->server == kv->rank)
-            status = server_keep(kv, e, p, &stored, why);
+            status = kv_server_keep(kv, e, p, &stored, why);
         if (status == MX_OK && (kv->rank == 0 || p->server == kv->rank))
             status = spread_part(&s, e, p, stored, why);
     }
-    tensor_free(&e->merged);
+    kv_tensor_free(&e->merged);
     return status;
 }

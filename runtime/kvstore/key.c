@@ -75,12 +75,18 @@ void kv_places(struct mxrt_kvstore *kv, struct entry *e) {
     }
 }
 
+int mxrt_kv_server(struct mxrt_kvstore *kv, struct mxrt_kv_key key) {
+    struct mxrt_why why;
+    const struct entry *e = kv_find(kv, key, &why);
+    return e && e->place_count ? e->places[0].server : -1;
+}
+
 void kv_entry_free(struct entry *e) {
     if (!e)
         return;
     free((char *)e->key.name);
-    tensor_free(&e->stored);
-    tensor_free(&e->merged);
+    kv_tensor_free(&e->stored);
+    kv_tensor_free(&e->merged);
     for (int i = 0; i < e->residual_count; i++)
         free(e->residuals[i]);
     free(e->residuals);

@@ -28,6 +28,7 @@ static mx_status read_options(struct mxrt_kvstore *kv, const char *type, const s
             type ? type : "");
     kv->type = (enum kv_type)t;
     kv->size = 1;
+    kv->base = KV_ID_NET;
     kv->big = o->big_array > 0 ? o->big_array : 1000000;
     kv->bucket = o->bucket;
     kv->multi_precision = o->multi_precision;
@@ -80,13 +81,10 @@ mx_status mxrt_kv_create(struct mxrt_kvstore **store, const char *type, struct m
         status = mxrt_var_new(e, "a kvstore", &kv->alive, why);
     if (status == MX_OK && !(kv->server_bytes = calloc((size_t)kv->servers + 1, sizeof *kv->server_bytes)))
         status = mxrt_fail(why, MX_ERROR_MEMORY, "no memory for a store");
-    if (status == MX_OK && kv->net) {
-        status = kv_join(kv, why);
-        if (status != MX_OK && kv->outboxes)
-            wire_stop(kv, status, why->text);
-    }
+    if (status == MX_OK && kv->net)
+        status = kv_join(kv, why); /* fails on all ranks, or on none */
     if (status != MX_OK) {
-        wire_close(kv);
+        kv_wire_close(kv);
         kv_free(kv);
         return status;
     }
@@ -118,7 +116,7 @@ void mxrt_kv_destroy(struct mxrt_kvstore *kv) {
         return;
     settle(kv);
     if (kv->net) {
-        wire_close(kv);
+        kv_wire_close(kv);
         settle(kv); /* what it served meanwhile */
     }
     struct entry *e, *next;
@@ -136,8 +134,8 @@ void mxrt_kv_destroy(struct mxrt_kvstore *kv) {
         free(c->residual);
         free(c);
     }
-    server_forget(kv);
-    wire_forget(kv);
+    kv_server_forget(kv);
+    kv_wire_forget(kv);
     kv_free(kv);
 }
 
@@ -161,7 +159,7 @@ mx_status mxrt_kv_barrier(struct mxrt_kvstore *kv, struct mxrt_why *why) {
         return mxrt_fail(why, MX_ERROR_ARGUMENT, "a barrier wants a store");
     if (!kv_has_net(kv))
         return MX_OK;
-    mx_status status = wire_lost(kv, why);
+    mx_status status = kv_wire_lost(kv, why);
     return status == MX_OK ? mxrt_net_barrier(kv->net, why) : status;
 }
 

@@ -10,12 +10,49 @@
 #include "compress.h"
 #include "internal.h"
 
+/* A naive engine's push gives the error of the operation, which has ended then, like that of a push that did nothing; who owns the
+ * context must know. So the engine gets a frame that remembers. */
+struct op_frame {
+    _Atomic int references; /* the operation's, the push's */
+    atomic_bool ended;
+    struct kv_op op;
+};
+
+static void frame_drop(struct op_frame *f) {
+    if (atomic_fetch_sub(&f->references, 1) == 1)
+        free(f);
+}
+
+static mx_status frame_run(void *frame, struct mxrt_why *why) {
+    const struct op_frame *f = frame;
+    return f->op.run(f->op.context, why);
+}
+
+static void frame_start(void *frame, struct mxrt_token token) {
+    const struct op_frame *f = frame;
+    f->op.start(f->op.context, token);
+}
+
+static void frame_release(void *frame) {
+    struct op_frame *f = frame;
+    if (f->op.release)
+        f->op.release(f->op.context);
+    atomic_store(&f->ended, true);
+    frame_drop(f);
+}
+
 mx_status kv_push_op(struct mxrt_kvstore *kv, const struct kv_op *op, struct mxrt_why *why) {
+    struct op_frame *f = malloc(sizeof *f);
+    if (!f)
+        return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for an operation");
+    atomic_init(&f->references, 2);
+    atomic_init(&f->ended, false);
+    f->op = *op;
     struct mxrt_op o = {.name = op->name,
-                        .run = op->run,
-                        .start = op->start,
-                        .context = op->context,
-                        .release = op->release,
+                        .run = op->run ? frame_run : NULL,
+                        .start = op->start ? frame_start : NULL,
+                        .context = f,
+                        .release = frame_release,
                         .reads = op->reads,
                         .writes = op->writes,
                         .read_count = op->read_count,
@@ -24,7 +61,13 @@ mx_status kv_push_op(struct mxrt_kvstore *kv, const struct kv_op *op, struct mxr
                         .priority = op->priority};
     op->reads[o.read_count++] = kv->alive;
     mxrt_var_dedupe(op->reads, &o.read_count, op->writes, &o.write_count);
-    return mxrt_engine_push(kv->engine, &o, why);
+    mx_status status = mxrt_engine_push(kv->engine, &o, why);
+    if (status != MX_OK && atomic_load(&f->ended))
+        status = MX_OK; /* its error is its variables' */
+    else if (status != MX_OK)
+        frame_drop(f);
+    frame_drop(f);
+    return status;
 }
 
 /* ---- merge */
@@ -42,7 +85,7 @@ struct merging {
 static mx_status lose(struct merging *m, float *unpacked, struct mxrt_why *why) {
     struct entry *e = m->e;
     const struct mxrt_kvstore *kv = m->kv;
-    int64_t n = e->elements, kept = compress_kept(kv->compression, kv->threshold, n);
+    int64_t n = e->elements, kept = kv_compress_kept(kv->compression, kv->threshold, n);
     if (m->count > e->residual_count) {
         float **more = realloc(e->residuals, (size_t)m->count * sizeof *more);
         if (!more)
@@ -53,13 +96,13 @@ static mx_status lose(struct merging *m, float *unpacked, struct mxrt_why *why) 
                 return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for the residual of %lld elements", (long long)n);
         }
     }
-    size_t bytes = compress_bytes(kv->compression, n, kept);
+    size_t bytes = kv_compress_bytes(kv->compression, n, kept);
     void *packed = malloc(bytes + 1);
     if (!packed)
         return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for %zu bytes", bytes);
     for (int i = 0; i < m->count; i++) {
-        compress(kv->compression, kv->threshold, m->values[i].data, e->residuals[i], n, kept, packed);
-        decompress(kv->compression, kv->threshold, packed, kept, 0, n, unpacked + (size_t)i * (size_t)n);
+        kv_compress(kv->compression, kv->threshold, m->values[i].data, e->residuals[i], n, kept, packed);
+        kv_decompress(kv->compression, kv->threshold, packed, kept, 0, n, unpacked + (size_t)i * (size_t)n);
         m->values[i].data = unpacked + (size_t)i * (size_t)n;
     }
     free(packed);
@@ -80,7 +123,7 @@ static mx_status run_merge(void *context, struct mxrt_why *why) {
                           : mxrt_fail(why, MX_ERROR_MEMORY, "no memory to unpack %d values", m->count);
     }
     if (status == MX_OK)
-        status = merge(m->kv, m->e->channel.label, m->values, m->count, m->to, &m->e->merged, why);
+        status = kv_merge(m->kv, m->e->channel.label, m->values, m->count, m->to, &m->e->merged, why);
     free(unpacked);
     return status;
 }
@@ -126,8 +169,8 @@ struct applying {
 static mx_status run_apply(void *context, struct mxrt_why *why) {
     struct applying *a = context;
     const struct mxrt_kv_value *g = a->is_merged ? &a->e->merged : &a->gradient;
-    mx_status status = g->is_sparse && !a->is_merged ? check_sparse(a->e->channel.label, g, why) : MX_OK;
-    return status == MX_OK ? apply(a->kv, a->e->key, g, &a->e->stored, why) : status;
+    mx_status status = g->is_sparse && !a->is_merged ? kv_check_sparse(a->e->channel.label, g, why) : MX_OK;
+    return status == MX_OK ? kv_apply(a->kv, a->e->key, g, &a->e->stored, why) : status;
 }
 
 /* `gradient` NULL: what was merged. */
@@ -169,14 +212,14 @@ static mx_status run_pull(void *context, struct mxrt_why *why) {
     struct pulling *p = context;
     const struct mxrt_kv_value *stored = &p->e->stored, *out = &p->out;
     if (p->count < 0) {
-        convert(out->dtype, out->data, stored->dtype, stored->data, stored->elements);
+        kv_convert(out->dtype, out->data, stored->dtype, stored->data, stored->elements);
         return MX_OK;
     }
     size_t row = (size_t)out->row_elements, from = mxrt_dtype_size(stored->dtype), to = mxrt_dtype_size(out->dtype);
     for (int64_t i = 0; i < p->count; i++) {
         out->ids[i] = p->ids[i];
-        convert(out->dtype, (char *)out->data + (size_t)i * row * to, stored->dtype,
-                (const char *)stored->data + (size_t)p->ids[i] * row * from, (int64_t)row);
+        kv_convert(out->dtype, (char *)out->data + (size_t)i * row * to, stored->dtype,
+                   (const char *)stored->data + (size_t)p->ids[i] * row * from, (int64_t)row);
     }
     *out->rows = p->count;
     return MX_OK;

@@ -26,8 +26,8 @@ static void one_range(void *context, int64_t task) {
     s->fn(s->context, first, left < RANGE ? left : RANGE);
 }
 
-void ranges(struct mxrt_kvstore *kv, int64_t elements, void (*fn)(void *context, int64_t first, int64_t count),
-            void *context) {
+void kv_ranges(struct mxrt_kvstore *kv, int64_t elements, void (*fn)(void *context, int64_t first, int64_t count),
+               void *context) {
     struct split s = {fn, context, elements};
     if (elements >= kv->big)
         mxrt_parallel(kv->pool, (elements + RANGE - 1) / RANGE, one_range, &s);
@@ -70,7 +70,7 @@ static void dense_range(void *context, int64_t first, int64_t count) {
             sum_two(d->partial, total, sum, add, n);
             sum = total;
         }
-        convert(d->to, out, d->partial, sum, n);
+        kv_convert(d->to, out, d->partial, sum, n);
     }
 }
 
@@ -82,7 +82,7 @@ static mx_status merge_sparse(struct mxrt_kvstore *kv, const char *label, const 
     mx_status status = parts ? MX_OK : mxrt_fail(why, MX_ERROR_MEMORY, "no memory to add %d values", count);
     for (int i = 0; i < count && status == MX_OK; i++) {
         const struct mxrt_kv_value *v = &values[i];
-        status = check_sparse(label, v, why);
+        status = kv_check_sparse(label, v, why);
         parts[i] = (struct part){.form = FORM_SPARSE,
                                  .dtype = v->dtype,
                                  .elements = v->elements,
@@ -92,17 +92,17 @@ static mx_status merge_sparse(struct mxrt_kvstore *kv, const char *label, const 
                                  .data = v->data};
     }
     if (status == MX_OK)
-        status = combine_sparse(parts, count, false, to, out, why);
+        status = kv_combine_sparse(parts, count, false, to, out, why);
     free(parts);
     return status;
 }
 
-mx_status merge(struct mxrt_kvstore *kv, const char *label, const struct mxrt_kv_value *values, int count, mx_dtype to,
-                struct mxrt_kv_value *out, struct mxrt_why *why) {
+mx_status kv_merge(struct mxrt_kvstore *kv, const char *label, const struct mxrt_kv_value *values, int count,
+                   mx_dtype to, struct mxrt_kv_value *out, struct mxrt_why *why) {
     const struct mxrt_kv_value *first = &values[0];
     if (first->is_sparse)
         return merge_sparse(kv, label, values, count, to, out, why);
-    mx_status status = tensor_dense(out, to, first->elements, why);
+    mx_status status = kv_tensor_dense(out, to, first->elements, why);
     if (status != MX_OK)
         return status;
     struct dense d = {.values = values,
@@ -112,6 +112,6 @@ mx_status merge(struct mxrt_kvstore *kv, const char *label, const struct mxrt_kv
                       .partial = sum_partial_type(first->dtype),
                       .to = to,
                       .out = out->data};
-    ranges(kv, first->elements, dense_range, &d);
+    kv_ranges(kv, first->elements, dense_range, &d);
     return MX_OK;
 }

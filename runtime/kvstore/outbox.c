@@ -22,7 +22,7 @@ struct outbox {
 
 /* ---- messages */
 
-struct message *message_new(void *data, void (*drop)(struct message *m)) {
+struct message *kv_message_new(void *data, void (*drop)(struct message *m)) {
     struct message *m = calloc(1, sizeof *m);
     if (m) {
         atomic_init(&m->references, 1);
@@ -36,19 +36,19 @@ static void drop_room(struct message *m) {
     free(m->data);
 }
 
-struct message *message_room(size_t bytes) {
+struct message *kv_message_room(size_t bytes) {
     void *data = malloc(bytes + 1);
-    struct message *m = data ? message_new(data, drop_room) : NULL;
+    struct message *m = data ? kv_message_new(data, drop_room) : NULL;
     if (!m)
         free(data);
     return m;
 }
 
-void message_keep(struct message *m) {
+void kv_message_keep(struct message *m) {
     atomic_fetch_add_explicit(&m->references, 1, memory_order_relaxed);
 }
 
-void message_drop(void *message) {
+void kv_message_drop(void *message) {
     struct message *m = message;
     if (m && atomic_fetch_sub_explicit(&m->references, 1, memory_order_acq_rel) == 1) {
         m->drop(m);
@@ -107,7 +107,7 @@ struct shipment {
     char batch[];
 };
 
-void wire_ended(struct mxrt_kvstore *kv) {
+void kv_wire_ended(struct mxrt_kvstore *kv) {
     pthread_mutex_lock(&kv->lock);
     kv->sends--;
     pthread_cond_broadcast(&kv->quiet);
@@ -120,7 +120,7 @@ static void batch_sent(void *context, mx_status status, const char *message) {
     struct mxrt_kvstore *kv = s->kv;
     if (atomic_fetch_sub(&s->under_way, 1) == 1)
         free(s);
-    wire_ended(kv);
+    kv_wire_ended(kv);
 }
 
 static void payload_sent(void *context, mx_status status, const char *message) {
@@ -191,7 +191,7 @@ static void dispatch(struct mxrt_kvstore *kv, int to, struct leaving *l, size_t 
             l->list[i].sent(l->list[i].context);
     }
     if (!s) {
-        wire_break(kv, "no memory for a message");
+        kv_wire_break(kv, "no memory for a message");
         return;
     }
     pthread_mutex_lock(&kv->lock);
@@ -199,13 +199,14 @@ static void dispatch(struct mxrt_kvstore *kv, int to, struct leaving *l, size_t 
     kv->statistics.messages += has_apart ? 2 : 1;
     pthread_mutex_unlock(&kv->lock);
     uint64_t number = s->apart.item.number, reply = s->apart.item.kind >= ITEM_DONE;
-    mxrt_net_request(kv->net, to, KV_SERVICE, MESSAGE_WORD(MESSAGE_BATCH, 0), s->batch, s->bytes, batch_sent, s);
+    mxrt_net_request(kv->net, to, kv->service, MESSAGE_WORD(MESSAGE_BATCH, 0), s->batch, s->bytes, batch_sent, s);
     if (has_apart)
-        mxrt_net_request(kv->net, to, KV_SERVICE, MESSAGE_WORD(reply ? MESSAGE_REPLY_PAYLOAD : MESSAGE_PAYLOAD, number),
-                         s->apart.payload, (size_t)s->apart.item.bytes, payload_sent, s);
+        mxrt_net_request(kv->net, to, kv->service,
+                         MESSAGE_WORD(reply ? MESSAGE_REPLY_PAYLOAD : MESSAGE_PAYLOAD, number), s->apart.payload,
+                         (size_t)s->apart.item.bytes, payload_sent, s);
 }
 
-void wire_flush(struct mxrt_kvstore *kv, int to) {
+void kv_wire_flush(struct mxrt_kvstore *kv, int to) {
     struct outbox *b = &kv->outboxes[to];
     struct leaving l = {0};
     for (bool more = true; more;) {
@@ -222,15 +223,15 @@ void wire_flush(struct mxrt_kvstore *kv, int to) {
     free(l.list);
 }
 
-bool wire_send(struct mxrt_kvstore *kv, int to, const struct outgoing *o) {
+bool kv_wire_send(struct mxrt_kvstore *kv, int to, const struct outgoing *o) {
     if (to == kv->rank) {
-        struct message *m = message_new((void *)o->payload, drop_own);
+        struct message *m = kv_message_new((void *)o->payload, drop_own);
         if (!m)
             return false;
         m->sent = o->sent;
         m->context = o->context;
-        wire_handle(kv, to, &o->item, o->payload, m);
-        message_drop(m);
+        kv_wire_handle(kv, to, &o->item, o->payload, m);
+        kv_message_drop(m);
         return true;
     }
     pthread_mutex_lock(&kv->lock);
@@ -244,11 +245,11 @@ bool wire_send(struct mxrt_kvstore *kv, int to, const struct outgoing *o) {
     if (lost && o->sent)
         o->sent(o->context);
     else if (there && !lost)
-        wire_flush(kv, to);
+        kv_wire_flush(kv, to);
     return there;
 }
 
-void wire_acknowledged(struct mxrt_kvstore *kv, int from) {
+void kv_wire_acknowledged(struct mxrt_kvstore *kv, int from) {
     pthread_mutex_lock(&kv->lock);
     struct outbox *b = &kv->outboxes[from];
     bool expected = b->under_way > 0;
@@ -256,30 +257,30 @@ void wire_acknowledged(struct mxrt_kvstore *kv, int from) {
     pthread_cond_broadcast(&kv->quiet);
     pthread_mutex_unlock(&kv->lock);
     if (expected)
-        wire_flush(kv, from);
+        kv_wire_flush(kv, from);
 }
 
 static void acknowledgement_sent(void *context, mx_status status, const char *message) {
-    wire_ended(context);
+    kv_wire_ended(context);
 }
 
-void wire_acknowledge(struct mxrt_kvstore *kv, int to) {
+void kv_wire_acknowledge(struct mxrt_kvstore *kv, int to) {
     pthread_mutex_lock(&kv->lock);
     kv->sends++;
     pthread_mutex_unlock(&kv->lock);
-    mxrt_net_request(kv->net, to, KV_SERVICE, MESSAGE_WORD(MESSAGE_ACK, 0), "", 0, acknowledgement_sent, kv);
+    mxrt_net_request(kv->net, to, kv->service, MESSAGE_WORD(MESSAGE_ACK, 0), "", 0, acknowledgement_sent, kv);
 }
 
 /* ---- ends */
 
-mx_status wire_lost(struct mxrt_kvstore *kv, struct mxrt_why *why) {
+mx_status kv_wire_lost(struct mxrt_kvstore *kv, struct mxrt_why *why) {
     pthread_mutex_lock(&kv->lock);
     mx_status status = kv->lost ? mxrt_fail(why, kv->lost_status, "%s", kv->lost_text) : MX_OK;
     pthread_mutex_unlock(&kv->lock);
     return status;
 }
 
-void wire_stop(struct mxrt_kvstore *kv, mx_status status, const char *text) {
+void kv_wire_stop(struct mxrt_kvstore *kv, mx_status status, const char *text) {
     pthread_mutex_lock(&kv->lock);
     bool first = !kv->lost;
     if (first) {
@@ -302,14 +303,14 @@ void wire_stop(struct mxrt_kvstore *kv, mx_status status, const char *text) {
                 o.sent(o.context);
         }
     }
-    client_stop(kv, status, text);
+    kv_client_stop(kv, status, text);
     pthread_mutex_lock(&kv->lock);
     pthread_cond_broadcast(&kv->quiet);
     pthread_mutex_unlock(&kv->lock);
 }
 
-void wire_break(struct mxrt_kvstore *kv, const char *text) {
-    wire_stop(kv, MX_ERROR_PEER, text);
+void kv_wire_break(struct mxrt_kvstore *kv, const char *text) {
+    kv_wire_stop(kv, MX_ERROR_PEER, text);
     mxrt_net_fail(kv->net, text);
 }
 
@@ -323,22 +324,28 @@ void wire_break(struct mxrt_kvstore *kv, const char *text) {
 static void watched(void *context, mx_status status, const char *message) {
     struct mxrt_kvstore *kv = context;
     if (status != MX_OK)
-        wire_stop(kv, status, message);
+        kv_wire_stop(kv, status, message);
     pthread_mutex_lock(&kv->lock);
     kv->watching = false;
     pthread_cond_broadcast(&kv->quiet);
     pthread_mutex_unlock(&kv->lock);
 }
 
-mx_status wire_open(struct mxrt_kvstore *kv, struct mxrt_why *why) {
+mx_status kv_wire_open(struct mxrt_kvstore *kv, struct mxrt_why *why) {
     kv->outboxes = calloc((size_t)kv->size, sizeof *kv->outboxes);
     if (!kv->outboxes)
         return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for %d ranks", kv->size);
-    mx_status status = mxrt_net_offer(kv->net, KV_SERVICE, wire_service, kv, why);
+    mx_status status = MX_ERROR_ARGUMENT;
+    for (kv->service = 0; kv->service < MXRT_NET_SERVICES && status != MX_OK; kv->service++)
+        status = mxrt_net_offer(kv->net, kv->service, kv_wire_service, kv, why);
+    kv->service--;
+    kv->has_service = status == MX_OK;
+    kv->base |= (uint64_t)kv->service << KV_STORE_BIT;
     if (status != MX_OK || kv->size == 1)
         return status;
     kv->watching = true;
-    mxrt_net_receive(kv->net, (kv->rank + 1) % kv->size, FAREWELL, &kv->farewell, sizeof kv->farewell, watched, kv);
+    mxrt_net_receive(kv->net, (kv->rank + 1) % kv->size, kv->base | FAREWELL, &kv->farewell, sizeof kv->farewell,
+                     watched, kv);
     return MX_OK;
 }
 
@@ -351,11 +358,11 @@ static bool unacknowledged(const struct mxrt_kvstore *kv) {
 }
 
 static void farewell_sent(void *context, mx_status status, const char *message) {
-    wire_ended(context);
+    kv_wire_ended(context);
 }
 
 /* Once all are acknowledged on all ranks, nothing is on the wire. */
-void wire_close(struct mxrt_kvstore *kv) {
+void kv_wire_close(struct mxrt_kvstore *kv) {
     if (kv->outboxes && kv->size > 1) {
         pthread_mutex_lock(&kv->lock);
         while (!kv->lost && unacknowledged(kv))
@@ -363,20 +370,22 @@ void wire_close(struct mxrt_kvstore *kv) {
         bool lost = kv->lost;
         pthread_mutex_unlock(&kv->lock);
         struct mxrt_why why;
-        mx_status status = MX_OK;
-        if (!lost && (status = mxrt_net_barrier(kv->net, &why)) != MX_OK)
-            wire_stop(kv, status, why.text);
-        if (kv->watching) {
+        mx_status status = lost ? MX_ERROR_PEER : mxrt_net_barrier(kv->net, &why);
+        if (!lost && status != MX_OK)
+            kv_wire_stop(kv, status, why.text);
+        if (status == MX_OK && kv->has_service) { /* after a loss, the net ends the receive */
             pthread_mutex_lock(&kv->lock);
             kv->sends++;
             pthread_mutex_unlock(&kv->lock);
-            mxrt_net_send(kv->net, (kv->rank + kv->size - 1) % kv->size, FAREWELL, "", 1, farewell_sent, kv);
+            mxrt_net_send(kv->net, (kv->rank + kv->size - 1) % kv->size, kv->base | FAREWELL, "", 1, farewell_sent, kv);
         }
         pthread_mutex_lock(&kv->lock);
         while (kv->watching || kv->sends > 0)
             pthread_cond_wait(&kv->quiet, &kv->lock);
         pthread_mutex_unlock(&kv->lock);
     }
+    if (kv->has_service)
+        (void)mxrt_net_offer(kv->net, kv->service, NULL, NULL, NULL);
     for (int to = 0; kv->outboxes && to < kv->size; to++)
         free(kv->outboxes[to].heap);
     free(kv->outboxes);

@@ -26,12 +26,12 @@ static struct transfer *transfer_new(struct mxrt_kvstore *kv, struct entry *e, c
                                      int out_count, int priority, struct mxrt_why *why) {
     struct transfer *t = calloc(1, sizeof *t + (size_t)out_count * sizeof t->outs[0]);
     if (t) {
-        t->call = call_new(kv, e->place_count);
+        t->call = kv_call_new(kv, e->place_count);
         t->made = calloc((size_t)e->place_count, sizeof *t->made);
     }
     if (!t || !t->call || !t->made) {
         if (t) {
-            call_free(t->call);
+            kv_call_free(t->call);
             free(t->made);
         }
         free(t);
@@ -57,7 +57,7 @@ static void transfer_drop(void *context) {
     free(t->made);
     free(t->packed.memory);
     free(t->ids);
-    call_free(t->call);
+    kv_call_free(t->call);
     free(t);
 }
 
@@ -65,7 +65,7 @@ static void transfer_drop(void *context) {
 static void asked(void *context) {
     struct transfer *t = context;
     if (t->is_push && !t->begun && t->kv->type != KV_DIST_ASYNC)
-        client_absent(t->kv, &t->e->channel);
+        kv_client_absent(t->kv, &t->e->channel);
     transfer_drop(t);
 }
 
@@ -80,7 +80,7 @@ static void begin_push(void *context, struct mxrt_token token) {
     t->begun = true;
     t->call->token = token;
     uint32_t round = e->channel.round++;
-    mx_status status = pack(kv, &e->channel, v, &t->packed, &why);
+    mx_status status = kv_pack(kv, &e->channel, v, &t->packed, &why);
     for (int i = 0; i < e->place_count && status == MX_OK; i++) {
         const struct place *p = &e->places[i];
         struct item item = {.kind = ITEM_PUSH,
@@ -89,16 +89,16 @@ static void begin_push(void *context, struct mxrt_token token) {
                             .priority = t->priority,
                             .wants_value = t->out_count > 0};
         const void *payload;
-        status = pack_part(kv, v, &t->packed, p->first, p->count, &item, &payload, &t->made[i], &why);
+        status = kv_pack_part(kv, v, &t->packed, p->first, p->count, &item, &payload, &t->made[i], &why);
         if (status == MX_OK)
-            call_send(t->call, i, p->server, &item, payload);
+            kv_call_send(t->call, i, p->server, &item, payload);
     }
     if (status != MX_OK) { /* the others have this rank's part of the round to wait for */
-        call_fail(t->call, status, why.text);
+        kv_call_fail(t->call, status, why.text);
         if (kv->type != KV_DIST_ASYNC)
-            client_absent(kv, &e->channel);
+            kv_client_absent(kv, &e->channel);
     }
-    call_end(t->call);
+    kv_call_end(t->call);
 }
 
 static void begin_pull(void *context, struct mxrt_token token) {
@@ -107,9 +107,9 @@ static void begin_pull(void *context, struct mxrt_token token) {
     t->call->token = token;
     for (int i = 0; i < t->e->place_count; i++) {
         struct item item = {.kind = ITEM_PULL, .id = t->e->channel.id, .priority = t->priority};
-        call_send(t->call, i, t->e->places[i].server, &item, "");
+        kv_call_send(t->call, i, t->e->places[i].server, &item, "");
     }
-    call_end(t->call);
+    kv_call_end(t->call);
 }
 
 static void begin_pull_rows(void *context, struct mxrt_token token) {
@@ -127,7 +127,7 @@ static void begin_pull_rows(void *context, struct mxrt_token token) {
             continue;
         int64_t *ids = t->made[i] = malloc((size_t)(at - from) * sizeof *ids);
         if (!ids) {
-            call_fail(t->call, MX_ERROR_MEMORY, "no memory for row ids");
+            kv_call_fail(t->call, MX_ERROR_MEMORY, "no memory for row ids");
             break;
         }
         for (int64_t k = from; k < at; k++)
@@ -138,9 +138,9 @@ static void begin_pull_rows(void *context, struct mxrt_token token) {
                             .form = FORM_IDS,
                             .rows = at - from,
                             .bytes = (uint64_t)(at - from) * 8};
-        call_send(t->call, i, p->server, &item, ids);
+        kv_call_send(t->call, i, p->server, &item, ids);
     }
-    call_end(t->call);
+    kv_call_end(t->call);
 }
 
 /* ---- what came */
@@ -151,7 +151,7 @@ static mx_status run_deliver(void *context, struct mxrt_why *why) {
     size_t size = mxrt_dtype_size(e->dtype);
     for (int i = 0; i < e->place_count; i++) {
         const struct place *p = &e->places[i];
-        mx_status status = call_value(t->call, i, e->channel.label, FORM_DENSE, e->dtype, p->count, 0, why);
+        mx_status status = kv_call_value(t->call, i, e->channel.label, FORM_DENSE, e->dtype, p->count, 0, why);
         if (status != MX_OK)
             return status;
         for (int k = 0; k < t->out_count; k++)
@@ -172,8 +172,8 @@ static mx_status run_deliver_rows(void *context, struct mxrt_why *why) {
             continue;
         const struct part *p = &t->call->answers[i].part;
         int64_t first = e->places[i].first / e->row_elements, end = at + p->rows;
-        mx_status status =
-            call_value(t->call, i, e->channel.label, FORM_SPARSE, e->dtype, e->places[i].count, e->row_elements, why);
+        mx_status status = kv_call_value(t->call, i, e->channel.label, FORM_SPARSE, e->dtype, e->places[i].count,
+                                         e->row_elements, why);
         if (status != MX_OK)
             return status;
         for (int64_t k = at; k < end; k++) {

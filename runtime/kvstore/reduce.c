@@ -47,14 +47,14 @@ static void reduction_drop(void *context) {
     free(r->made);
     free(r->packed.memory);
     free(r->all);
-    call_free(r->call);
+    kv_call_free(r->call);
     free(r);
 }
 
 static void asked(void *context) {
     struct reduction *r = context;
     if (!r->begun)
-        client_absent(r->kv, r->channel);
+        kv_client_absent(r->kv, r->channel);
     reduction_drop(r);
 }
 
@@ -79,7 +79,7 @@ static mx_status begin_all_reduce(struct reduction *r, struct mxrt_why *why) {
     struct mxrt_kv_value *out = target(r);
     mx_status status = MX_OK;
     if (r->own && !r->in_is_own)
-        status = tensor_dense(r->own, v->dtype, v->elements, why);
+        status = kv_tensor_dense(r->own, v->dtype, v->elements, why);
     if (status != MX_OK)
         return status;
     if (out->data != v->data)
@@ -89,40 +89,41 @@ static mx_status begin_all_reduce(struct reduction *r, struct mxrt_why *why) {
     r->kv->statistics.bytes_before += bytes;
     r->kv->statistics.bytes_sent += bytes;
     pthread_mutex_unlock(&r->kv->lock);
-    mxrt_net_all_reduce(r->kv->net, r->channel->id, r->priority,
+    mxrt_net_all_reduce(r->kv->net, r->kv->base | r->channel->id, r->priority,
                         (struct mxrt_net_range){out->data, v->elements, v->dtype}, done, r);
     return MX_OK;
 }
 
 static mx_status begin_all_gather(struct reduction *r, struct mxrt_why *why) {
-    mx_status status = pack(r->kv, r->channel, source(r), &r->packed, why);
+    mx_status status = kv_pack(r->kv, r->channel, source(r), &r->packed, why);
     if (status != MX_OK)
         return status;
     r->all = malloc((size_t)r->kv->size * r->packed.bytes + 1);
     if (!r->all)
         return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for what %d ranks send for %s", r->kv->size,
                          r->channel->label);
-    mxrt_net_all_gather(r->kv->net, r->channel->id, r->priority, r->packed.data, r->packed.bytes, r->all, done, r);
+    mxrt_net_all_gather(r->kv->net, r->kv->base | r->channel->id, r->priority, r->packed.data, r->packed.bytes, r->all,
+                        done, r);
     return MX_OK;
 }
 
 static mx_status begin_items(struct reduction *r, uint32_t round, struct mxrt_why *why) {
     const struct mxrt_kv_value *v = source(r);
-    mx_status status = pack(r->kv, r->channel, v, &r->packed, why);
+    mx_status status = kv_pack(r->kv, r->channel, v, &r->packed, why);
     for (int i = 0; i < r->parts && status == MX_OK; i++) {
         struct place p = place_of(r, v, i);
         struct item item = {
             .kind = ITEM_REDUCE, .id = r->channel->id, .round = round, .priority = r->priority, .wants_value = 1};
         const void *payload;
-        status = pack_part(r->kv, v, &r->packed, p.first, p.count, &item, &payload, &r->made[i], why);
+        status = kv_pack_part(r->kv, v, &r->packed, p.first, p.count, &item, &payload, &r->made[i], why);
         if (status == MX_OK)
-            call_send(r->call, i, p.server, &item, payload);
+            kv_call_send(r->call, i, p.server, &item, payload);
     }
     if (status != MX_OK) {
-        call_fail(r->call, status, why->text);
-        client_absent(r->kv, r->channel);
+        kv_call_fail(r->call, status, why->text);
+        kv_client_absent(r->kv, r->channel);
     }
-    call_end(r->call);
+    kv_call_end(r->call);
     return MX_OK;
 }
 
@@ -142,7 +143,7 @@ static void begin(void *context, struct mxrt_token token) {
         break;
     }
     if (status != MX_OK) {
-        client_absent(r->kv, r->channel);
+        kv_client_absent(r->kv, r->channel);
         done(r, status, why.text);
     }
 }
@@ -152,7 +153,7 @@ static void begin(void *context, struct mxrt_token token) {
 static mx_status deliver_gathered(struct reduction *r, struct mxrt_why *why) {
     const struct mxrt_kv_value *v = &r->in;
     struct mxrt_kv_value *out = target(r);
-    mx_status status = r->own ? tensor_dense(r->own, MX_F32, v->elements, why) : MX_OK;
+    mx_status status = r->own ? kv_tensor_dense(r->own, MX_F32, v->elements, why) : MX_OK;
     struct part *parts = malloc((size_t)r->kv->size * sizeof *parts);
     if (!parts)
         status = mxrt_fail(why, MX_ERROR_MEMORY, "no memory to add what %d ranks sent", r->kv->size);
@@ -162,10 +163,10 @@ static mx_status deliver_gathered(struct reduction *r, struct mxrt_why *why) {
                             .threshold = r->kv->threshold,
                             .elements = v->elements,
                             .rows = r->packed.kept};
-        status = item_open(&item, r->all + (size_t)i * r->packed.bytes, i, &parts[i], why);
+        status = kv_item_open(&item, r->all + (size_t)i * r->packed.bytes, i, &parts[i], why);
     }
     if (status == MX_OK)
-        status = combine_dense(r->kv, parts, r->kv->size, MX_F32, out->data, why);
+        status = kv_combine_dense(r->kv, parts, r->kv->size, MX_F32, out->data, why);
     free(parts);
     return status;
 }
@@ -176,14 +177,14 @@ static mx_status deliver_rows(struct reduction *r, struct mxrt_why *why) {
     size_t row = (size_t)v->row_elements * mxrt_dtype_size(v->dtype);
     int64_t total = 0, at = 0;
     for (int i = 0; i < r->parts; i++) {
-        mx_status status = call_value(r->call, i, r->channel->label, FORM_SPARSE, v->dtype, place_of(r, v, i).count,
-                                      v->row_elements, why);
+        mx_status status = kv_call_value(r->call, i, r->channel->label, FORM_SPARSE, v->dtype, place_of(r, v, i).count,
+                                         v->row_elements, why);
         if (status != MX_OK)
             return status;
         total += r->call->answers[i].part.rows;
     }
     if (r->own) {
-        mx_status status = tensor_sparse(r->own, v->dtype, v->elements, v->row_elements, total, why);
+        mx_status status = kv_tensor_sparse(r->own, v->dtype, v->elements, v->row_elements, total, why);
         if (status != MX_OK)
             return status;
     } else if (total > out->room) {
@@ -209,9 +210,9 @@ static mx_status run_deliver(void *context, struct mxrt_why *why) {
         return deliver_gathered(r, why);
     if (v->is_sparse)
         return deliver_rows(r, why);
-    mx_status status = call_value(r->call, 0, r->channel->label, FORM_DENSE, v->dtype, v->elements, 0, why);
+    mx_status status = kv_call_value(r->call, 0, r->channel->label, FORM_DENSE, v->dtype, v->elements, 0, why);
     if (status == MX_OK && r->own)
-        status = tensor_dense(r->own, v->dtype, v->elements, why);
+        status = kv_tensor_dense(r->own, v->dtype, v->elements, why);
     if (status == MX_OK)
         memcpy(target(r)->data, r->call->answers[0].part.data, (size_t)v->elements * mxrt_dtype_size(v->dtype));
     return status;
@@ -240,7 +241,7 @@ static struct reduction *reduction_new(struct mxrt_kvstore *kv, struct channel *
     r->way = choose(kv, &in->v);
     r->parts = in->v.is_sparse && in->v.elements >= kv->big ? kv->size : 1;
     r->made = calloc((size_t)r->parts, sizeof *r->made);
-    r->call = r->way == ITEMS ? call_new(kv, r->parts) : NULL;
+    r->call = r->way == ITEMS ? kv_call_new(kv, r->parts) : NULL;
     if (!r->made || (r->way == ITEMS && !r->call)) {
         reduction_drop(r);
         return NULL;

@@ -45,9 +45,9 @@ static bool reply(struct mxrt_kvstore *kv, int to, const struct item *to_what, c
     o.item.number = to_what->number;
     o.item.id = to_what->id;
     o.item.priority = to_what->priority;
-    if (wire_send(kv, to, &o))
+    if (kv_wire_send(kv, to, &o))
         return true;
-    wire_break(kv, "no memory for a reply");
+    kv_wire_break(kv, "no memory for a reply");
     return false;
 }
 
@@ -56,22 +56,22 @@ static void refuse(struct mxrt_kvstore *kv, int to, const struct item *to_what, 
     kv->statistics.refused++;
     pthread_mutex_unlock(&kv->lock);
     size_t bytes = strlen(text) < 500 ? strlen(text) : 500;
-    struct message *m = message_room(bytes);
+    struct message *m = kv_message_room(bytes);
     if (m)
         memcpy(m->data, text, bytes);
     struct item item = {
         .kind = ITEM_REFUSED, .round = (uint32_t)status, .form = FORM_TEXT, .rows = (int64_t)bytes, .bytes = bytes};
     if (!m)
         item.rows = 0, item.bytes = 0;
-    if (!reply(kv, to, to_what, &item, m ? m->data : "", m ? message_drop : NULL, m))
-        message_drop(m);
+    if (!reply(kv, to, to_what, &item, m ? m->data : "", m ? kv_message_drop : NULL, m))
+        kv_message_drop(m);
 }
 
 /* A copy of the dense elements, of the outside type; for several replies. */
 static struct message *copy_value(const struct slot *s, const struct mxrt_kv_value *v) {
-    struct message *m = message_room((size_t)s->elements * mxrt_dtype_size(s->dtype));
+    struct message *m = kv_message_room((size_t)s->elements * mxrt_dtype_size(s->dtype));
     if (m)
-        convert(s->dtype, m->data, v->dtype, v->data, s->elements);
+        kv_convert(s->dtype, m->data, v->dtype, v->data, s->elements);
     return m;
 }
 
@@ -85,9 +85,9 @@ static struct item value_item(const struct slot *s) {
 
 static void reply_shared(struct mxrt_kvstore *kv, int to, const struct item *to_what, const struct item *item,
                          struct message *m) {
-    message_keep(m);
-    if (!reply(kv, to, to_what, item, m->data, message_drop, m))
-        message_drop(m);
+    kv_message_keep(m);
+    if (!reply(kv, to, to_what, item, m->data, kv_message_drop, m))
+        kv_message_drop(m);
 }
 
 /* ---- pulls: operations that read the slot */
@@ -107,7 +107,7 @@ static void answering_free(void *context) {
     struct answering *a = context;
     if (!a->done)
         refuse(a->kv, a->to, &a->item, MX_ERROR_PEER, "the engine of the server was shut down");
-    message_drop(a->ids);
+    kv_message_drop(a->ids);
     free(a);
 }
 
@@ -133,7 +133,7 @@ static void start_answer(void *context, struct mxrt_token token) {
         reply_shared(a->kv, a->to, &a->item, &item, m);
     else
         refuse(a->kv, a->to, &a->item, MX_ERROR_MEMORY, "no memory for the value");
-    message_drop(m);
+    kv_message_drop(m);
     answer_sent(a);
 }
 
@@ -148,7 +148,7 @@ static mx_status run_answer_rows(void *context, struct mxrt_why *why) {
     item.rows = rows;
     item.row_elements = s->row_elements;
     item.bytes = (uint64_t)rows * (8 + row);
-    struct message *m = message_room((size_t)item.bytes);
+    struct message *m = kv_message_room((size_t)item.bytes);
     a->done = true;
     if (!m) {
         refuse(a->kv, a->to, &a->item, MX_ERROR_MEMORY, "no memory for the rows");
@@ -158,11 +158,11 @@ static mx_status run_answer_rows(void *context, struct mxrt_why *why) {
     char *data = (char *)(ids + rows);
     for (int64_t i = 0; i < rows; i++) {
         ids[i] = a->rows.ids[i];
-        convert(s->dtype, data + (size_t)i * row, s->stored.dtype,
-                (const char *)s->stored.data + (size_t)ids[i] * stored_row, s->row_elements);
+        kv_convert(s->dtype, data + (size_t)i * row, s->stored.dtype,
+                   (const char *)s->stored.data + (size_t)ids[i] * stored_row, s->row_elements);
     }
     reply_shared(a->kv, a->to, &a->item, &item, m);
-    message_drop(m);
+    kv_message_drop(m);
     return MX_OK;
 }
 
@@ -176,7 +176,7 @@ static void push_answer(struct mxrt_kvstore *kv, struct slot *s, int to, const s
     }
     *a = (struct answering){.kv = kv, .slot = s, .item = *item, .to = to};
     if (rows) {
-        message_keep(ids);
+        kv_message_keep(ids);
         a->ids = ids;
         a->rows = *rows;
     }
@@ -221,7 +221,7 @@ static void round_free(void *context) {
     if (!r->ran)
         refuse_all(r, MX_ERROR_PEER, "the engine of the server was shut down");
     for (int i = 0; i < r->count; i++)
-        message_drop(r->in[i].message);
+        kv_message_drop(r->in[i].message);
     free(r);
 }
 
@@ -244,9 +244,9 @@ static mx_status add(struct round *r, mx_dtype to, const struct part *parts, str
     }
     mx_status status;
     if (s->row_elements > 0) {
-        status = combine_sparse(parts, r->count, true, to, &s->sum, why);
-    } else if ((status = tensor_dense(&s->sum, to, s->elements, why)) == MX_OK) {
-        status = combine_dense(r->kv, parts, r->count, to, s->sum.data, why);
+        status = kv_combine_sparse(parts, r->count, true, to, &s->sum, why);
+    } else if ((status = kv_tensor_dense(&s->sum, to, s->elements, why)) == MX_OK) {
+        status = kv_combine_dense(r->kv, parts, r->count, to, s->sum.data, why);
     }
     *sum = s->sum;
     return status;
@@ -263,7 +263,7 @@ static mx_status answer_sum(struct round *r, const struct mxrt_kv_value *sum, st
         item.rows = *sum->rows;
         item.row_elements = s->row_elements;
         item.bytes = (uint64_t)item.rows * 8 + data;
-        if ((m = message_room((size_t)item.bytes)) != NULL) {
+        if ((m = kv_message_room((size_t)item.bytes)) != NULL) {
             memcpy(m->data, sum->ids, (size_t)item.rows * 8);
             memcpy((int64_t *)m->data + item.rows, sum->data, data);
         }
@@ -274,7 +274,7 @@ static mx_status answer_sum(struct round *r, const struct mxrt_kv_value *sum, st
         return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for a sum");
     for (int i = 0; i < r->count; i++)
         reply_shared(r->kv, r->in[i].from, &r->in[i].item, &item, m);
-    message_drop(m);
+    kv_message_drop(m);
     return MX_OK;
 }
 
@@ -294,7 +294,7 @@ static void answer_push(struct round *r) {
             refuse(r->kv, c->from, &c->item, MX_ERROR_MEMORY, "no memory for the value");
         }
     }
-    message_drop(copy);
+    kv_message_drop(copy);
 }
 
 /* Fails never: what goes wrong is told to those whose round it was, and is no error of this rank's variables. */
@@ -317,7 +317,7 @@ static mx_status run_round(void *context, struct mxrt_why *why) {
     if (status == MX_OK)
         status = add(r, s->entry ? s->entry->kept : s->dtype, parts, &sum, &rows, why);
     if (status == MX_OK && s->entry)
-        status = apply(r->kv, s->entry->key, &sum, &s->stored, why);
+        status = kv_apply(r->kv, s->entry->key, &sum, &s->stored, why);
     if (status == MX_OK && s->entry)
         answer_push(r);
     else if (status == MX_OK)
@@ -378,17 +378,17 @@ static struct slot *slot_new(struct mxrt_kvstore *kv, uint64_t id, struct mxrt_w
 
 static void slot_free(struct mxrt_kvstore *kv, struct slot *s) {
     for (int i = 0; i < kv->size; i++)
-        message_drop(s->in[i].message);
+        kv_message_drop(s->in[i].message);
     (void)mxrt_var_delete(kv->engine, s->var, NULL, NULL, NULL);
-    tensor_free(&s->stored);
-    tensor_free(&s->sum);
+    kv_tensor_free(&s->stored);
+    kv_tensor_free(&s->sum);
     free(s->rounds);
     free(s->in);
     free(s->has);
     free(s);
 }
 
-void server_forget(struct mxrt_kvstore *kv) {
+void kv_server_forget(struct mxrt_kvstore *kv) {
     struct slot *s, *next;
     HASH_ITER(hh, kv->slots, s, next) {
         HASH_DEL(kv->slots, s);
@@ -396,8 +396,8 @@ void server_forget(struct mxrt_kvstore *kv) {
     }
 }
 
-mx_status server_keep(struct mxrt_kvstore *kv, struct entry *e, const struct place *p, struct mxrt_kv_value **stored,
-                      struct mxrt_why *why) {
+mx_status kv_server_keep(struct mxrt_kvstore *kv, struct entry *e, const struct place *p, struct mxrt_kv_value **stored,
+                         struct mxrt_why *why) {
     struct slot *s = slot_new(kv, KV_ID_KEY | (uint64_t)e->index, why);
     if (!s)
         return MX_ERROR_MEMORY;
@@ -406,7 +406,7 @@ mx_status server_keep(struct mxrt_kvstore *kv, struct entry *e, const struct pla
     s->elements = p->count;
     s->row_elements = e->is_sparse ? e->row_elements : 0;
     snprintf(s->label, sizeof s->label, "%s", e->channel.label);
-    mx_status status = tensor_dense(&s->stored, e->kept, p->count, why);
+    mx_status status = kv_tensor_dense(&s->stored, e->kept, p->count, why);
     if (status != MX_OK) {
         slot_free(kv, s);
         return status;
@@ -517,10 +517,10 @@ static void contribute(struct mxrt_kvstore *kv, struct slot *s, int from, const 
     bool alone = kv->type == KV_DIST_ASYNC && s->entry, complete = false;
     struct round *r = round_new(kv, s, alone ? 1 : kv->size);
     if (!r) {
-        wire_break(kv, "no memory for a contribution");
+        kv_wire_break(kv, "no memory for a contribution");
         return;
     }
-    message_keep(m);
+    kv_message_keep(m);
     pthread_mutex_lock(&kv->lock);
     bool first_of_sum = !s->entry && s->arrived == 0;
     c.refused = !first_of_sum && !fits(s, from, item, text, sizeof text);
@@ -529,7 +529,7 @@ static void contribute(struct mxrt_kvstore *kv, struct slot *s, int from, const 
     if (!joined || c.refused)
         refuse(kv, from, item, MX_ERROR_PEER, text);
     if (!joined)
-        message_drop(m);
+        kv_message_drop(m);
     if (complete)
         push_round(r);
     else
@@ -540,11 +540,12 @@ static bool is_contribution(const struct item *item) {
     return item->form >= FORM_DENSE && item->form <= FORM_SPARSE;
 }
 
-void server_handle(struct mxrt_kvstore *kv, int from, const struct item *item, const void *payload, struct message *m) {
+void kv_server_handle(struct mxrt_kvstore *kv, int from, const struct item *item, const void *payload,
+                      struct message *m) {
     struct mxrt_why why = {""};
     struct part part;
     struct slot *s = NULL;
-    mx_status status = item_open(item, payload, from, &part, &why);
+    mx_status status = kv_item_open(item, payload, from, &part, &why);
     if ((item->kind == ITEM_PUSH || item->kind == ITEM_REDUCE) && !is_contribution(item))
         status = mxrt_fail(&why, MX_ERROR_PEER, "rank %d contributed nothing to add, form %d", from, item->form);
     bool is_sum = item->kind == ITEM_REDUCE, is_sums_id = item->id >> KV_ID_BITS == 1 || item->id >> KV_ID_BITS == 2;
@@ -569,7 +570,7 @@ void server_handle(struct mxrt_kvstore *kv, int from, const struct item *item, c
         if (s->row_elements == 0 || item->form != FORM_IDS)
             status = mxrt_fail(&why, MX_ERROR_PEER, "rank %d asked for rows of %s, which is dense", from, s->label);
         else
-            status = check_rows(part.ids, part.rows, s->elements / s->row_elements, "a rank asked for", &why);
+            status = kv_check_rows(part.ids, part.rows, s->elements / s->row_elements, "a rank asked for", &why);
         if (status == MX_OK)
             push_answer(kv, s, from, item, &part, m);
         else

@@ -5,14 +5,14 @@
 #include "../net/sum.h"
 #include "internal.h"
 
-mx_status tensor_dense(struct mxrt_kv_value *t, mx_dtype dtype, int64_t elements, struct mxrt_why *why) {
+mx_status kv_tensor_dense(struct mxrt_kv_value *t, mx_dtype dtype, int64_t elements, struct mxrt_why *why) {
     if (t->data && !t->is_sparse && t->dtype == dtype && t->elements == elements)
         return MX_OK;
     void *data = calloc((size_t)elements + 1, mxrt_dtype_size(dtype));
     if (!data)
         return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for %lld elements of %s", (long long)elements,
                          mxrt_dtype_name(dtype));
-    tensor_free(t);
+    kv_tensor_free(t);
     t->data = data;
     t->dtype = dtype;
     t->elements = elements;
@@ -20,8 +20,8 @@ mx_status tensor_dense(struct mxrt_kv_value *t, mx_dtype dtype, int64_t elements
     return MX_OK;
 }
 
-mx_status tensor_sparse(struct mxrt_kv_value *t, mx_dtype dtype, int64_t elements, int64_t row_elements, int64_t rows,
-                        struct mxrt_why *why) {
+mx_status kv_tensor_sparse(struct mxrt_kv_value *t, mx_dtype dtype, int64_t elements, int64_t row_elements,
+                           int64_t rows, struct mxrt_why *why) {
     if (t->ids && t->is_sparse && t->dtype == dtype && t->row_elements == row_elements && t->room >= rows) {
         t->elements = elements;
         return MX_OK;
@@ -35,7 +35,7 @@ mx_status tensor_sparse(struct mxrt_kv_value *t, mx_dtype dtype, int64_t element
         return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for %lld rows of %lld elements", (long long)rows,
                          (long long)row_elements);
     }
-    tensor_free(t);
+    kv_tensor_free(t);
     *t = (struct mxrt_kv_value){.dtype = dtype,
                                 .elements = elements,
                                 .data = data,
@@ -48,7 +48,7 @@ mx_status tensor_sparse(struct mxrt_kv_value *t, mx_dtype dtype, int64_t element
     return MX_OK;
 }
 
-void tensor_free(struct mxrt_kv_value *t) {
+void kv_tensor_free(struct mxrt_kv_value *t) {
     free(t->data);
     free(t->ids);
     if (t->ids)
@@ -59,7 +59,7 @@ void tensor_free(struct mxrt_kv_value *t) {
     t->room = 0;
 }
 
-void convert(mx_dtype to, void *out, mx_dtype from, const void *in, int64_t elements) {
+void kv_convert(mx_dtype to, void *out, mx_dtype from, const void *in, int64_t elements) {
     if (to == from)
         memmove(out, in, (size_t)elements * mxrt_dtype_size(to));
     else if (to == MX_F32)
@@ -68,7 +68,7 @@ void convert(mx_dtype to, void *out, mx_dtype from, const void *in, int64_t elem
         sum_narrow(to, out, in, elements);
 }
 
-mx_status check_rows(const int64_t *ids, int64_t rows, int64_t row_count, const char *whose, struct mxrt_why *why) {
+mx_status kv_check_rows(const int64_t *ids, int64_t rows, int64_t row_count, const char *whose, struct mxrt_why *why) {
     for (int64_t i = 0; i < rows; i++) {
         if (ids[i] < 0 || ids[i] >= row_count)
             return mxrt_fail(why, MX_ERROR_ARGUMENT, "%s row %lld; there are rows 0 to %lld", whose, (long long)ids[i],
@@ -80,11 +80,11 @@ mx_status check_rows(const int64_t *ids, int64_t rows, int64_t row_count, const 
     return MX_OK;
 }
 
-mx_status check_sparse(const char *label, const struct mxrt_kv_value *v, struct mxrt_why *why) {
+mx_status kv_check_sparse(const char *label, const struct mxrt_kv_value *v, struct mxrt_why *why) {
     char whose[120];
     if (*v->rows < 0 || *v->rows > v->room)
         return mxrt_fail(why, MX_ERROR_ARGUMENT, "a sparse value of %s says %lld rows, and has room for %lld", label,
                          (long long)*v->rows, (long long)v->room);
     snprintf(whose, sizeof whose, "a sparse value of %s has", label);
-    return check_rows(v->ids, *v->rows, v->elements / v->row_elements, whose, why);
+    return kv_check_rows(v->ids, *v->rows, v->elements / v->row_elements, whose, why);
 }

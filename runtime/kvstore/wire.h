@@ -12,14 +12,12 @@ struct message {
     void (*sent)(void *context); /* for those that belong to a sender of this rank */
     void *context;
 };
-struct message *message_new(void *data, void (*drop)(struct message *m));
-struct message *message_room(size_t bytes); /* with data of its own; NULL: no memory */
-void message_keep(struct message *m);
-void message_drop(void *m);
+struct message *kv_message_new(void *data, void (*drop)(struct message *m));
+struct message *kv_message_room(size_t bytes); /* with data of its own; NULL: no memory */
+void kv_message_keep(struct message *m);
+void kv_message_drop(void *m);
 
 /* ---- outbox.c */
-
-enum { KV_SERVICE = 0 }; /* of the net: one store a net */
 
 /* `sent` is called once, when the payload may go: when it was copied or sent, or will never be. */
 struct outgoing {
@@ -30,28 +28,28 @@ struct outgoing {
     uint64_t sequence;
 };
 /* False, and nothing done, when there is no memory. To this rank itself: handled before it returns. */
-bool wire_send(struct mxrt_kvstore *kv, int to, const struct outgoing *o);
-void wire_flush(struct mxrt_kvstore *kv, int to);
+bool kv_wire_send(struct mxrt_kvstore *kv, int to, const struct outgoing *o);
+void kv_wire_flush(struct mxrt_kvstore *kv, int to);
 /* The store cannot go on with the other ranks: all that is pending ends with this, all that comes later, too. */
-void wire_stop(struct mxrt_kvstore *kv, mx_status status, const char *text);
+void kv_wire_stop(struct mxrt_kvstore *kv, mx_status status, const char *text);
 /* wire_stop for what a rank did; the others are told. */
-void wire_break(struct mxrt_kvstore *kv, const char *text);
-mx_status wire_lost(struct mxrt_kvstore *kv, struct mxrt_why *why);
-mx_status wire_open(struct mxrt_kvstore *kv, struct mxrt_why *why);
-void wire_close(struct mxrt_kvstore *kv);
-void wire_acknowledge(struct mxrt_kvstore *kv, int to);
-void wire_acknowledged(struct mxrt_kvstore *kv, int from);
+void kv_wire_break(struct mxrt_kvstore *kv, const char *text);
+mx_status kv_wire_lost(struct mxrt_kvstore *kv, struct mxrt_why *why);
+mx_status kv_wire_open(struct mxrt_kvstore *kv, struct mxrt_why *why);
+void kv_wire_close(struct mxrt_kvstore *kv);
+void kv_wire_acknowledge(struct mxrt_kvstore *kv, int to);
+void kv_wire_acknowledged(struct mxrt_kvstore *kv, int from);
 /* A request to the net has ended. */
-void wire_ended(struct mxrt_kvstore *kv);
+void kv_wire_ended(struct mxrt_kvstore *kv);
 
 /* ---- inbox.c */
 
-mxrt_net_service wire_service;
+mxrt_net_service kv_wire_service;
 /* `data`, malloc's or the net's, is the callee's: `drop` gives it back. */
-void wire_receive(struct mxrt_kvstore *kv, int from, uint64_t word, void *data, size_t bytes,
-                  void (*drop)(struct message *m));
-void wire_handle(struct mxrt_kvstore *kv, int from, const struct item *item, const void *payload, struct message *m);
-void wire_forget(struct mxrt_kvstore *kv);
+void kv_wire_receive(struct mxrt_kvstore *kv, int from, uint64_t word, void *data, size_t bytes,
+                     void (*drop)(struct message *m));
+void kv_wire_handle(struct mxrt_kvstore *kv, int from, const struct item *item, const void *payload, struct message *m);
+void kv_wire_forget(struct mxrt_kvstore *kv);
 
 /* ---- client.c: one operation's requests, completed when all are answered */
 
@@ -71,20 +69,21 @@ struct call {
     struct answer answers[];
 };
 
-struct call *call_new(struct mxrt_kvstore *kv, int parts);
-void call_free(struct call *c); /* NULL is allowed */
-void call_send(struct call *c, int part, int to, const struct item *item, const void *payload);
-void call_fail(struct call *c, mx_status status, const char *text);
+struct call *kv_call_new(struct mxrt_kvstore *kv, int parts);
+void kv_call_free(struct call *c); /* NULL is allowed */
+void kv_call_send(struct call *c, int part, int to, const struct item *item, const void *payload);
+void kv_call_fail(struct call *c, mx_status status, const char *text);
 /* Nothing more will be sent: completes the operation, now or later. The call may be gone when it returns. */
-void call_end(struct call *c);
-void call_drop_one(void *call); /* one that was waited for has ended */
+void kv_call_end(struct call *c);
+void kv_call_drop_one(void *call); /* one that was waited for has ended */
 /* Whether answer `part` is a value of this shape; rows are those of any sparse one. */
-mx_status call_value(const struct call *c, int part, const char *label, enum item_form form, mx_dtype dtype,
-                     int64_t elements, int64_t row_elements, struct mxrt_why *why);
-void client_answer(struct mxrt_kvstore *kv, int from, const struct item *item, const void *payload, struct message *m);
-void client_stop(struct mxrt_kvstore *kv, mx_status status, const char *text);
+mx_status kv_call_value(const struct call *c, int part, const char *label, enum item_form form, mx_dtype dtype,
+                        int64_t elements, int64_t row_elements, struct mxrt_why *why);
+void kv_client_answer(struct mxrt_kvstore *kv, int from, const struct item *item, const void *payload,
+                      struct message *m);
+void kv_client_stop(struct mxrt_kvstore *kv, mx_status status, const char *text);
 /* What a sum needs of this rank did not come: `because` of an operation that was skipped. The others must not wait for it. */
-void client_absent(struct mxrt_kvstore *kv, const struct channel *c);
+void kv_client_absent(struct mxrt_kvstore *kv, const struct channel *c);
 
 /* A contribution made ready: as it is, or compressed with the channel's residual, under its variable. `memory`, malloc's, holds
  * what `data` and `ids` point to if they are not the value's. */
@@ -95,18 +94,20 @@ struct packed {
     int64_t kept; /* top k: how many values */
     size_t bytes;
 };
-mx_status pack(struct mxrt_kvstore *kv, struct channel *c, const struct mxrt_kv_value *v, struct packed *p,
-               struct mxrt_why *why);
+mx_status kv_pack(struct mxrt_kvstore *kv, struct channel *c, const struct mxrt_kv_value *v, struct packed *p,
+                  struct mxrt_why *why);
 /* The item and payload for elements first … first + count of it; *made, malloc's, holds the payload if it had to be built. */
-mx_status pack_part(const struct mxrt_kvstore *kv, const struct mxrt_kv_value *v, const struct packed *p, int64_t first,
-                    int64_t count, struct item *item, const void **payload, void **made, struct mxrt_why *why);
+mx_status kv_pack_part(const struct mxrt_kvstore *kv, const struct mxrt_kv_value *v, const struct packed *p,
+                       int64_t first, int64_t count, struct item *item, const void **payload, void **made,
+                       struct mxrt_why *why);
 
 /* ---- server.c */
 
-void server_handle(struct mxrt_kvstore *kv, int from, const struct item *item, const void *payload, struct message *m);
+void kv_server_handle(struct mxrt_kvstore *kv, int from, const struct item *item, const void *payload,
+                      struct message *m);
 /* A part of e that this rank keeps from now on; its stored elements are zero. */
-mx_status server_keep(struct mxrt_kvstore *kv, struct entry *e, const struct place *p, struct mxrt_kv_value **stored,
-                      struct mxrt_why *why);
-void server_forget(struct mxrt_kvstore *kv);
+mx_status kv_server_keep(struct mxrt_kvstore *kv, struct entry *e, const struct place *p, struct mxrt_kv_value **stored,
+                         struct mxrt_why *why);
+void kv_server_forget(struct mxrt_kvstore *kv);
 
 #endif

@@ -130,6 +130,10 @@ void mxrt_net_alive(struct mxrt_net *n) {
     atomic_store_explicit(&n->alive_ns, (int64_t)(net_clock() * 1e9), memory_order_relaxed);
 }
 
+void mxrt_net_rest(struct mxrt_net *n) {
+    atomic_store_explicit(&n->alive_ns, 0, memory_order_relaxed);
+}
+
 struct failing {
     struct task task;
     char *message;

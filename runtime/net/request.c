@@ -36,11 +36,11 @@ void mxrt_net_release(void *data) {
 }
 
 mx_status mxrt_net_offer(struct mxrt_net *n, int service, mxrt_net_service *f, void *context, struct mxrt_why *why) {
-    if (service < 0 || service >= MXRT_NET_SERVICES || !f)
+    if (service < 0 || service >= MXRT_NET_SERVICES)
         return mxrt_fail(why, MX_ERROR_ARGUMENT, "a service is a function and a number from 0 to %d, not %d",
                          MXRT_NET_SERVICES - 1, service);
     pthread_mutex_lock(&n->lock);
-    bool taken = n->services[service].f != NULL;
+    bool taken = f && n->services[service].f != NULL;
     if (!taken) {
         n->services[service].f = f;
         n->services[service].context = context;

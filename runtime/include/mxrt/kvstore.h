@@ -61,6 +61,8 @@ void mxrt_kv_destroy(struct mxrt_kvstore *kv); /* waits for its operations, and 
 const char *mxrt_kv_type(const struct mxrt_kvstore *kv);
 int mxrt_kv_rank(const struct mxrt_kvstore *kv);
 int mxrt_kv_size(const struct mxrt_kvstore *kv);
+/* The rank that keeps a key, or the first part of it; -1: none, or no such key. */
+int mxrt_kv_server(struct mxrt_kvstore *kv, struct mxrt_kv_key key);
 
 /* First values; distributed: rank 0's count, and after the return anyone may pull. A key twice is an error. Blocks. */
 mx_status mxrt_kv_init(struct mxrt_kvstore *kv, int count, const struct mxrt_kv_key *keys,

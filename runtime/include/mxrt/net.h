@@ -59,6 +59,8 @@ void mxrt_net_fail(struct mxrt_net *n, const char *message);
  * that wants a hung main thread to count as lost calls this at least every `timeout` seconds after the first call; while
  * something that it asked for has not ended, which may be others' fault, every 2 `timeout` + 1. */
 void mxrt_net_alive(struct mxrt_net *n);
+/* Takes that promise back, until the next such call: for what may take long. */
+void mxrt_net_rest(struct mxrt_net *n);
 
 /* ---- messages between two ranks, matched by sender and tag, in order for equal ones. `data` stays untouched (sent) or unread
  * (received) until done. A message of another length than the receiver's is an error of the receive (MX_ERROR_PEER), which names both,
@@ -70,7 +72,8 @@ void mxrt_net_receive(struct mxrt_net *n, int from, uint64_t tag, void *data, si
 
 /* ---- requests: messages to whoever offers a service, which need no receive. `service` runs on the net's thread for each that
  * arrives, a rank's in the order in which that rank made them; what `data` points to (aligned to 64) is its own until it
- * calls mxrt_net_release(data), from any thread. Services are offered before the first barrier. */
+ * calls mxrt_net_release(data), from any thread. Services are offered before a barrier, behind which others may ask for them;
+ * f NULL takes one back, when nobody asks any more. */
 enum { MXRT_NET_SERVICES = 8 };
 typedef void mxrt_net_service(void *context, int from, uint64_t word, void *data, size_t bytes);
 mx_status mxrt_net_offer(struct mxrt_net *n, int service, mxrt_net_service *f, void *context, struct mxrt_why *why);
