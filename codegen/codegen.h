@@ -18,6 +18,7 @@
 struct cgen_exchange {
     int *order, count;               /* keys in the order in which their tensors become final */
     double *key_flops, *group_flops; /* of `gradients` before that, and before it needs the group; -1: it never does */
+    bool *is_read;                   /* [buffer_count] `gradients` touches it */
     int64_t *rows_touched;           /* rows that can be other than zero, where only data say which; else 0 */
 };
 

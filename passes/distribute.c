@@ -334,15 +334,21 @@ static void group(struct step_analysis *a) {
     }
     for (int i = 0; i < a->func->module->buffer_count; i++)
         writer[i] = -1;
+    /* What goes into no write, as a norm that is only reported, joins nothing. */
+    struct reach written = reach_new(a);
+    for (int i = 0; i < a->op_count; i++)
+        if (is_shared_write(a, a->ops[i])) {
+            writer[a->ops[i]->buffer.buffer->id] = i;
+            reach_value(a->ops[i]->operands[0], &written);
+        }
+    reach_all(&written, false);
     for (int i = 0; i < a->op_count; i++) {
         struct ir_op *op = a->ops[i];
         struct joiner j = {a, &sets, i};
-        bool makes = false;
+        bool joins = is_shared_write(a, op);
         for (int k = 0; k < op->result_count; k++)
-            makes |= a->after[op->results[k]->id];
-        if (is_shared_write(a, op))
-            writer[op->buffer.buffer->id] = i;
-        if (op->code != OP_grad && (makes || is_shared_write(a, op)))
+            joins |= a->after[op->results[k]->id] && written.seen[op->results[k]->id];
+        if (op->code != OP_grad && joins)
             distribute_uses(op, join_use, &j);
     }
     while (join_readers(a, &sets, writer))

@@ -44,8 +44,9 @@ bool exchange_key(struct function *f, const char *printed, const char *name, enu
 
 struct exchange {
     const struct step_split *split;
-    int *need;  /* [group_count] position before which the group must have run; -1: none */
-    int *final; /* [key_count] position behind which the tensor is final */
+    int *need;     /* [group_count] position before which the group must have run; -1: none */
+    int *final;    /* [key_count] position behind which the tensor is final */
+    bool *is_read; /* [buffer_count] */
 };
 
 struct toucher {
@@ -63,8 +64,10 @@ static void touch(struct toucher *t, const struct ir_value *v) {
     const struct storage *s = function_storage(t->f, v);
     const struct step_split *split = t->x->split;
     int own = t->f->func->result_count - split->key_count;
-    if (s && s->kind == STORAGE_BUFFER)
+    if (s && s->kind == STORAGE_BUFFER) {
         need(t->x, split->group_of[s->buffer->id], t->at);
+        t->x->is_read[s->buffer->id] = true;
+    }
     if (s && s->kind == STORAGE_RESULT && s->index >= own) {
         need(t->x, split->keys[s->index - own].group, t->at);
         t->x->final[s->index - own] = t->at;
@@ -79,8 +82,10 @@ static void touch_op(struct ir_op *op, void *context) {
         return;
     if (op->code == OP_read) {
         const struct storage *s = function_storage(t->f, op->results[0]);
-        if (s && s->kind != STORAGE_BUFFER) /* copied from there */
+        if (s && s->kind != STORAGE_BUFFER) { /* copied from there */
             need(t->x, t->x->split->group_of[op->buffer.buffer->id], t->at);
+            t->x->is_read[op->buffer.buffer->id] = true;
+        }
         return;
     }
     for (int i = 0; i < op->operand_count; i++)
@@ -99,6 +104,7 @@ struct exchange *exchange_plan(struct function *f) {
     x->split = s;
     x->need = ARENA_ARRAY(a, int, s->group_count + 1);
     x->final = ARENA_ARRAY(a, int, s->key_count + 1);
+    x->is_read = ARENA_ARRAY(a, bool, f->g->module->buffer_count + 1);
     for (int i = 0; i < s->group_count; i++)
         x->need[i] = -1;
     struct toucher t = {f, x, 0};
@@ -116,6 +122,7 @@ struct exchange *exchange_plan(struct function *f) {
         x->final[k] = t.at;
     }
     struct cgen_exchange *e = f->g->exchange = ARENA_NEW(a, struct cgen_exchange);
+    e->is_read = x->is_read;
     e->order = ARENA_ARRAY(a, int, s->key_count + 1);
     e->key_flops = ARENA_ARRAY(a, double, s->key_count + 1);
     e->group_flops = ARENA_ARRAY(a, double, s->group_count + 1);

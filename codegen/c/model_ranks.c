@@ -135,7 +135,10 @@ static void tables(struct unit *u) {
     text_add(c, "-1};\nstatic const int mx_split_group_of[] = {");
     for (int i = 0; i < u->module->buffer_count; i++)
         text_printf(c, "%d, ", s->group_of[i]);
-    text_add(c, "-1};\nstatic const bool mx_split_carried[] = {");
+    text_add(c, "-1};\nstatic const bool mx_split_read[] = {");
+    for (int i = 0; i < u->module->buffer_count; i++)
+        text_printf(c, "%s, ", e->is_read[i] ? "true" : "false");
+    text_add(c, "false};\nstatic const bool mx_split_carried[] = {");
     for (int i = 0; i < u->module->buffer_count; i++)
         text_printf(c, "%s, ", s->is_carried[i] ? "true" : "false");
     text_add(c, "false};\nstatic const bool mx_split_late[] = {");
@@ -159,7 +162,7 @@ void unit_ranks(struct unit *u) {
         text_add(&why, s->why_not);
         text_add(c, "static const struct mxrt_split mx_split = {");
         unit_quoted(c, text_string(&why));
-        text_add(c, ", 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, false, 0, NULL, NULL, NULL};\n\n");
+        text_add(c, ", 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, false, 0, NULL, NULL, NULL};\n\n");
         text_free(&why);
         return;
     }
@@ -176,7 +179,7 @@ void unit_ranks(struct unit *u) {
     text_printf(
         c,
         "static const struct mxrt_split mx_split = {\n    NULL, %d, %d, mx_split_keys, mx_split_groups, mx_split_final, mx_split_needed, "
-        "mx_split_group_of, mx_split_carried, mx_split_late,\n    %s, %lld, mx_split_gradients, %s, mx_split_apply};\n\n",
+        "mx_split_group_of, mx_split_read, mx_split_carried, mx_split_late,\n    %s, %lld, mx_split_gradients, %s, mx_split_apply};\n\n",
         s->key_count, s->group_count, s->report ? "true" : "false", (long long)arena,
         s->report ? "mx_split_report" : "NULL");
 }

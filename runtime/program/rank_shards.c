@@ -62,18 +62,18 @@ static mx_status push(struct ranks *r, const struct collective *what, struct mxr
 
 /* ---- who owns what ------------------------------------------------------------------------------------------------------ */
 
-/* A state that only its group's owner needs. */
-static bool is_away(const struct ranks *r, int buffer) {
-    const struct shards *s = r->own;
+/* What changes with a group and only its owner needs: moments. */
+static bool is_kept(const struct ranks *r, int buffer) {
     int g = r->split->buffer_group[buffer];
-    return g >= 0 && r->split->groups[g].key_count && r->p->buffer_is_state[buffer] && s->owner[g] != r->rank;
+    return g >= 0 && r->split->groups[g].key_count && !r->split->buffer_is_read[buffer];
 }
 
 static void give_back(struct ranks *r, void *model) {
+    const struct shards *s = r->own;
     const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     for (int i = 0; i < r->p->buffer_count; i++) {
         mx_tensor t;
-        if (!is_away(r, i) || r->p->buffer(model, i, &t) != MX_OK)
+        if (!is_kept(r, i) || s->owner[r->split->buffer_group[i]] == r->rank || r->p->buffer(model, i, &t) != MX_OK)
             continue;
         uintptr_t from = ((uintptr_t)t.data + page - 1) / page * page, to = ((uintptr_t)t.data + t.bytes) / page * page;
         if (from < to)
@@ -150,11 +150,8 @@ static mx_status collect(struct ranks *r, void *model, struct mxrt_why *why) {
     mx_status status = MX_OK;
     for (int i = 0; i < r->p->buffer_count && status == MX_OK; i++) {
         mx_tensor t;
-        int g = r->split->buffer_group[i];
-        if (g < 0 || !r->split->groups[g].key_count || !r->p->buffer_is_state[i])
-            continue;
-        if ((status = r->p->buffer(model, i, &t)) == MX_OK)
-            status = ranks_broadcast(r, s->owner[g], t.data, t.bytes, why);
+        if (is_kept(r, i) && (status = r->p->buffer(model, i, &t)) == MX_OK)
+            status = ranks_broadcast(r, s->owner[r->split->buffer_group[i]], t.data, t.bytes, why);
     }
     if (r->rank != 0) /* rank 0 saves them first, and gives them back when the next step is computed */
         give_back(r, model);
@@ -221,8 +218,7 @@ static mx_status computed(struct ranks *r) {
             status = ranks_apply(r, r->model, g, r->args, r->keys);
         for (int b = 0; b < r->p->buffer_count && status == MX_OK; b++) {
             mx_tensor t;
-            if (split->buffer_group[b] != g || r->p->buffer_is_state[b] ||
-                (status = r->p->buffer(r->model, b, &t)) != MX_OK)
+            if (split->buffer_group[b] != g || is_kept(r, b) || (status = r->p->buffer(r->model, b, &t)) != MX_OK)
                 continue;
             const struct collective c = {.r = r,
                                          .id = id_of(r, split->key_count + 1 + b),

@@ -57,6 +57,7 @@ static mx_status copy_group(struct ranks *r, int group, bool back) {
 
 static mx_status on_need(void *context, int group) {
     struct ranks *r = context;
+    mxrt_net_alive(r->net);
     if (!r->pending || r->applied[group])
         return MX_OK;
     mx_status status = r->way->wait(r, group);
@@ -105,6 +106,7 @@ static void scale(mx_dtype t, void *data, int64_t n, float by) {
 
 static void on_final(void *context, int key) {
     struct ranks *r = context;
+    mxrt_net_alive(r->net);
     if (r->weight != 1)
         scale(r->split->keys[key].dtype, r->keys[key], r->split->keys[key].elements, r->weight);
     r->way->send(r, key);
@@ -200,6 +202,7 @@ static mx_status step(struct ranks *r, const struct ranks_batch *b) {
     if ((status = ranks_copy_buffers(r, r->split->buffer_is_carried, r->carried[r->slot], false)) != MX_OK)
         return status;
     r->in_step = true;
+    mxrt_net_alive(r->net);
     double start = mxrt_seconds();
     status = compute(r, b);
     r->seconds = mxrt_seconds() - start;
@@ -245,6 +248,7 @@ mx_status ranks_settle(struct ranks *r, void *model, struct ranks_done *done, st
         status = arrive(r);
     if (status == MX_OK)
         r->pending = false;
+    mxrt_net_rest(r->net);
     return give(r, status, done, why);
 }
 

@@ -83,6 +83,7 @@ struct mxrt_split {
     const int *final_order;          /* [key_count] in which `gradients` makes the keys final */
     const int *need_order;           /* [group_count] in which it needs the groups; last those that it never does */
     const int *buffer_group;         /* [buffer_count]: the group that changes it; -1: none */
+    const bool *buffer_is_read;      /* [buffer_count]: `gradients` reads it */
     const bool *buffer_is_carried;   /* [buffer_count]: a state that each rank has for itself */
     const bool
         *result_is_late; /* [result_count of the step]: comes from `report`; its other results from `gradients` */
