@@ -115,8 +115,9 @@ int mxrt_main(const struct mxrt_program *p, int argc, char **argv) {
         if (word[0] != '-') {
             if (s.command && strcmp(s.command, "call") == 0 && !s.call)
                 s.call = word;
-            else if (!s.command && (strcmp(word, "train") == 0 || strcmp(word, "evaluate") == 0 ||
-                                    strcmp(word, "predict") == 0 || strcmp(word, "call") == 0))
+            else if (!s.command &&
+                     (strcmp(word, "train") == 0 || strcmp(word, "evaluate") == 0 || strcmp(word, "predict") == 0 ||
+                      strcmp(word, "call") == 0 || strcmp(word, "exchange") == 0))
                 s.command = word;
             else
                 return usage(p, s.command ? "one command at a time: %s" : "there is no command %s", word);
@@ -172,6 +173,8 @@ int mxrt_main(const struct mxrt_program *p, int argc, char **argv) {
         return usage(p, "%s needs the name of a function", "call");
     } else if (s.input_count) {
         return usage(p, "--in %s belongs to predict and call", s.inputs[0]);
+    } else if (strcmp(s.command, "exchange") == 0) {
+        status = exchange_command(&s);
     } else if (strcmp(s.command, "evaluate") == 0) {
         status = evaluate_command(&s);
         session_close(&s);
