@@ -14,13 +14,17 @@ static void help(const struct mxrt_program *p, FILE *out) {
             "    --seed N         of initial values, order and random numbers (0)\n"
             "    --resume         go on from the last checkpoint, to the same bits\n"
             "    --steps N        stop (and save) after so many steps\n"
-            "    --kvstore TYPE   where gradients meet: local (the default), device; dist_sync, dist_async: over the\n"
-            "                     processes that mpirun or srun started\n"
+            "    --kvstore TYPE     where gradients meet: local (the default), device; dist_sync, dist_async: over the\n"
+            "                       processes that mpirun or srun started\n"
             "    --virtual-ranks N  as N processes would, to the bit, in this one\n"
+            "    --servers K        the first K ranks also keep the parameters and apply the updates\n"
+            "    --shard            the optimizer's state is split over the ranks\n"
             "    --compression KIND gradients on their way: 2bit:0.5 or 1bit:0 (thresholds), bf16, topk:0.01 (the part kept)\n"
-            "    --reduction fast the library's order of summation instead of a fixed one\n"
-            "    --rank-timeout S a rank that gives no sign of life for so long is lost (10)\n"
-            "  evaluate           the held-out part\n",
+            "    --reduction fast   the library's order of summation instead of a fixed one\n"
+            "    --bucket BYTES     gradients that go together; else from what the network takes\n"
+            "    --rank-timeout S   a rank that gives no sign of life for so long is lost (10)\n"
+            "  evaluate           the held-out part\n"
+            "  exchange           what a step over ranks sends, and when (JSON)\n",
             out);
     fputs("  call NAME          one call; predict is call predict\n"
           "    --in ARG=VALUE   a number or a .npy file, once for each argument\n",
