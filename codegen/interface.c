@@ -2,8 +2,8 @@
  *
  * A dimension found at run time (`-> (y: f32[K], z: f32[2 * K])`) is, inside the function, whatever expression gave it: the
  * result types hold `b - a` where the source says K. Callers know only K, so each found dimension becomes a symbol, and the
- * expression it stands for is solved for one of its own symbols, which is replaced: b by K + a, after which `2 * (b - a)`
- * is `2 * K` because dimensions are canonical polynomials.
+ * expression it stands for is solved for one of its atoms, which is replaced: b by K + a, after which `2 * (b - a)` is
+ * `2 * K` because dimensions are canonical polynomials.
  */
 #include <string.h>
 
@@ -36,23 +36,52 @@ static bool is_argument_symbol(const struct ir_func *f, const struct ir_symbol *
 /* ---- dimensions found at run time ------------------------------------------------------------------------------- */
 
 struct found {
-    ir_dim symbol, value; /* K and what it is inside the function */
-    const ir_dim *map;    /* by symbol id: one of value's symbols in terms of K; NULL if none can be had */
+    ir_dim symbol, value;            /* K and what it is inside the function */
+    const struct ir_dim_atom *pivot; /* one of value's atoms, and what it is in terms of K; NULL if none can be had */
+    ir_dim solved;
 };
 
-static struct found solve(struct cgen *g, const struct ir_func *f, const struct ir_symbol *k, ir_dim value) {
-    struct ir_module *m = g->module;
-    struct found found = {ir_dim_symbol(m, k), value, NULL};
+static ir_dim replace_atom(struct ir_module *m, ir_dim d, const struct ir_dim_atom *pivot, ir_dim by);
+
+static ir_dim replaced(struct ir_module *m, const struct ir_dim_atom *x, const struct ir_dim_atom *pivot, ir_dim by) {
+    if (x == pivot)
+        return by;
+    if (x->kind == ATOM_SYMBOL)
+        return ir_dim_symbol(m, x->symbol);
+    ir_dim a = replace_atom(m, x->a, pivot, by), b = replace_atom(m, x->b, pivot, by);
+    switch (x->kind) {
+    case ATOM_DIV: return ir_dim_div(m, a, b);
+    case ATOM_MOD: return ir_dim_mod(m, a, b);
+    case ATOM_MAX: return ir_dim_max(m, a, b);
+    default: return ir_dim_min(m, a, b);
+    }
+}
+
+/* d with `by` in place of the atom. */
+static ir_dim replace_atom(struct ir_module *m, ir_dim d, const struct ir_dim_atom *pivot, ir_dim by) {
+    ir_dim total = ir_dim_const(m, 0);
+    for (int i = 0; i < d->count; i++) {
+        ir_dim product = ir_dim_const(m, d->terms[i].coefficient);
+        for (int k = 0; k < d->terms[i].count; k++)
+            product = ir_dim_mul(m, product, replaced(m, d->terms[i].atoms[k], pivot, by));
+        total = ir_dim_add(m, total, product);
+    }
+    return total;
+}
+
+static struct found solve(struct ir_module *m, const struct ir_func *f, const struct ir_symbol *k, ir_dim value) {
+    struct found found = {ir_dim_symbol(m, k), value, NULL, NULL};
     for (int i = 0; i < value->count; i++) {
         const struct ir_dim_term *t = &value->terms[i];
-        if (t->count != 1 || t->atoms[0]->kind != ATOM_SYMBOL || is_argument_symbol(f, t->atoms[0]->symbol))
+        const struct ir_dim_atom *pivot = t->count == 1 ? t->atoms[0] : NULL;
+        if (!pivot || (pivot->kind == ATOM_SYMBOL && is_argument_symbol(f, pivot->symbol)))
             continue;
-        ir_dim s = ir_dim_symbol(m, t->atoms[0]->symbol), c = ir_dim_const(m, t->coefficient);
-        ir_dim rest = ir_dim_sub(m, value, ir_dim_mul(m, c, s));
-        ir_dim *map = ARENA_ARRAY(&g->arena, ir_dim, m->symbol_count);
-        map[t->atoms[0]->symbol->id] = ir_dim_div(m, ir_dim_sub(m, found.symbol, rest), c);
-        if (ir_dim_subst(m, value, map) == found.symbol) { /* not so if s stands elsewhere in it, too */
-            found.map = map;
+        ir_dim c = ir_dim_const(m, t->coefficient);
+        ir_dim rest = replace_atom(m, value, pivot, ir_dim_const(m, 0));
+        ir_dim solved = ir_dim_div(m, ir_dim_sub(m, found.symbol, rest), c);
+        if (replace_atom(m, value, pivot, solved) == found.symbol) { /* not so where the atom stands elsewhere, too */
+            found.pivot = pivot;
+            found.solved = solved;
             return found;
         }
     }
@@ -66,8 +95,8 @@ static struct ir_type public_type(struct cgen *g, struct ir_type t, const struct
         for (int i = 0; i < n; i++) {
             if (dims[k] == found[i].value)
                 dims[k] = found[i].symbol;
-            else if (found[i].map)
-                dims[k] = ir_dim_subst(g->module, dims[k], found[i].map);
+            else if (found[i].pivot)
+                dims[k] = replace_atom(g->module, dims[k], found[i].pivot, found[i].solved);
         }
     }
     t.dims = dims;
@@ -143,7 +172,7 @@ static void describe(struct cgen *g, struct interface_function *out, struct ir_s
     for (int i = 0; i < args && !out->is_incremental; i++)
         c->parameters[c->count++] = input(g, f, i);
     for (int i = 0; i < f->result_symbol_count; i++) {
-        found[i] = solve(g, f, k[i], f->result_symbols[i].value);
+        found[i] = solve(g->module, f, k[i], f->result_symbols[i].value);
         cgen_set_symbol_name(g, k[i], cgen_found_name(g, f, i));
         c->parameters[c->count++] = (struct interface_parameter){.kind = PARAMETER_FOUND,
                                                                  .index = i,

@@ -290,11 +290,11 @@ static struct python_function names_of(struct module *m, const struct interface_
     return p;
 }
 
-static void unspeakable(struct module *m, const struct interface_function *f, const char *what) {
+static void unspeakable(struct module *m, const struct interface_function *f, const char *what, const char *help) {
     struct diagnostic *e =
         diag_error(m->g->diag, E_python_shape, f->func->span,
-                   "%s of %s does not follow from the dimensions that its type names", what, f->func->name);
-    diag_help(m->g->diag, e, "name it alone, as the only dimension of an axis");
+                   "Python cannot know %s of %s from the arrays and dimensions that it has", what, f->func->name);
+    diag_help(m->g->diag, e, "%s", help);
 }
 
 /* Whether all dimensions are an axis of an input, and all shapes follow from those that callers know. */
@@ -306,7 +306,8 @@ static bool speakable(struct module *m, const struct interface_function *f) {
         for (int k = 0; k < func->body->arg_count && axis < 0; k++)
             axis = axis_of(m->g, func->body->args[k]->type, func->symbols[i]);
         if (axis < 0) {
-            unspeakable(m, f, arena_printf(a, "the dimension %s", func->symbols[i]->name));
+            unspeakable(m, f, arena_printf(a, "the dimension %s", func->symbols[i]->name),
+                        "an input needs an axis of that length");
             return false;
         }
     }
@@ -314,7 +315,8 @@ static bool speakable(struct module *m, const struct interface_function *f) {
         const struct interface_parameter *p = &f->call.parameters[i];
         for (int k = 0; p->kind == PARAMETER_RESULT && k < p->type.rank; k++)
             if (interface_dim_unknown(f, p->type.dims[k])) {
-                unspeakable(m, f, arena_printf(a, "the shape of %s", result_name(p)));
+                unspeakable(m, f, arena_printf(a, "the shape of %s", result_name(p)),
+                            "give that dimension a name of its own: `f32[M <= 12]` in place of `f32[3 * K]`");
                 return false;
             }
     }
@@ -359,8 +361,11 @@ static void constructor(struct module *m) {
 static void model_class(struct module *m, const struct python_function *functions) {
     struct text *out = m->out;
     const struct interface *i = m->interface;
-    text_printf(out, "class %s(_Model):\n    \"\"\"An instance of the model %s. %s\n    \"\"\"\n\n", m->class_name,
-                i->prefix, "Each exported function is a method; parameters and states go by name.");
+    text_printf(
+        out,
+        "class %s(_Model):\n    \"\"\"An instance of the model %s. Each exported function is a method; parameters and "
+        "states go by name.\"\"\"\n\n",
+        m->class_name, i->prefix);
     text_printf(out, "    _prefix = \"%s\"\n    _memory_bytes = %lld\n    _param_count = %d\n", i->prefix,
                 (long long)i->memory_bytes, i->module->buffer_count);
     if (i->options->library)

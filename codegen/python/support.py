@@ -32,7 +32,7 @@ class ModelError(RuntimeError):
 def to_bf16(values):
     """The bits of numbers as bf16, rounded to the nearest, ties to even: a float array gives a uint16 array."""
     values = np.asarray(values, np.float32)
-    bits = values.view(np.uint32).astype(np.uint64)
+    bits = values.view(np.uint32).astype(np.int64)
     rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
     return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
 
