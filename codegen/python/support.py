@@ -289,13 +289,12 @@ class _Model:
         else:
             sizes = f.dimensions(tensors)
             arguments += sizes.values()
-        inouts = [tensors[v.name] for v in f.inputs if v.inout]
         for v in f.inputs:
             if v.shape is None:
                 arguments.append(f.scalar(v, given[v.name]))
                 continue
             array = np.require(tensors[v.name], requirements=["C", "A"])
-            others = [a for a in inouts if a is not tensors[v.name]]
+            others = [tensors[o.name] for o in f.inputs if o.inout and o is not v]
             if v.inout and any(np.may_share_memory(tensors[v.name], a) for a in others):
                 raise ValueError("%s: %s shares memory with another inout argument; give a copy" % (f.name, v.name))
             if any(np.may_share_memory(array, a) for a in others + [self._memory]):

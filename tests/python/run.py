@@ -235,8 +235,11 @@ def test_inout(p):
     wide = np.ones((2, 4), np.float32)
     m.decay(wide[:, ::2], times, 0.25, x)
     equal(wide, np.array([[0.25, 1, 0.25, 1]] * 2, np.float32))
-    m.decay(w, times, 0.5, w)  # arguments are values: x is what w was
-    equal(m.decay(w, times, 2, w), np.full((2, 2), 0.25 + 0.5, np.float32))
+    w = np.arange(8, dtype=np.float32).reshape(4, 2)
+    was = w.copy()
+    equal(m.decay(w, times, 2, w), was[::-1] + 2 * was)  # arguments are values: x is what w was
+    w = was.copy()
+    equal(m.decay(w[1:], times, 2, w[:3]), was[:3][::-1] + 2 * was[1:])
     frozen = np.ones((2, 2), np.float32)
     frozen.flags.writeable = False
     raises(ValueError, 'decay: w is updated in place, and this array is read-only', m.decay, frozen, times, 1, x)
@@ -244,9 +247,9 @@ def test_inout(p):
     bits = np.zeros(4, np.float32)
     raises(ValueError, 'w shares memory with another inout argument', m.decay, bits.reshape(2, 2), bits.view(np.int32)[1:2].reshape(()), 1, x)
     # A parameter's own memory as an argument of a function that writes the parameter.
-    m.grow(np.broadcast_to(m.view('net.fixed')[None] * 0 + 7, (2, 2)).astype(np.float32))
+    m.grow(np.array([[2, 1]], np.float32))
     m.grow(m.view('net.fixed').reshape(1, 2))
-    equal(m.parameters()['net.fixed'], np.array([7, 7], np.float32))
+    equal(m.parameters()['net.fixed'], np.array([2, 1], np.float32))
 
 
 def test_names(p):
