@@ -337,7 +337,7 @@ class _Model:
             self._run("param_at", i, ctypes.byref(param))
             value, name = param.value, param.name.decode()
             kinds[name], offset = list(_TYPES)[value.dtype], (value.data or base) - base
-            if 0 <= offset <= self._memory_bytes - value.bytes:
+            if value.bytes == 0 or 0 <= offset <= self._memory_bytes - value.bytes:
                 array = self._memory[offset : offset + value.bytes]
             else:  # a constant of the library, or in the caller's image
                 array = np.frombuffer((ctypes.c_ubyte * value.bytes).from_address(value.data), np.uint8)

@@ -48,7 +48,8 @@ class Place:
 
     def run(self, *argv, status=0, env=None):
         env = dict(os.environ, **env or {})
-        env.pop('LD_PRELOAD', None)
+        if self.sanitize:  # for this process alone
+            env.update(LD_PRELOAD='', ASAN_OPTIONS=os.environ['OUTER_ASAN_OPTIONS'])
         p = subprocess.run([str(a) for a in argv], cwd=self.folder, capture_output=True, text=True, timeout=300, env=env)
         assert p.returncode == status, '`%s` gave status %d, expected %d\n%s%s' % (argv, p.returncode, status, p.stdout[-1500:], p.stderr[-2500:])
         return p
@@ -516,7 +517,7 @@ def main():
     if o.sanitize and 'LD_PRELOAD' not in os.environ:
         library = subprocess.run(['cc', '-print-file-name=libasan.so'], capture_output=True, text=True, check=True).stdout.strip()
         os.execve(sys.executable, [sys.executable, *sys.argv],
-                  dict(os.environ, LD_PRELOAD=library, ASAN_OPTIONS='detect_leaks=0:abort_on_error=0', PYTHONMALLOC='malloc'))
+                  dict(os.environ, LD_PRELOAD=library, OUTER_ASAN_OPTIONS=os.environ.get('ASAN_OPTIONS', ''), ASAN_OPTIONS='detect_leaks=0:abort_on_error=0', PYTHONMALLOC='malloc'))
     warnings.simplefilter('error')
     sys.dont_write_bytecode = True
     passed = failed = 0
