@@ -73,8 +73,10 @@ static struct found solve(struct ir_module *m, const struct ir_func *f, const st
     struct found found = {ir_dim_symbol(m, k), value, NULL, NULL};
     for (int i = 0; i < value->count; i++) {
         const struct ir_dim_term *t = &value->terms[i];
-        const struct ir_dim_atom *pivot = t->count == 1 ? t->atoms[0] : NULL;
-        if (!pivot || (pivot->kind == ATOM_SYMBOL && is_argument_symbol(f, pivot->symbol)))
+        if (t->count != 1)
+            continue;
+        const struct ir_dim_atom *pivot = t->atoms[0];
+        if (pivot->kind == ATOM_SYMBOL && is_argument_symbol(f, pivot->symbol))
             continue;
         ir_dim c = ir_dim_const(m, t->coefficient);
         ir_dim rest = replace_atom(m, value, pivot, ir_dim_const(m, 0));

@@ -92,50 +92,62 @@ static int axis_of(const struct cgen *g, struct ir_type t, const struct ir_symbo
     return -1;
 }
 
-static void list(struct module *m, const char *name) {
-    text_printf(m->out, "            %s=[\n", name);
+/* The first of the inputs from `arg` on that has the dimension says how long it is. */
+static void extent(struct module *m, const struct python_function *f, const struct ir_symbol *s, int arg) {
+    const struct ir_region *body = f->f->func->body;
+    while (axis_of(m->g, body->args[arg]->type, s) < 0)
+        arg++;
+    text_printf(m->out, "_Extent(\"%s\", \"%s\", %d, %lld, %lld)", f->symbols[s->id], f->inputs[arg],
+                axis_of(m->g, body->args[arg]->type, s), (long long)s->lo, (long long)s->hi);
 }
 
-/* One call of C as a _Function. `inputs`: where its dimensions come from. */
+static void open_list(struct module *m, bool first, const char *name) {
+    if (first)
+        text_printf(m->out, "            %s=[\n", name);
+    text_add(m->out, "                ");
+}
+
+/* The parameters of one kind, as a list; none if there are none. `arg`: the input that dimensions come from, or the first. */
+static void parameters(struct module *m, const struct python_function *f, const struct interface_call *c,
+                       enum parameter_kind kind, const char *name, int arg) {
+    int n = 0;
+    for (int i = 0; i < c->count; i++) {
+        const struct interface_parameter *p = &c->parameters[i];
+        if (p->kind != kind)
+            continue;
+        open_list(m, n++ == 0, name);
+        if (kind == PARAMETER_EXTENT)
+            extent(m, f, p->symbol, arg);
+        else if (kind == PARAMETER_FOUND)
+            text_printf(m->out, "_Found(\"%s\", %lld)", f->symbols[p->symbol->id], (long long)p->symbol->hi);
+        else
+            value(m, f, p, kind == PARAMETER_INPUT ? f->inputs[p->index] : result_name(p));
+        text_add(m->out, ",\n");
+    }
+    text_add(m->out, n ? "            ],\n" : "");
+}
+
+/* One call of C as a _Function. An incremental function itself takes no dimensions, but its results have them. */
 static void call(struct module *m, const struct python_function *f, const struct interface_call *c, const char *more,
                  const char *results) {
-    struct text *out = m->out;
     const struct ir_func *func = f->f->func;
-    bool incremental = c == &f->f->call && f->f->is_incremental;
-    text_printf(out, "        _Function(\n            \"%s\",\n", c->name);
-    static const char *const names[] = {"extents", "inputs", "found", "results"};
-    for (int kind = 0; kind < 4; kind++) {
-        int n = 0;
-        for (int i = 0; i < (incremental && kind == PARAMETER_EXTENT ? func->symbol_count : c->count); i++) {
-            const struct interface_parameter *p = &c->parameters[i];
-            const struct ir_symbol *s = incremental && kind == PARAMETER_EXTENT ? func->symbols[i] : p->symbol;
-            if (!(incremental && kind == PARAMETER_EXTENT) && (int)p->kind != kind)
-                continue;
-            if (n++ == 0)
-                list(m, names[kind]);
-            text_add(out, "                ");
-            if (kind == PARAMETER_EXTENT) {
-                int arg = 0, axis = -1;
-                bool own = c != &f->f->call; /* a setter: the axis is one of its own input */
-                for (arg = own ? c->parameters[c->count - 1].index : 0; arg < func->body->arg_count; arg++)
-                    if ((axis = axis_of(m->g, func->body->args[arg]->type, s)) >= 0)
-                        break;
-                text_printf(out, "_Extent(\"%s\", \"%s\", %d, %lld, %lld)", f->symbols[s->id], f->inputs[arg], axis,
-                            (long long)s->lo, (long long)s->hi);
-            } else if (kind == PARAMETER_FOUND) {
-                text_printf(out, "_Found(\"%s\", %lld)", f->symbols[s->id], (long long)s->hi);
-            } else {
-                value(m, f, p, kind == PARAMETER_INPUT ? f->inputs[p->index] : result_name(p));
-            }
-            text_add(out, ",\n");
+    bool is_setter = c != &f->f->call;
+    text_printf(m->out, "        _Function(\n            \"%s\",\n", c->name);
+    parameters(m, f, c, PARAMETER_EXTENT, "extents", is_setter ? c->parameters[c->count - 1].index : 0);
+    if (f->f->is_incremental && !is_setter && func->symbol_count) {
+        for (int i = 0; i < func->symbol_count; i++) {
+            open_list(m, i == 0, "extents");
+            extent(m, f, func->symbols[i], 0);
+            text_add(m->out, ",\n");
         }
-        if (n)
-            text_add(out, "            ],\n");
+        text_add(m->out, "            ],\n");
     }
+    parameters(m, f, c, PARAMETER_INPUT, "inputs", 0);
+    parameters(m, f, c, PARAMETER_FOUND, "found", 0);
+    parameters(m, f, c, PARAMETER_RESULT, "results", 0);
     if (results)
-        text_printf(out, "            gives=%s,\n", results);
-    text_add(out, more);
-    text_add(out, "        ),\n");
+        text_printf(m->out, "            gives=%s,\n", results);
+    text_printf(m->out, "%s        ),\n", more);
 }
 
 static int count_kind(const struct interface_call *c, enum parameter_kind kind) {
@@ -161,22 +173,21 @@ static void document(struct text *out, const char *doc) {
     }
 }
 
-static void limits(struct module *m, const struct python_function *f, const struct interface_call *c) {
+/* What the dimensions of a function may be. */
+static void limits(struct module *m, const struct python_function *f) {
     const struct ir_func *func = f->f->func;
-    bool any = func->symbol_count > 0;
-    if (c == &f->f->call) {
-        for (int i = 0; i < func->symbol_count; i++)
-            text_printf(m->out, "%s%lld <= %s <= %lld", i ? ", " : "        ", (long long)func->symbols[i]->lo,
-                        f->symbols[func->symbols[i]->id], (long long)func->symbols[i]->hi);
-        for (int i = 0; i < c->count; i++)
-            if (c->parameters[i].kind == PARAMETER_FOUND) {
-                const struct ir_symbol *k = c->parameters[i].symbol;
-                text_printf(m->out, "%s%s <= %lld is found", any ? ", " : "        ", f->symbols[k->id],
-                            (long long)k->hi);
-                any = true;
-            }
-        text_add(m->out, any ? ".\n" : "");
-    }
+    const struct interface_call *c = &f->f->call;
+    const char *before = "        ";
+    for (int i = 0; i < func->symbol_count; i++, before = ", ")
+        text_printf(m->out, "%s%lld <= %s <= %lld", before, (long long)func->symbols[i]->lo,
+                    f->symbols[func->symbols[i]->id], (long long)func->symbols[i]->hi);
+    for (int i = 0; i < c->count; i++)
+        if (c->parameters[i].kind == PARAMETER_FOUND) {
+            const struct ir_symbol *k = c->parameters[i].symbol;
+            text_printf(m->out, "%s%s <= %lld is found", before, f->symbols[k->id], (long long)k->hi);
+            before = ", ";
+        }
+    text_add(m->out, *before == ',' ? ".\n" : "");
 }
 
 static const char *annotation(struct arena *a, const struct interface_parameter *p, bool given) {
@@ -229,7 +240,8 @@ static void method(struct module *m, const struct python_function *f, const stru
         described(m, f, p);
         text_add(out, n == gives ? ".\n" : "");
     }
-    limits(m, f, c);
+    if (c == &f->f->call)
+        limits(m, f);
     text_printf(out, "        \"\"\"\n        %sself._call(\"%s\"", gives ? "return " : "", c->name);
     inputs(m, f, c, false);
     text_add(out, ")\n\n");
