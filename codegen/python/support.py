@@ -18,6 +18,7 @@ _TYPES = {  # in the order of mx_dtype
 _STATUS = (  # in the order of mx_status
     "MX_OK", "MX_ERROR_ARGUMENT", "MX_ERROR_SHAPE", "MX_ERROR_CHECK", "MX_ERROR_MEMORY", "MX_ERROR_IO",
     "MX_ERROR_FORMAT", "MX_ERROR_NUMERIC", "MX_ERROR_INTERRUPTED", "MX_ERROR_UNSUPPORTED", "MX_ERROR_TIMEOUT",
+    "MX_ERROR_PEER",
 )
 
 
