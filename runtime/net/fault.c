@@ -67,12 +67,15 @@ static bool has_ended(const struct mxrt_net *n, int q) {
     return p->pid > 0 && p->space != 0 && p->space == n->peers[n->rank].space && kill(p->pid, 0) != 0 && errno == ESRCH;
 }
 
+/* Of several, the one that has been silent for longest: others may have ended because of it. */
 static int find_ended(const struct mxrt_net *n) {
+    int found = -1;
     for (int q = 0; q < n->size; q++) {
-        if (q != n->rank && !n->peers[q].bye && has_ended(n, q))
-            return q;
+        if (q != n->rank && !n->peers[q].bye && has_ended(n, q) &&
+            (found < 0 || n->peers[q].heard < n->peers[found].heard))
+            found = q;
     }
-    return -1;
+    return found;
 }
 
 static void lose_ended(struct mxrt_net *n, int q) {
@@ -195,7 +198,7 @@ void *fault_watcher(void *net) {
         }
         if (net_clock() - turned_at < n->timeout / 2 || !n->carrier->operations->take_over(n->carrier, &peer))
             continue;
-        int ended = find_ended(n);
+        int ended = peer >= 0 && has_ended(n, peer) ? peer : find_ended(n);
         if (n->doomed < 0) {
             for (int q = 0; q < n->size && ended < 0; q++) { /* at whose the messages stop */
                 if (q != n->rank && (peer < 0 || n->peers[q].heard < n->peers[peer].heard))
