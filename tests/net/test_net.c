@@ -1,4 +1,6 @@
 /* The net between threads of one process: results, errors, losses. Argument: rounds of random work. */
+#include <stdatomic.h>
+
 #include "exercise.h"
 
 enum { MOST = 8 };
@@ -254,6 +256,73 @@ static void *fails_idle(void *context) {
     return NULL;
 }
 
+/* ---- priority: a small sum that is asked for behind a large one ends before it */
+
+struct turn {
+    _Atomic int *next;
+    int mine;
+    struct counter *ended;
+};
+
+static void take_turn(void *context, mx_status status, const char *message) {
+    struct turn *t = context;
+    t->mine = atomic_fetch_add(t->next, 1);
+    count_done(t->ended, status, message);
+}
+
+static void *hurries(void *context) {
+    struct rank *r = context;
+    enum { LARGE = 8000000, SMALL = 200000 };
+    float *large = calloc(LARGE, sizeof(float)), *small = calloc(SMALL, sizeof(float));
+    _Atomic int next = 0;
+    struct counter c;
+    struct turn first = {&next, -1, &c}, second = {&next, -1, &c};
+    OK(mxrt_net_barrier(r->net, why));
+    counter_init(&c, 2);
+    mxrt_net_all_reduce(r->net, 1, 0, (struct mxrt_net_range){large, LARGE, MX_F32}, take_turn, &first);
+    mxrt_net_all_reduce(r->net, 2, 9, (struct mxrt_net_range){small, SMALL, MX_F32}, take_turn, &second);
+    CHECK(counter_wait(&c) == 0 && second.mine == 0 && first.mine == 1);
+    free(large);
+    free(small);
+    mxrt_net_close(r->net);
+    return NULL;
+}
+
+/* ---- orders: rank 0 asks for all sums at once, the others for the last one first and for the next when that has ended. Were memory for
+ * summands taken by what is asked for, what rank 0 waits for last would wait for it. Together they need more than there is. */
+
+static void *other_orders(void *context) {
+    struct rank *r = context;
+    struct mxrt_net *n = r->net;
+    enum { SUMS = 10, ELEMENTS = 1600000 };
+    int rank = mxrt_net_rank(n), size = mxrt_net_size(n);
+    int32_t *x[SUMS];
+    struct counter all;
+    counter_init(&all, SUMS);
+    for (int k = 0; k < SUMS; k++) {
+        x[k] = malloc(ELEMENTS * sizeof(int32_t));
+        for (int i = 0; i < ELEMENTS; i++)
+            x[k][i] = i + k;
+        if (rank == 0)
+            mxrt_net_all_reduce(n, (uint64_t)k, SUMS - k, (struct mxrt_net_range){x[k], ELEMENTS, MX_I32}, count_done,
+                                &all);
+    }
+    for (int k = SUMS - 1; k >= 0 && rank != 0; k--) {
+        struct counter c;
+        counter_init(&c, 1);
+        mxrt_net_all_reduce(n, (uint64_t)k, 0, (struct mxrt_net_range){x[k], ELEMENTS, MX_I32}, count_done, &c);
+        CHECK(counter_wait(&c) == 0);
+    }
+    CHECK(rank != 0 || counter_wait(&all) == 0);
+    for (int k = 0; k < SUMS; k++) {
+        for (int i = 0; i < ELEMENTS; i++)
+            CHECK(x[k][i] == size * (i + k));
+        free(x[k]);
+    }
+    mxrt_net_close(n);
+    return NULL;
+}
+
 int main(int argc, char **argv) {
     int rounds = argc > 1 ? atoi(argv[1]) : 6;
     for (int size = 1; size <= MOST; size++)
@@ -265,6 +334,8 @@ int main(int argc, char **argv) {
     on_ranks(4, NULL, requests, 0, 0, 0);
     struct mxrt_net_options little = {.memory_limit = 450000}; /* two large requests at a time */
     on_ranks(3, &little, requests, 0, 0, 0);
+    on_ranks(3, NULL, hurries, 0, 0, 0);
+    on_ranks(3, NULL, other_orders, 0, 0, 0);
     on_ranks(4, NULL, fails, 0, 0, 0);
     struct mxrt_net_options quick = {.timeout = 1};
     on_ranks(4, &quick, hangs, 0, 0, 0);
