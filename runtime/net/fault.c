@@ -32,6 +32,12 @@ void fault_lose(struct mxrt_net *n, int rank, const char *format, ...) {
     (void)vsnprintf(n->doom, sizeof n->doom, format, args);
     va_end(args);
     n->doomed = rank;
+    /* At once: what ends from now on may say so. */
+    pthread_mutex_lock(&n->lock);
+    n->lost_rank = rank;
+    (void)mxrt_fail(&n->lost, MX_ERROR_PEER, "%s", n->doom);
+    pthread_cond_broadcast(&n->wake);
+    pthread_mutex_unlock(&n->lock);
 }
 
 void fault_told(struct mxrt_net *n, int from, uint64_t rank, const char *text) {
@@ -97,14 +103,6 @@ static void deaf_broken(void *context, int rank, const char *message) {
     (void)context, (void)rank, (void)message;
 }
 
-static void record_loss(struct mxrt_net *n) {
-    pthread_mutex_lock(&n->lock);
-    n->lost_rank = n->doomed;
-    (void)mxrt_fail(&n->lost, MX_ERROR_PEER, "%s", n->doom);
-    pthread_cond_broadcast(&n->wake);
-    pthread_mutex_unlock(&n->lock);
-}
-
 static void end_asked(struct mxrt_net *n) {
     n->dead = true;
     n->doomed = -1;
@@ -117,7 +115,6 @@ static void end_asked(struct mxrt_net *n) {
 static void end_all(struct mxrt_net *n) {
     static const struct carrier_events deaf = {deaf_frame, deaf_piece, deaf_piece, deaf_reduced, deaf_broken};
     const struct carrier_operations *carrier = n->carrier->operations;
-    record_loss(n);
     for (int q = 0; q < n->size; q++) {
         if (q != n->rank && q != n->lost_rank)
             wire_say(n, q, FRAME_LOST, (uint64_t)n->lost_rank, n->doom);
@@ -212,7 +209,6 @@ void *fault_watcher(void *net) {
         pthread_mutex_lock(&n->lock);
         n->taken_over = true;
         pthread_mutex_unlock(&n->lock);
-        record_loss(n);
         end_asked(n);
         net_loop(n);
         return NULL;
