@@ -388,6 +388,23 @@ static void slot_free(struct mxrt_kvstore *kv, struct slot *s) {
     free(s);
 }
 
+/* Contributions of this rank to itself are its operations' own memory, so they are let go at once. */
+void kv_server_stop(struct mxrt_kvstore *kv) {
+    for (bool more = true; more;) {
+        struct message *m = NULL;
+        pthread_mutex_lock(&kv->lock);
+        for (struct slot *s = kv->slots; s && !m; s = s->hh.next) {
+            for (int r = 0; r < kv->size && !m; r++) {
+                m = s->in[r].message;
+                s->in[r].message = NULL;
+            }
+        }
+        pthread_mutex_unlock(&kv->lock);
+        more = m != NULL;
+        kv_message_drop(m);
+    }
+}
+
 void kv_server_forget(struct mxrt_kvstore *kv) {
     struct slot *s, *next;
     HASH_ITER(hh, kv->slots, s, next) {
@@ -479,6 +496,10 @@ static bool join(struct mxrt_kvstore *kv, struct slot *s, struct contribution *c
                  bool *complete, char *text, size_t room) {
     int from = c->from;
     *complete = false;
+    if (kv->lost) {
+        snprintf(text, room, "%s", kv->lost_text);
+        return false;
+    }
     if (c->item.round != s->rounds[from] || s->has[from]) {
         snprintf(text, room, "rank %d contributed to %s for round %u%s, where round %u is next", from, s->label,
                  c->item.round, s->has[from] ? " before that of the others was complete" : "", s->rounds[from]);
