@@ -123,6 +123,7 @@ static inline mx_status sgd(void *context, struct mxrt_kv_key key, const struct 
 static inline void *rank_thread(void *context) {
     struct rank *r = context;
     r->run(r);
+    mxrt_net_close(r->net);
     return NULL;
 }
 

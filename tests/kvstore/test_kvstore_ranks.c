@@ -1,6 +1,6 @@
 /* The kvstore over several ranks: MXNet's nightly tests of dist_sync and dist_async, restated, the same bits whatever the servers,
- * buckets and splits, and what happens when a rank errs or is lost. Argument "mpi": as a rank of an MPI job, the part that needs
- * no group. */
+ * buckets and splits, and what happens when a rank errs or is lost. Arguments: up to so many ranks, and which part alone; or "mpi": as a
+ * rank of an MPI job. */
 #include <stdatomic.h>
 
 #include "../../runtime/kvstore/item.h"
@@ -32,7 +32,6 @@ static void begin(struct rank *r) {
 static void end(struct rank *r) {
     OK(mxrt_engine_wait_all(r->e, why));
     mxrt_kv_destroy(r->kv);
-    mxrt_net_close(r->net);
 }
 
 /* ---- D7: w += rate * (sum of rank + 1), in each round */
@@ -535,7 +534,6 @@ static void garbage(struct rank *r) {
     (void)mxrt_engine_wait_all(r->e, NULL);
     mxrt_kv_destroy(r->kv);
     drop(r->e, &v);
-    mxrt_net_close(r->net);
 }
 
 /* An operation before a push fails on one rank: the others are told instead of waiting. */
@@ -561,7 +559,6 @@ static void absent(struct rank *r) {
     mxrt_kv_destroy(r->kv);
     drop(r->e, &v);
     drop(r->e, &out);
-    mxrt_net_close(r->net);
 }
 
 /* A rank is lost: all that is pending ends, the engine goes on. */
@@ -578,6 +575,7 @@ static void lost(struct rank *r) {
     OK(mxrt_kv_push(r->kv, 2, keys, v, 0, why));
     OK(mxrt_kv_pull(r->kv, 2, keys, v, false, 0, why));
     OK(mxrt_engine_wait_all(r->e, why));
+    OK(mxrt_kv_barrier(r->kv, why)); /* nobody is still at what came before */
     if (r->rank == r->size - 1) {
         mxrt_net_fail(r->net, "the test ends it");
     } else {
@@ -599,7 +597,6 @@ static void lost(struct rank *r) {
     mxrt_kv_destroy(r->kv);
     for (int i = 0; i < 2; i++)
         drop(r->e, &v[i]);
-    mxrt_net_close(r->net);
 }
 
 /* Several stores on one net, one after the other and side by side. */
@@ -621,14 +618,17 @@ static void several(struct rank *r) {
             mxrt_kv_destroy(kv[i]);
     }
     drop(r->e, &v);
-    mxrt_net_close(r->net);
 }
 
 /* ---- */
 
-static void all(void (*run)(struct rank *r), int ranks, struct setting s) {
-    on_ranks(ranks, 2, NULL, run, &s);
+static const char *only; /* NULL: everything */
+
+static void all_of(const char *part, void (*run)(struct rank *r), int ranks, struct setting s) {
+    if (!only || !strcmp(only, part))
+        on_ranks(ranks, 2, NULL, run, &s);
 }
+#define all(part, ...) all_of(#part, part, __VA_ARGS__)
 
 static void in_group(int most) {
     static const int servers[] = {0, 1, 3};
@@ -680,12 +680,38 @@ static void in_group(int most) {
     all(several, 3, (struct setting){.type = "dist_sync"});
 }
 
-/* As one rank of an MPI job. A net of that kind is opened once: each part has a store of its own on it. */
+/* As one rank of an MPI job: a net of that kind is opened once, and has one store after the other. */
 static void in_job(void) {
-    printf("to be written\n");
+    static const struct setting sync[] = {{.type = "dist_sync", .servers = 0, .big = 500, .bucket = 1000},
+                                          {.type = "dist_sync", .servers = 2, .big = 500, .bucket = 1000},
+                                          {.type = "dist_sync", .servers = 1}};
+    static const struct setting lossy = {
+        .type = "dist_sync", .servers = 2, .bucket = 6000, .kind = MXRT_KV_2BIT, .threshold = 0.5f};
+    static const struct setting async = {.type = "dist_async", .servers = 2, .big = 1000, .bucket = 500};
+    struct rank r = {0};
+    OK(mxrt_net_open(&r.net, NULL, why));
+    OK(mxrt_engine_create(&r.e, &(struct mxrt_engine_options){.threads = 2}, why));
+    r.rank = mxrt_net_rank(r.net);
+    r.size = mxrt_net_size(r.net);
+    CHECK(r.size > 1 && r.size <= MOST_RANKS);
+    for (size_t i = 0; i < sizeof sync / sizeof *sync; i++) {
+        r.context = &sync[i];
+        rounds(&r);
+        same_bits(&r);
+        sparse_rounds(&r);
+        many_keys(&r);
+    }
+    r.context = &lossy;
+    same_bits(&r);
+    sequences(&r);
+    r.context = &async;
+    asynchronous(&r);
+    mxrt_net_close(r.net);
+    mxrt_engine_destroy(r.e);
 }
 
 int main(int argc, char **argv) {
+    only = argc > 2 ? argv[2] : NULL;
     if (argc > 1 && !strcmp(argv[1], "mpi"))
         in_job();
     else
