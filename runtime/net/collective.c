@@ -31,7 +31,7 @@ static void describe(char *text, size_t room, uint64_t check) {
 }
 
 void collective_check_failed(struct mxrt_net *n, int from, const struct key *key, uint64_t mine, uint64_t theirs) {
-    char a[80], b[80];
+    char a[100], b[100];
     describe(a, sizeof a, theirs);
     describe(b, sizeof b, mine);
     fault_lose(n, from, "%s asked for collective %llu as %s, rank %d as %s", n->peers[from].name,

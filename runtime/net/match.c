@@ -18,18 +18,36 @@ static bool equal(const struct key *a, const struct key *b) {
     return a->tag == b->tag && a->sub == b->sub && a->peer == b->peer && a->space == b->space;
 }
 
-#define APPEND(type, head, object) \
-    do {                           \
-        type **at_ = &(head);      \
-        while (*at_)               \
-            at_ = &(*at_)->chain;  \
-        (object)->chain = NULL;    \
-        *at_ = (object);           \
+#define APPEND(bucket, object)                \
+    do {                                      \
+        (object)->chain = NULL;               \
+        if ((bucket)->last)                   \
+            (bucket)->last->chain = (object); \
+        else                                  \
+            (bucket)->first = (object);       \
+        (bucket)->last = (object);            \
+    } while (0)
+/* The first of that key, or NULL. */
+#define TAKE(type, bucket, key, counter)                    \
+    do {                                                    \
+        type *before = NULL, *at = (bucket)->first;         \
+        for (; at && !equal(&at->key, key); at = at->chain) \
+            before = at;                                    \
+        if (!at)                                            \
+            return NULL;                                    \
+        if (before)                                         \
+            before->chain = at->chain;                      \
+        else                                                \
+            (bucket)->first = at->chain;                    \
+        if ((bucket)->last == at)                           \
+            (bucket)->last = before;                        \
+        (counter)--;                                        \
+        return at;                                          \
     } while (0)
 
 static bool make(struct match *m, uint32_t room) {
-    m->ins = calloc(room, sizeof(struct in *));
-    m->arrived = calloc(room, sizeof(struct arrived *));
+    m->ins = calloc(room, sizeof *m->ins);
+    m->arrived = calloc(room, sizeof *m->arrived);
     m->mask = room - 1;
     return m->ins && m->arrived;
 }
@@ -38,13 +56,21 @@ bool match_init(struct mxrt_net *n) {
     return make(&n->match, 256);
 }
 
-void match_free(struct mxrt_net *n) {
-    for (uint32_t b = 0; n->match.arrived && b <= n->match.mask; b++) {
-        for (struct arrived *a = n->match.arrived[b], *next; a; a = next) {
+void match_forget_all(struct mxrt_net *n) {
+    struct match *m = &n->match;
+    for (uint32_t b = 0; m->ins && m->arrived && b <= m->mask; b++) {
+        m->ins[b] = (struct in_bucket){NULL, NULL};
+        for (struct arrived *a = m->arrived[b].first, *next; a; a = next) {
             next = a->chain;
             free(a);
         }
+        m->arrived[b] = (struct arrived_bucket){NULL, NULL};
     }
+    m->in_count = m->arrived_count = 0;
+}
+
+void match_free(struct mxrt_net *n) {
+    match_forget_all(n);
     free(n->match.ins);
     free(n->match.arrived);
 }
@@ -59,13 +85,13 @@ static bool reserve(struct match *m) {
         return false;
     }
     for (uint32_t b = 0; b <= m->mask; b++) {
-        for (struct in *i = m->ins[b], *next; i; i = next) {
+        for (struct in *i = m->ins[b].first, *next; i; i = next) {
             next = i->chain;
-            APPEND(struct in, wide.ins[hash(&i->key) & wide.mask], i);
+            APPEND(&wide.ins[hash(&i->key) & wide.mask], i);
         }
-        for (struct arrived *a = m->arrived[b], *next; a; a = next) {
+        for (struct arrived *a = m->arrived[b].first, *next; a; a = next) {
             next = a->chain;
-            APPEND(struct arrived, wide.arrived[hash(&a->key) & wide.mask], a);
+            APPEND(&wide.arrived[hash(&a->key) & wide.mask], a);
         }
     }
     free(m->ins);
@@ -77,7 +103,7 @@ static bool reserve(struct match *m) {
 bool match_expect(struct mxrt_net *n, struct in *i) {
     if (!reserve(&n->match))
         return false;
-    APPEND(struct in, n->match.ins[hash(&i->key) & n->match.mask], i);
+    APPEND(&n->match.ins[hash(&i->key) & n->match.mask], i);
     n->match.in_count++;
     return true;
 }
@@ -85,41 +111,15 @@ bool match_expect(struct mxrt_net *n, struct in *i) {
 bool match_keep(struct mxrt_net *n, struct arrived *a) {
     if (!reserve(&n->match))
         return false;
-    APPEND(struct arrived, n->match.arrived[hash(&a->key) & n->match.mask], a);
+    APPEND(&n->match.arrived[hash(&a->key) & n->match.mask], a);
     n->match.arrived_count++;
     return true;
 }
 
 struct in *match_take_in(struct mxrt_net *n, const struct key *key) {
-    for (struct in **at = &n->match.ins[hash(key) & n->match.mask]; *at; at = &(*at)->chain) {
-        if (equal(&(*at)->key, key)) {
-            struct in *i = *at;
-            *at = i->chain;
-            n->match.in_count--;
-            return i;
-        }
-    }
-    return NULL;
+    TAKE(struct in, &n->match.ins[hash(key) & n->match.mask], key, n->match.in_count);
 }
 
 struct arrived *match_take_arrived(struct mxrt_net *n, const struct key *key) {
-    for (struct arrived **at = &n->match.arrived[hash(key) & n->match.mask]; *at; at = &(*at)->chain) {
-        if (equal(&(*at)->key, key)) {
-            struct arrived *a = *at;
-            *at = a->chain;
-            n->match.arrived_count--;
-            return a;
-        }
-    }
-    return NULL;
-}
-
-void match_forget(struct mxrt_net *n, struct in *i) {
-    for (struct in **at = &n->match.ins[hash(&i->key) & n->match.mask]; *at; at = &(*at)->chain) {
-        if (*at == i) {
-            *at = i->chain;
-            n->match.in_count--;
-            return;
-        }
-    }
+    TAKE(struct arrived, &n->match.arrived[hash(key) & n->match.mask], key, n->match.arrived_count);
 }

@@ -58,6 +58,7 @@ void net_end(struct mxrt_net *n, struct task *t, void (*run)(struct mxrt_net *, 
 void net_called(struct mxrt_net *n, mxrt_net_done *done, void *context, mx_status status, const char *message) {
     if (done)
         done(context, status, message);
+    n->last_end = n->now;
     atomic_fetch_sub_explicit(&n->pending, 1, memory_order_relaxed);
 }
 
@@ -144,6 +145,10 @@ bool net_poll(struct mxrt_net *n) {
     return run_all(n, &n->endings) || moved;
 }
 
+static struct timespec time_of(double seconds) {
+    return (struct timespec){(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
+}
+
 /* `quiet`: seconds since something moved. */
 static void idle(struct mxrt_net *n, double quiet) {
     int64_t poll_ns = n->dead ? 0 : n->carrier->operations->poll_ns;
@@ -158,7 +163,7 @@ static void idle(struct mxrt_net *n, double quiet) {
         double end = n->now + (sleep < most ? sleep : most) * 1e-9;
         until = end < until ? end : until;
     }
-    struct timespec at = {(time_t)until, (long)((until - (double)(time_t)until) * 1e9)};
+    struct timespec at = time_of(until);
     pthread_mutex_lock(&n->lock);
     while (!n->woken) {
         if (n->dead)
@@ -190,18 +195,22 @@ static bool over(struct mxrt_net *n) {
     return n->carrier->operations->flushed(n->carrier);
 }
 
-static void *run(void *context) {
-    struct mxrt_net *n = context;
+void net_begin(struct mxrt_net *n) {
     char host[64] = "";
     (void)gethostname(host, sizeof host - 1);
-    (void)prctl(PR_SET_TIMERSLACK, 1000UL);
-    double moved_at = n->last_beat = n->last_look = n->now = net_clock();
+    n->last_beat = n->last_look = n->last_end = n->now = net_clock();
     for (int q = 0; q < n->size; q++) {
         n->peers[q].heard = n->now;
-        wire_say(n, q, FRAME_HELLO, (uint64_t)getpid(), host);
+        struct frame f = {.kind = FRAME_HELLO, .tag = (uint64_t)getpid(), .sub = fault_space()};
+        wire_frame(n, q, &f, host, strlen(host));
     }
+}
+
+void net_loop(struct mxrt_net *n) {
+    double moved_at = n->now;
     for (;;) {
         double start = n->now = net_clock();
+        atomic_fetch_add_explicit(&n->turns, 1, memory_order_relaxed);
         bool moved = net_poll(n);
         fault_watch(n);
         moved |= n->endings.first != NULL;
@@ -215,17 +224,30 @@ static void *run(void *context) {
             idle(n, n->now - moved_at);
         }
     }
+    pthread_mutex_lock(&n->lock);
+    n->leaving = true;
+    pthread_cond_broadcast(&n->wake);
+    pthread_mutex_unlock(&n->lock);
     n->carrier->operations->close(n->carrier, !n->dead);
+    n->carrier = NULL;
     pthread_mutex_lock(&n->lock);
     n->finished = true;
     pthread_cond_broadcast(&n->wake);
     pthread_mutex_unlock(&n->lock);
+}
+
+static void *run(void *context) {
+    (void)prctl(PR_SET_TIMERSLACK, 1000UL);
+    net_begin(context);
+    net_loop(context);
     return NULL;
 }
 
 /* ---- */
 
-static void destroy(struct mxrt_net *n) {
+void net_free(struct mxrt_net *n) {
+    if (n->carrier)
+        n->carrier->operations->close(n->carrier, false);
     pthread_cond_destroy(&n->wake);
     pthread_mutex_destroy(&n->lock);
     match_free(n);
@@ -239,16 +261,20 @@ static void destroy(struct mxrt_net *n) {
     free(n);
 }
 
-mx_status net_create(struct mxrt_net **out, struct carrier *c, const struct mxrt_net_options *options,
-                     struct mxrt_why *why) {
+mx_status net_new(struct mxrt_net **out, struct carrier *c, const struct mxrt_net_options *options,
+                  struct mxrt_why *why) {
     static const struct mxrt_net_options defaults = {0};
     if (!options)
         options = &defaults;
-    if (!(options->timeout >= 0 && options->timeout < 1e6))
+    if (!(options->timeout >= 0 && options->timeout < 1e6)) {
+        c->operations->close(c, false);
         return mxrt_fail(why, MX_ERROR_ARGUMENT, "timeout is a number of seconds, 0 for 10, not %g", options->timeout);
+    }
     struct mxrt_net *n = calloc(1, sizeof *n);
-    if (!n)
+    if (!n) {
+        c->operations->close(c, false);
         return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for a net");
+    }
     n->carrier = c;
     n->rank = c->rank;
     n->size = c->size;
@@ -264,21 +290,31 @@ mx_status net_create(struct mxrt_net **out, struct carrier *c, const struct mxrt
     pthread_condattr_destroy(&attribute);
     n->peers = calloc((size_t)n->size, sizeof *n->peers);
     if (!n->peers || !match_init(n)) {
-        destroy(n);
-        return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for a net of %d ranks", c->size);
+        net_free(n);
+        return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for a net");
     }
     for (int q = 0; q < n->size; q++)
         (void)snprintf(n->peers[q].name, sizeof n->peers[q].name, "rank %d", q);
+    *out = n;
+    return MX_OK;
+}
+
+mx_status net_create(struct mxrt_net **out, struct carrier *c, const struct mxrt_net_options *options,
+                     struct mxrt_why *why) {
+    struct mxrt_net *n;
+    mx_status status = net_new(&n, c, options, why);
+    if (status != MX_OK)
+        return status;
     c->operations->set_wake(c, wake, n);
     /* Signals are for the threads of the program. */
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int error = pthread_create(&n->thread, NULL, run, n);
+    n->watched = error == 0 && c->operations->take_over && pthread_create(&n->watcher, NULL, fault_watcher, n) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error != 0) {
-        c->operations->set_wake(c, NULL, NULL);
-        destroy(n);
+        net_free(n);
         return mxrt_fail(why, MX_ERROR_MEMORY, "no thread for a net: %s", strerror(error));
     }
     *out = n;
@@ -302,9 +338,22 @@ void mxrt_net_close(struct mxrt_net *n) {
     pthread_mutex_lock(&n->lock);
     n->closing = n->woken = true;
     pthread_cond_broadcast(&n->wake);
+    while (!n->leaving)
+        pthread_cond_wait(&n->wake, &n->lock);
+    /* All have agreed to close, and MPI_Finalize waits for all; should one die at this moment, the thread is left to it. */
+    struct timespec until = time_of(net_clock() + n->timeout);
+    while (!n->finished && pthread_cond_timedwait(&n->wake, &n->lock, &until) != ETIMEDOUT)
+        continue;
+    bool finished = n->finished, taken_over = n->taken_over;
     pthread_mutex_unlock(&n->lock);
-    pthread_join(n->thread, NULL);
-    destroy(n);
+    if (finished && !taken_over)
+        pthread_join(n->thread, NULL);
+    else
+        pthread_detach(n->thread);
+    if (n->watched)
+        pthread_join(n->watcher, NULL);
+    if (finished)
+        net_free(n);
 }
 
 int mxrt_net_rank(const struct mxrt_net *n) {

@@ -293,7 +293,7 @@ mx_status mxrt_net_group(struct mxrt_net **nets, int size, const struct mxrt_net
         while (made < size && (status = net_create(&nets[made], carriers[made], options, why)) == MX_OK)
             made++;
         if (status != MX_OK) {
-            for (int q = made; q < size; q++)
+            for (int q = made + 1; q < size; q++) /* the one that failed has closed its own */
                 carriers[q]->operations->close(carriers[q], false);
             for (int q = 0; q < made; q++) {
                 mxrt_net_fail(nets[q], "the group could not be made");

@@ -20,8 +20,6 @@ struct tree {
     int waiting;
 };
 
-static void down_start(struct mxrt_net *n, struct collective *c, int from);
-
 static void step(struct mxrt_net *n, struct collective *c) {
     struct tree *t = c->tree;
     if (--t->waiting > 0)
@@ -90,7 +88,7 @@ static void up_ended(struct mxrt_net *n, struct collective *c) {
         sum_narrow(c->x.dtype, c->x.data, t->mine, c->x.elements);
         if (c->op == OP_ALL_REDUCE)
             send_down(n, c);
-    } else { /* t->child is free now, or this rank would be alone */
+    } else { /* what the children sent has been added: their place is free */
         sum_narrow(c->x.dtype, t->child, t->mine, c->x.elements);
         send(n, c, c->root, 1, t->child, t->bytes);
     }

@@ -97,10 +97,10 @@ static void end_in(struct mxrt_net *n, struct in *i, mx_status status, const cha
 void wire_end_all(struct mxrt_net *n) {
     while (n->outs)
         end_out(n, n->outs, MX_ERROR_PEER, n->lost.text);
-    while (n->ins) {
-        match_forget(n, n->ins);
+    match_forget_all(n);
+    n->waiting_bytes = 0;
+    while (n->ins)
         end_in(n, n->ins, MX_ERROR_PEER, n->lost.text);
-    }
     for (int q = 0; q < n->size; q++)
         n->peers[q].granted.count = 0;
 }
@@ -403,6 +403,8 @@ static void frame(void *context, int from, const void *data, size_t bytes) {
         text_of(text, sizeof text, content, payload);
         (void)snprintf(p->name, sizeof p->name, "rank %d (%.60s, pid %u)", from, text, (unsigned)f.tag);
         p->hello = true;
+        p->space = f.sub;
+        p->pid = f.tag <= INT32_MAX ? (int)f.tag : 0;
         pthread_mutex_lock(&n->lock);
         n->hellos++;
         pthread_cond_broadcast(&n->wake);
