@@ -13,7 +13,7 @@ struct setting {
     size_t bucket;
     enum mxrt_kv_compression kind;
     float threshold;
-    void *results; /* of the test */
+    _Atomic int *ready; /* ranks that have come to where another may be lost */
 };
 
 static void begin(struct rank *r) {
@@ -421,6 +421,60 @@ static void asynchronous(struct rank *r) {
     end(r);
 }
 
+/* ---- priorities: what waits for the same worker leaves, arrives and is applied with the largest first */
+
+enum { URGENT = 24 };
+struct applied {
+    int64_t keys[URGENT];
+    _Atomic int count;
+};
+
+static mx_status note(void *context, struct mxrt_kv_key key, const struct mxrt_kv_value *g, struct mxrt_kv_value *w,
+                      struct mxrt_why *why) {
+    struct applied *a = context;
+    a->keys[atomic_fetch_add(&a->count, 1)] = key.number;
+    return MX_OK;
+}
+
+static mx_status wait_for(void *context, struct mxrt_why *why) {
+    while (!atomic_load((atomic_bool *)context))
+        sleep_us(100);
+    return MX_OK;
+}
+
+static void urgent(struct rank *r) {
+    static const int64_t place[5] = {3, 0, 4, 1, 2};
+    struct applied applied = {.count = 0};
+    atomic_bool go = false;
+    struct mxrt_kv_key keys[URGENT];
+    struct mxrt_kv_value v[URGENT];
+    begin(r);
+    for (int k = 0; k < URGENT; k++) {
+        keys[k] = number(k);
+        v[k] = dense(r->e, MX_F32, k % 3 ? 10 : 3000, 0);
+    }
+    OK(mxrt_kv_set_updater(r->kv, note, &applied, why));
+    OK(mxrt_kv_init(r->kv, URGENT, keys, v, why));
+    if (r->rank == 1) {
+        OK(mxrt_engine_push(
+            r->e, &(struct mxrt_op){.run = wait_for, .context = &go, .lane = MXRT_LANE_PRIORITY, .priority = 1000},
+            why));
+        for (int i = 0; i < URGENT; i++) { /* in no order of their priorities */
+            int k = (int)(i / 5 * 5 + (i < 20 ? place[i % 5] : i % 5));
+            OK(mxrt_kv_push(r->kv, 1, &keys[k], &v[k], -k, why));
+        }
+        atomic_store(&go, true);
+    }
+    OK(mxrt_engine_wait_all(r->e, why));
+    OK(mxrt_kv_barrier(r->kv, why));
+    for (int i = 0; i < URGENT && r->rank == 0; i++)
+        CHECK(applied.count == URGENT && applied.keys[i] == i);
+    OK(mxrt_kv_barrier(r->kv, why));
+    for (int k = 0; k < URGENT; k++)
+        drop(r->e, &v[k]);
+    end(r);
+}
+
 /* ---- what ranks get wrong */
 
 static void disagreement(struct rank *r) {
@@ -575,7 +629,10 @@ static void lost(struct rank *r) {
     OK(mxrt_kv_push(r->kv, 2, keys, v, 0, why));
     OK(mxrt_kv_pull(r->kv, 2, keys, v, false, 0, why));
     OK(mxrt_engine_wait_all(r->e, why));
-    OK(mxrt_kv_barrier(r->kv, why)); /* nobody is still at what came before */
+    const struct setting *s = r->context;
+    atomic_fetch_add(s->ready, 1); /* no barrier: some may still be in it when the first is through */
+    while (atomic_load(s->ready) < r->size)
+        sleep_us(100);
     if (r->rank == r->size - 1) {
         mxrt_net_fail(r->net, "the test ends it");
     } else {
@@ -674,9 +731,12 @@ static void in_group(int most) {
         all(disagreement, 3, (struct setting){.type = "dist_sync", .servers = servers[k], .big = 0, .bucket = 1000});
         all(garbage, 3, (struct setting){.type = "dist_sync", .servers = servers[k], .big = 0, .bucket = 1000});
         all(absent, 3, (struct setting){.type = "dist_sync", .servers = servers[k], .big = 0, .bucket = 1000});
-        all(lost, 4, (struct setting){.type = "dist_sync", .servers = servers[k], .big = 500, .bucket = 1000});
+        _Atomic int ready = 0;
+        all(lost, 4,
+            (struct setting){.type = "dist_sync", .servers = servers[k], .big = 500, .bucket = 1000, .ready = &ready});
     }
     all(invented, 3, (struct setting){.type = "dist_sync", .servers = 1, .big = 0, .bucket = 1000});
+    all(urgent, 2, (struct setting){.type = "dist_async", .servers = 1, .bucket = 1000});
     all(several, 3, (struct setting){.type = "dist_sync"});
 }
 
