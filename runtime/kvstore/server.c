@@ -83,6 +83,12 @@ static struct item value_item(const struct slot *s) {
                          .bytes = (uint64_t)s->elements * mxrt_dtype_size(s->dtype)};
 }
 
+/* Whether what is stored is sent without a copy. Not with a naive engine: the net's thread would wait, in its next push on the slot, for
+ * the answer to be sent, which it alone does. */
+static bool goes_as_it_lies(const struct mxrt_kvstore *kv, const struct slot *s) {
+    return s->stored.dtype == s->dtype && value_item(s).bytes >= kv->bucket && !kv->is_naive;
+}
+
 static void reply_shared(struct mxrt_kvstore *kv, int to, const struct item *to_what, const struct item *item,
                          struct message *m) {
     kv_message_keep(m);
@@ -123,7 +129,7 @@ static void start_answer(void *context, struct mxrt_token token) {
     struct item item = value_item(s);
     a->token = token;
     a->done = true;
-    if (s->stored.dtype == s->dtype && item.bytes >= a->kv->bucket) {
+    if (goes_as_it_lies(a->kv, s)) {
         if (!reply(a->kv, a->to, &a->item, &item, s->stored.data, answer_sent, a))
             answer_sent(a);
         return;
@@ -286,7 +292,7 @@ static void answer_push(struct round *r) {
         const struct contribution *c = &r->in[i];
         if (!c->item.wants_value) {
             (void)reply(r->kv, c->from, &c->item, &done, "", NULL, NULL);
-        } else if (value.bytes >= r->kv->bucket && s->stored.dtype == s->dtype) {
+        } else if (goes_as_it_lies(r->kv, s)) {
             push_answer(r->kv, s, c->from, &c->item, NULL, NULL);
         } else if (copy || (copy = copy_value(s, &s->stored)) != NULL) {
             reply_shared(r->kv, c->from, &c->item, &value, copy);

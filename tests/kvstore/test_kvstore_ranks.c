@@ -13,6 +13,7 @@ struct setting {
     size_t bucket;
     enum mxrt_kv_compression kind;
     float threshold;
+    bool multi_precision;
     _Atomic int *ready; /* ranks that have come to where another may be lost */
 };
 
@@ -22,7 +23,8 @@ static void begin(struct rank *r) {
                       &(struct mxrt_kv_options){.net = r->net,
                                                 .servers = s->servers < r->size ? s->servers : r->size,
                                                 .big_array = s->big,
-                                                .bucket = s->bucket},
+                                                .bucket = s->bucket,
+                                                .multi_precision = s->multi_precision},
                       why));
     CHECK(mxrt_kv_rank(r->kv) == r->rank && mxrt_kv_size(r->kv) == r->size && !strcmp(mxrt_kv_type(r->kv), s->type));
     if (s->kind != MXRT_KV_NONE)
@@ -44,9 +46,11 @@ static void rounds(struct rank *r) {
     bool pushpull = s->big % 2;
     begin(r);
     struct mxrt_kv_key keys[KEYS];
-    struct mxrt_kv_value v[KEYS], out[KEYS];
+    struct mxrt_kv_value v[KEYS], other[KEYS], out[KEYS], out_of_other[KEYS];
     for (int k = 0; k < KEYS; k++) {
         keys[k] = number(k == 2 ? 99 : k);
+        other[k] = dense(r->e, k % 2 ? MX_F16 : MX_F32, elements[k], 0.5);
+        out_of_other[k] = dense(r->e, k % 2 ? MX_F16 : MX_F32, elements[k], 0);
         v[k] = dense(r->e, k % 2 ? MX_F16 : MX_F32, elements[k], r->rank == 0 ? 1 : 77);
         out[k] = dense(r->e, v[k].dtype, elements[k], 0);
     }
@@ -54,25 +58,30 @@ static void rounds(struct rank *r) {
     OK(mxrt_kv_init(r->kv, KEYS, keys, v, why));
     OK(mxrt_kv_pull(r->kv, KEYS, keys, out, false, 0, why));
     OK(mxrt_engine_wait_all(r->e, why));
-    for (int k = 0; k < KEYS; k++) {
+    for (int k = 0; k < KEYS; k++)
         CHECK(all_are(&out[k], 1)); /* rank 0's */
-        fill(&v[k], r->rank + 1);
-    }
     for (int i = 1; i <= ROUNDS; i++) {
-        for (int k = KEYS - 1; k >= 0; k--) { /* as a backward pass does */
+        for (int k = KEYS - 1; k >= 0; k--) { /* as a backward pass does; in turn, by one value or by two */
+            int n = 1 + i % 2;
+            struct mxrt_kv_key same[2] = {keys[k], keys[k]};
+            struct mxrt_kv_value from[2] = {v[k], other[k]}, to[2] = {out[k], out_of_other[k]};
+            fill(&v[k], n == 1 ? r->rank + 1 : r->rank + 0.5);
             if (pushpull) {
-                OK(mxrt_kv_pushpull(r->kv, 1, &keys[k], &v[k], &out[k], -k, why));
+                OK(mxrt_kv_pushpull(r->kv, n, same, from, to, -k, why));
             } else {
-                OK(mxrt_kv_push(r->kv, 1, &keys[k], &v[k], -k, why));
-                OK(mxrt_kv_pull(r->kv, 1, &keys[k], &out[k], false, -k, why));
+                OK(mxrt_kv_push(r->kv, n, same, from, -k, why));
+                OK(mxrt_kv_pull(r->kv, n, same, to, false, -k, why));
             }
         }
         OK(mxrt_engine_wait_all(r->e, why));
         for (int k = 0; k < KEYS; k++)
-            CHECK(all_are(&out[k], 1 + i * 2.0 * r->size * (r->size + 1) / 2));
+            CHECK(all_are(&out[k], 1 + i * 2.0 * r->size * (r->size + 1) / 2) &&
+                  (i % 2 == 0 || all_are(&out_of_other[k], at(&out[k], 0))));
     }
     for (int k = 0; k < KEYS; k++) {
         drop(r->e, &v[k]);
+        drop(r->e, &other[k]);
+        drop(r->e, &out_of_other[k]);
         drop(r->e, &out[k]);
     }
     end(r);
@@ -703,6 +712,18 @@ static void in_group(int most) {
         for (int k = 1; k < 3; k++)
             all(asynchronous, ranks,
                 (struct setting){.type = "dist_async", .servers = servers[k], .big = 1000, .bucket = 500});
+    }
+    for (int threads = 0; threads < 2; threads++) { /* a naive engine, and one without workers */
+        for (int k = 0; k < 3; k++) {
+            struct setting s = {
+                .type = "dist_sync", .servers = servers[k], .big = 500, .bucket = 300, .multi_precision = true};
+            on_ranks(3, threads, NULL, rounds, &s);
+            if (threads > 0) /* each push of a naive engine waits: ranks must push in one order */
+                on_ranks(3, threads, NULL, same_bits, &s);
+            on_ranks(3, threads, NULL, sparse_rounds, &s);
+        }
+        on_ranks(3, threads, NULL, asynchronous,
+                 &(struct setting){.type = "dist_async", .servers = 2, .big = 1000, .bucket = 500});
     }
     static const struct setting lossy[] = {{.kind = MXRT_KV_2BIT, .threshold = 0.5f},
                                            {.kind = MXRT_KV_1BIT, .threshold = 0.25f},
