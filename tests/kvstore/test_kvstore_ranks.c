@@ -584,9 +584,18 @@ static void invented(struct rank *r) {
     end(r);
 }
 
+/* No barrier: some may still be in that when the first is through, and lost. */
+static void together(struct rank *r) {
+    const struct setting *s = r->context;
+    atomic_fetch_add(s->ready, 1);
+    while (atomic_load(s->ready) < r->size)
+        sleep_us(100);
+}
+
 static void garbage(struct rank *r) {
     begin(r);
     struct mxrt_kv_value v = dense(r->e, MX_F32, 4, 1);
+    together(r);
     static const char text[] = "this is no message of a store, but it is long enough to be taken for a header";
     if (r->rank == 1)
         mxrt_net_request(r->net, 0, 0, MESSAGE_WORD(MESSAGE_BATCH, 0), text, sizeof text, ignored, NULL);
@@ -609,6 +618,7 @@ static void absent(struct rank *r) {
     struct mxrt_kv_key key = number(0);
     struct mxrt_kv_value v = dense(r->e, MX_F32, 4, 1), out = dense(r->e, MX_F32, 4, 1);
     OK(mxrt_kv_init(r->kv, 1, &key, &v, why));
+    together(r);
     if (r->rank == 1)
         OK(mxrt_engine_push(
             r->e, &(struct mxrt_op){.name = "backward", .run = broken, .writes = &v.variable, .write_count = 1}, why));
@@ -638,10 +648,7 @@ static void lost(struct rank *r) {
     OK(mxrt_kv_push(r->kv, 2, keys, v, 0, why));
     OK(mxrt_kv_pull(r->kv, 2, keys, v, false, 0, why));
     OK(mxrt_engine_wait_all(r->e, why));
-    const struct setting *s = r->context;
-    atomic_fetch_add(s->ready, 1); /* no barrier: some may still be in it when the first is through */
-    while (atomic_load(s->ready) < r->size)
-        sleep_us(100);
+    together(r);
     if (r->rank == r->size - 1) {
         mxrt_net_fail(r->net, "the test ends it");
     } else {
@@ -690,11 +697,12 @@ static void several(struct rank *r) {
 
 static const char *only; /* NULL: everything */
 
-static void all_of(const char *part, void (*run)(struct rank *r), int ranks, struct setting s) {
+static void part_of(const char *part, void (*run)(struct rank *r), int ranks, int threads, struct setting s) {
     if (!only || !strcmp(only, part))
-        on_ranks(ranks, 2, NULL, run, &s);
+        on_ranks(ranks, threads, NULL, run, &s);
 }
-#define all(part, ...) all_of(#part, part, __VA_ARGS__)
+#define all(part, ranks, ...)              part_of(#part, part, ranks, 2, __VA_ARGS__)
+#define on_engine(threads, part, ranks, s) part_of(#part, part, ranks, threads, s)
 
 static void in_group(int most) {
     static const int servers[] = {0, 1, 3};
@@ -717,13 +725,13 @@ static void in_group(int most) {
         for (int k = 0; k < 3; k++) {
             struct setting s = {
                 .type = "dist_sync", .servers = servers[k], .big = 500, .bucket = 300, .multi_precision = true};
-            on_ranks(3, threads, NULL, rounds, &s);
+            on_engine(threads, rounds, 3, s);
             if (threads > 0) /* each push of a naive engine waits: ranks must push in one order */
-                on_ranks(3, threads, NULL, same_bits, &s);
-            on_ranks(3, threads, NULL, sparse_rounds, &s);
+                on_engine(threads, same_bits, 3, s);
+            on_engine(threads, sparse_rounds, 3, s);
         }
-        on_ranks(3, threads, NULL, asynchronous,
-                 &(struct setting){.type = "dist_async", .servers = 2, .big = 1000, .bucket = 500});
+        struct setting s = {.type = "dist_async", .servers = 2, .big = 1000, .bucket = 500};
+        on_engine(threads, asynchronous, 3, s);
     }
     static const struct setting lossy[] = {{.kind = MXRT_KV_2BIT, .threshold = 0.5f},
                                            {.kind = MXRT_KV_1BIT, .threshold = 0.25f},
@@ -750,11 +758,14 @@ static void in_group(int most) {
         all(many_keys, 3, (struct setting){.type = "dist_sync", .servers = servers[k], .big = 500, .bucket = 20000});
         all(many_keys, 2, (struct setting){.type = "dist_sync", .servers = servers[k], .big = 0, .bucket = 0});
         all(disagreement, 3, (struct setting){.type = "dist_sync", .servers = servers[k], .big = 0, .bucket = 1000});
-        all(garbage, 3, (struct setting){.type = "dist_sync", .servers = servers[k], .big = 0, .bucket = 1000});
-        all(absent, 3, (struct setting){.type = "dist_sync", .servers = servers[k], .big = 0, .bucket = 1000});
-        _Atomic int ready = 0;
+        _Atomic int ready[3] = {0, 0, 0};
+        all(garbage, 3,
+            (struct setting){.type = "dist_sync", .servers = servers[k], .bucket = 1000, .ready = &ready[0]});
+        all(absent, 3,
+            (struct setting){.type = "dist_sync", .servers = servers[k], .bucket = 1000, .ready = &ready[1]});
         all(lost, 4,
-            (struct setting){.type = "dist_sync", .servers = servers[k], .big = 500, .bucket = 1000, .ready = &ready});
+            (struct setting){
+                .type = "dist_sync", .servers = servers[k], .big = 500, .bucket = 1000, .ready = &ready[2]});
     }
     all(invented, 3, (struct setting){.type = "dist_sync", .servers = 1, .big = 0, .bucket = 1000});
     all(urgent, 2, (struct setting){.type = "dist_async", .servers = 1, .bucket = 1000});
