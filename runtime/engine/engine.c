@@ -121,6 +121,10 @@ int mxrt_engine_threads(const struct mxrt_engine *e) {
     return e ? e->workers + 1 : 0;
 }
 
+bool mxrt_engine_is_naive(const struct mxrt_engine *e) {
+    return e && e->naive;
+}
+
 /* Refuses pushes and ends the threads when nothing is pending. */
 void engine_halt(struct mxrt_engine *e) {
     do {

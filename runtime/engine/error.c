@@ -18,7 +18,8 @@ static const char *status_words(mx_status s) {
                                         "not a number",
                                         "interrupted",
                                         "not in this build",
-                                        "not done in the given time"};
+                                        "not done in the given time",
+                                        "another rank"};
     return (size_t)s < sizeof words / sizeof *words ? words[s] : "an unknown status";
 }
 

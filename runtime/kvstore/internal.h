@@ -73,7 +73,7 @@ struct mxrt_kvstore {
     int rank, size, servers;
     int64_t big;
     size_t bucket;
-    bool multi_precision;
+    bool multi_precision, is_naive, has_workers; /* the engine is, or has */
     struct mxrt_pool *pool;
     struct mxrt_var alive; /* read by every operation of the store: a write of it comes after all of them */
     enum mxrt_kv_compression compression;

@@ -73,6 +73,8 @@ mx_status mxrt_kv_create(struct mxrt_kvstore **store, const char *type, struct m
     if (!kv)
         return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for a store");
     kv->engine = e;
+    kv->is_naive = mxrt_engine_is_naive(e);
+    kv->has_workers = !kv->is_naive && mxrt_engine_threads(e) > 1;
     kv->request_free = (1u << 20) - 1;
     pthread_mutex_init(&kv->lock, NULL);
     pthread_cond_init(&kv->quiet, NULL);

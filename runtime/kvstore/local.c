@@ -11,7 +11,7 @@
 #include "internal.h"
 
 /* A naive engine's push gives the error of the operation, which has ended then, like that of a push that did nothing; who owns the
- * context must know. So the engine gets a frame that remembers. */
+ * context must know. So that engine gets a frame that remembers. */
 struct op_frame {
     _Atomic int references; /* the operation's, the push's */
     atomic_bool ended;
@@ -41,18 +41,32 @@ static void frame_release(void *frame) {
     frame_drop(f);
 }
 
-mx_status kv_push_op(struct mxrt_kvstore *kv, const struct kv_op *op, struct mxrt_why *why) {
+static mx_status push_framed(struct mxrt_kvstore *kv, const struct kv_op *op, struct mxrt_op *o, struct mxrt_why *why) {
     struct op_frame *f = malloc(sizeof *f);
     if (!f)
         return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for an operation");
     atomic_init(&f->references, 2);
     atomic_init(&f->ended, false);
     f->op = *op;
+    o->run = op->run ? frame_run : NULL;
+    o->start = op->start ? frame_start : NULL;
+    o->context = f;
+    o->release = frame_release;
+    mx_status status = mxrt_engine_push(kv->engine, o, why);
+    if (status != MX_OK && atomic_load(&f->ended))
+        status = MX_OK; /* its error is its variables' */
+    else if (status != MX_OK)
+        frame_drop(f);
+    frame_drop(f);
+    return status;
+}
+
+mx_status kv_push_op(struct mxrt_kvstore *kv, const struct kv_op *op, struct mxrt_why *why) {
     struct mxrt_op o = {.name = op->name,
-                        .run = op->run ? frame_run : NULL,
-                        .start = op->start ? frame_start : NULL,
-                        .context = f,
-                        .release = frame_release,
+                        .run = op->run,
+                        .start = op->start,
+                        .context = op->context,
+                        .release = op->release,
                         .reads = op->reads,
                         .writes = op->writes,
                         .read_count = op->read_count,
@@ -61,13 +75,7 @@ mx_status kv_push_op(struct mxrt_kvstore *kv, const struct kv_op *op, struct mxr
                         .priority = op->priority};
     op->reads[o.read_count++] = kv->alive;
     mxrt_var_dedupe(op->reads, &o.read_count, op->writes, &o.write_count);
-    mx_status status = mxrt_engine_push(kv->engine, &o, why);
-    if (status != MX_OK && atomic_load(&f->ended))
-        status = MX_OK; /* its error is its variables' */
-    else if (status != MX_OK)
-        frame_drop(f);
-    frame_drop(f);
-    return status;
+    return kv->is_naive ? push_framed(kv, op, &o, why) : mxrt_engine_push(kv->engine, &o, why);
 }
 
 /* ---- merge */

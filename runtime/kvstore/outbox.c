@@ -304,6 +304,7 @@ void kv_wire_stop(struct mxrt_kvstore *kv, mx_status status, const char *text) {
         }
     }
     kv_client_stop(kv, status, text);
+    kv_server_stop(kv);
     pthread_mutex_lock(&kv->lock);
     pthread_cond_broadcast(&kv->quiet);
     pthread_mutex_unlock(&kv->lock);

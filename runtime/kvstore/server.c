@@ -83,6 +83,14 @@ static struct item value_item(const struct slot *s) {
                          .bytes = (uint64_t)s->elements * mxrt_dtype_size(s->dtype)};
 }
 
+/* Whether what is stored is sent to a rank without a copy, which holds up the next write until it is sent. To this rank itself it would
+ * be until all other parts have come, too: with two servers that wait for each other's part, and a push between, for ever.
+ * With a naive engine the net's thread would wait, in its next push on the slot, for what it alone does; without workers what was held up
+ * would wait for the next push. */
+static bool goes_as_it_lies(const struct mxrt_kvstore *kv, const struct slot *s, int to) {
+    return s->stored.dtype == s->dtype && value_item(s).bytes >= kv->bucket && to != kv->rank && kv->has_workers;
+}
+
 static void reply_shared(struct mxrt_kvstore *kv, int to, const struct item *to_what, const struct item *item,
                          struct message *m) {
     kv_message_keep(m);
@@ -119,22 +127,24 @@ static void answer_sent(void *context) {
 /* What is stored goes out as it lies there, and is not written until it is gone. */
 static void start_answer(void *context, struct mxrt_token token) {
     struct answering *a = context;
-    struct slot *s = a->slot;
-    struct item item = value_item(s);
+    struct item item = value_item(a->slot);
     a->token = token;
     a->done = true;
-    if (s->stored.dtype == s->dtype && item.bytes >= a->kv->bucket) {
-        if (!reply(a->kv, a->to, &a->item, &item, s->stored.data, answer_sent, a))
-            answer_sent(a);
-        return;
-    }
-    struct message *m = copy_value(s, &s->stored);
+    if (!reply(a->kv, a->to, &a->item, &item, a->slot->stored.data, answer_sent, a))
+        answer_sent(a);
+}
+
+static mx_status run_answer(void *context, struct mxrt_why *why) {
+    struct answering *a = context;
+    struct item item = value_item(a->slot);
+    struct message *m = copy_value(a->slot, &a->slot->stored);
+    a->done = true;
     if (m)
         reply_shared(a->kv, a->to, &a->item, &item, m);
     else
         refuse(a->kv, a->to, &a->item, MX_ERROR_MEMORY, "no memory for the value");
     kv_message_drop(m);
-    answer_sent(a);
+    return MX_OK;
 }
 
 static mx_status run_answer_rows(void *context, struct mxrt_why *why) {
@@ -180,11 +190,14 @@ static void push_answer(struct mxrt_kvstore *kv, struct slot *s, int to, const s
         a->ids = ids;
         a->rows = *rows;
     }
+    bool lies = !rows && goes_as_it_lies(kv, s, to);
     struct mxrt_var reads[2] = {s->var};
     mx_status status = kv_push_op(kv,
                                   &(struct kv_op){.name = "kvstore: answer",
-                                                  .run = rows ? run_answer_rows : NULL,
-                                                  .start = rows ? NULL : start_answer,
+                                                  .run = rows   ? run_answer_rows
+                                                         : lies ? NULL
+                                                                : run_answer,
+                                                  .start = lies ? start_answer : NULL,
                                                   .context = a,
                                                   .release = answering_free,
                                                   .reads = reads,
@@ -286,7 +299,7 @@ static void answer_push(struct round *r) {
         const struct contribution *c = &r->in[i];
         if (!c->item.wants_value) {
             (void)reply(r->kv, c->from, &c->item, &done, "", NULL, NULL);
-        } else if (value.bytes >= r->kv->bucket && s->stored.dtype == s->dtype) {
+        } else if (goes_as_it_lies(r->kv, s, c->from)) {
             push_answer(r->kv, s, c->from, &c->item, NULL, NULL);
         } else if (copy || (copy = copy_value(s, &s->stored)) != NULL) {
             reply_shared(r->kv, c->from, &c->item, &value, copy);
@@ -388,6 +401,23 @@ static void slot_free(struct mxrt_kvstore *kv, struct slot *s) {
     free(s);
 }
 
+/* Contributions of this rank to itself are its operations' own memory, so they are let go at once. */
+void kv_server_stop(struct mxrt_kvstore *kv) {
+    for (bool more = true; more;) {
+        struct message *m = NULL;
+        pthread_mutex_lock(&kv->lock);
+        for (struct slot *s = kv->slots; s && !m; s = s->hh.next) {
+            for (int r = 0; r < kv->size && !m; r++) {
+                m = s->in[r].message;
+                s->in[r].message = NULL;
+            }
+        }
+        pthread_mutex_unlock(&kv->lock);
+        more = m != NULL;
+        kv_message_drop(m);
+    }
+}
+
 void kv_server_forget(struct mxrt_kvstore *kv) {
     struct slot *s, *next;
     HASH_ITER(hh, kv->slots, s, next) {
@@ -479,6 +509,10 @@ static bool join(struct mxrt_kvstore *kv, struct slot *s, struct contribution *c
                  bool *complete, char *text, size_t room) {
     int from = c->from;
     *complete = false;
+    if (kv->lost) {
+        snprintf(text, room, "%s", kv->lost_text);
+        return false;
+    }
     if (c->item.round != s->rounds[from] || s->has[from]) {
         snprintf(text, room, "rank %d contributed to %s for round %u%s, where round %u is next", from, s->label,
                  c->item.round, s->has[from] ? " before that of the others was complete" : "", s->rounds[from]);

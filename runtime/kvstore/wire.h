@@ -108,6 +108,7 @@ void kv_server_handle(struct mxrt_kvstore *kv, int from, const struct item *item
 /* A part of e that this rank keeps from now on; its stored elements are zero. */
 mx_status kv_server_keep(struct mxrt_kvstore *kv, struct entry *e, const struct place *p, struct mxrt_kv_value **stored,
                          struct mxrt_why *why);
+void kv_server_stop(struct mxrt_kvstore *kv); /* after a loss */
 void kv_server_forget(struct mxrt_kvstore *kv);
 
 #endif

@@ -250,8 +250,7 @@ static void send(struct ranks *r, int key) {
     if (b->value.is_sparse)
         gather_rows(r, b);
     b->version++;
-    mx_status status =
-        mxrt_kv_all_reduce(r->kv, r->steps << 16 | (uint64_t)(b - all->at), &b->value, b->priority, &r->why);
+    mx_status status = mxrt_kv_all_reduce(r->kv, ranks_id(r, (int)(b - all->at)), &b->value, b->priority, &r->why);
     if (status != MX_OK)
         (void)ranks_failed(r, status);
 }

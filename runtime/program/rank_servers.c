@@ -213,7 +213,7 @@ static void send(struct ranks *r, int key) {
         return;
     if (key == r->split->key_count) {
         if (!ranks_apart(r))
-            status = mxrt_kv_all_reduce(r->kv, r->steps, &v, 0, &r->why);
+            status = mxrt_kv_all_reduce(r->kv, ranks_id(r, key), &v, 0, &r->why);
     } else {
         const struct mxrt_key *k = &r->split->keys[key];
         const struct mxrt_kv_key name = {NULL, key};

@@ -166,10 +166,6 @@ static mx_status begin(struct ranks *r) {
     return MX_OK;
 }
 
-static uint64_t id_of(const struct ranks *r, int what) {
-    return r->steps << 16 | (uint64_t)what;
-}
-
 static void send(struct ranks *r, int key) {
     const struct shards *s = r->own;
     mx_status status = MX_OK;
@@ -178,7 +174,7 @@ static void send(struct ranks *r, int key) {
     const struct mxrt_key *k = key < r->split->key_count ? &r->split->keys[key] : NULL;
     if (k && k->group >= 0 && !r->split->has_report) {
         const struct collective c = {.r = r,
-                                     .id = id_of(r, key),
+                                     .id = ranks_id(r, key),
                                      .root = s->owner[k->group],
                                      .priority = ranks_priority(r, k->group),
                                      .sums = true,
@@ -189,7 +185,7 @@ static void send(struct ranks *r, int key) {
         if (k)
             v = (struct mxrt_kv_value){
                 .dtype = k->dtype, .elements = k->elements, .data = r->keys[key], .variable = s->sums[key]};
-        status = mxrt_kv_all_reduce(r->kv, id_of(r, key), &v, 0, &r->why);
+        status = mxrt_kv_all_reduce(r->kv, ranks_id(r, key), &v, 0, &r->why);
     }
     if (status != MX_OK)
         (void)ranks_failed(r, status);
@@ -221,7 +217,7 @@ static mx_status computed(struct ranks *r) {
             if (split->buffer_group[b] != g || is_kept(r, b) || (status = r->p->buffer(r->model, b, &t)) != MX_OK)
                 continue;
             const struct collective c = {.r = r,
-                                         .id = id_of(r, split->key_count + 1 + b),
+                                         .id = ranks_id(r, split->key_count + 1 + b),
                                          .root = s->owner[g],
                                          .priority = ranks_priority(r, g),
                                          .x = {t.data, (int64_t)t.bytes, MX_U8}};

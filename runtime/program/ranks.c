@@ -76,8 +76,9 @@ static mx_status wait_for(struct waiter *w) {
     return w->status;
 }
 
+/* The store's collectives have bit 63; those of a step are numbered from below. */
 static uint64_t blocking_id(struct ranks *r) {
-    return (uint64_t)1 << 63 | ++r->blocking;
+    return (uint64_t)1 << 62 | ++r->blocking;
 }
 
 mx_status ranks_broadcast(struct ranks *r, int root, void *data, size_t bytes, struct mxrt_why *why) {

@@ -69,6 +69,10 @@ static inline const struct mxrt_key *ranks_key_at(const struct ranks *r, int pla
 static inline int ranks_key_number(const struct ranks *r, int place) {
     return place < r->split->key_count ? r->split->final_order[place] : r->split->key_count;
 }
+/* Numbers what travels in a step, below 2^32: a later step's may be under way elsewhere, but not one 2^16 steps later. */
+static inline uint64_t ranks_id(const struct ranks *r, int what) {
+    return (r->steps & 0xffff) << 16 | (uint64_t)what;
+}
 /* The earlier a group is needed, the larger. */
 int ranks_priority(const struct ranks *r, int group);
 /* The buffers that change with a group, copied out or back. */

@@ -123,10 +123,11 @@ static inline mx_status sgd(void *context, struct mxrt_kv_key key, const struct 
 static inline void *rank_thread(void *context) {
     struct rank *r = context;
     r->run(r);
+    mxrt_net_close(r->net);
     return NULL;
 }
 
-/* run on each of `size` ranks, on an engine of so many threads. */
+/* run on each of `size` ranks, on an engine of so many threads; 0: a naive one. */
 static inline void on_ranks(int size, int threads, const struct mxrt_net_options *options, void (*run)(struct rank *r),
                             const void *context) {
     struct mxrt_net *nets[MOST_RANKS];
@@ -135,7 +136,9 @@ static inline void on_ranks(int size, int threads, const struct mxrt_net_options
     for (int i = 0; i < size; i++) {
         struct rank *r = &ranks[i];
         *r = (struct rank){.rank = i, .size = size, .net = nets[i], .context = context, .run = run};
-        OK(mxrt_engine_create(&r->e, &(struct mxrt_engine_options){.threads = threads}, why));
+        struct mxrt_engine_options engine = {.kind = threads ? MXRT_ENGINE_THREADED : MXRT_ENGINE_NAIVE,
+                                             .threads = threads};
+        OK(mxrt_engine_create(&r->e, &engine, why));
         CHECK(pthread_create(&r->thread, NULL, rank_thread, r) == 0);
     }
     for (int i = 0; i < size; i++)

@@ -1,6 +1,6 @@
 /* The kvstore over several ranks: MXNet's nightly tests of dist_sync and dist_async, restated, the same bits whatever the servers,
- * buckets and splits, and what happens when a rank errs or is lost. Argument "mpi": as a rank of an MPI job, the part that needs
- * no group. */
+ * buckets and splits, and what happens when a rank errs or is lost. Arguments: up to so many ranks, and which part alone; or "mpi": as a
+ * rank of an MPI job. */
 #include <stdatomic.h>
 
 #include "../../runtime/kvstore/item.h"
@@ -13,7 +13,8 @@ struct setting {
     size_t bucket;
     enum mxrt_kv_compression kind;
     float threshold;
-    void *results; /* of the test */
+    bool multi_precision;
+    _Atomic int *ready; /* ranks that have come to where another may be lost */
 };
 
 static void begin(struct rank *r) {
@@ -22,7 +23,8 @@ static void begin(struct rank *r) {
                       &(struct mxrt_kv_options){.net = r->net,
                                                 .servers = s->servers < r->size ? s->servers : r->size,
                                                 .big_array = s->big,
-                                                .bucket = s->bucket},
+                                                .bucket = s->bucket,
+                                                .multi_precision = s->multi_precision},
                       why));
     CHECK(mxrt_kv_rank(r->kv) == r->rank && mxrt_kv_size(r->kv) == r->size && !strcmp(mxrt_kv_type(r->kv), s->type));
     if (s->kind != MXRT_KV_NONE)
@@ -32,7 +34,6 @@ static void begin(struct rank *r) {
 static void end(struct rank *r) {
     OK(mxrt_engine_wait_all(r->e, why));
     mxrt_kv_destroy(r->kv);
-    mxrt_net_close(r->net);
 }
 
 /* ---- D7: w += rate * (sum of rank + 1), in each round */
@@ -45,9 +46,11 @@ static void rounds(struct rank *r) {
     bool pushpull = s->big % 2;
     begin(r);
     struct mxrt_kv_key keys[KEYS];
-    struct mxrt_kv_value v[KEYS], out[KEYS];
+    struct mxrt_kv_value v[KEYS], other[KEYS], out[KEYS], out_of_other[KEYS];
     for (int k = 0; k < KEYS; k++) {
         keys[k] = number(k == 2 ? 99 : k);
+        other[k] = dense(r->e, k % 2 ? MX_F16 : MX_F32, elements[k], 0.5);
+        out_of_other[k] = dense(r->e, k % 2 ? MX_F16 : MX_F32, elements[k], 0);
         v[k] = dense(r->e, k % 2 ? MX_F16 : MX_F32, elements[k], r->rank == 0 ? 1 : 77);
         out[k] = dense(r->e, v[k].dtype, elements[k], 0);
     }
@@ -55,25 +58,30 @@ static void rounds(struct rank *r) {
     OK(mxrt_kv_init(r->kv, KEYS, keys, v, why));
     OK(mxrt_kv_pull(r->kv, KEYS, keys, out, false, 0, why));
     OK(mxrt_engine_wait_all(r->e, why));
-    for (int k = 0; k < KEYS; k++) {
+    for (int k = 0; k < KEYS; k++)
         CHECK(all_are(&out[k], 1)); /* rank 0's */
-        fill(&v[k], r->rank + 1);
-    }
     for (int i = 1; i <= ROUNDS; i++) {
-        for (int k = KEYS - 1; k >= 0; k--) { /* as a backward pass does */
+        for (int k = KEYS - 1; k >= 0; k--) { /* as a backward pass does; in turn, by one value or by two */
+            int n = 1 + i % 2;
+            struct mxrt_kv_key same[2] = {keys[k], keys[k]};
+            struct mxrt_kv_value from[2] = {v[k], other[k]}, to[2] = {out[k], out_of_other[k]};
+            fill(&v[k], n == 1 ? r->rank + 1 : r->rank + 0.5);
             if (pushpull) {
-                OK(mxrt_kv_pushpull(r->kv, 1, &keys[k], &v[k], &out[k], -k, why));
+                OK(mxrt_kv_pushpull(r->kv, n, same, from, to, -k, why));
             } else {
-                OK(mxrt_kv_push(r->kv, 1, &keys[k], &v[k], -k, why));
-                OK(mxrt_kv_pull(r->kv, 1, &keys[k], &out[k], false, -k, why));
+                OK(mxrt_kv_push(r->kv, n, same, from, -k, why));
+                OK(mxrt_kv_pull(r->kv, n, same, to, false, -k, why));
             }
         }
         OK(mxrt_engine_wait_all(r->e, why));
         for (int k = 0; k < KEYS; k++)
-            CHECK(all_are(&out[k], 1 + i * 2.0 * r->size * (r->size + 1) / 2));
+            CHECK(all_are(&out[k], 1 + i * 2.0 * r->size * (r->size + 1) / 2) &&
+                  (i % 2 == 0 || all_are(&out_of_other[k], at(&out[k], 0))));
     }
     for (int k = 0; k < KEYS; k++) {
         drop(r->e, &v[k]);
+        drop(r->e, &other[k]);
+        drop(r->e, &out_of_other[k]);
         drop(r->e, &out[k]);
     }
     end(r);
@@ -422,6 +430,60 @@ static void asynchronous(struct rank *r) {
     end(r);
 }
 
+/* ---- priorities: what waits for the same worker leaves, arrives and is applied with the largest first */
+
+enum { URGENT = 24 };
+struct applied {
+    int64_t keys[URGENT];
+    _Atomic int count;
+};
+
+static mx_status note(void *context, struct mxrt_kv_key key, const struct mxrt_kv_value *g, struct mxrt_kv_value *w,
+                      struct mxrt_why *why) {
+    struct applied *a = context;
+    a->keys[atomic_fetch_add(&a->count, 1)] = key.number;
+    return MX_OK;
+}
+
+static mx_status wait_for(void *context, struct mxrt_why *why) {
+    while (!atomic_load((atomic_bool *)context))
+        sleep_us(100);
+    return MX_OK;
+}
+
+static void urgent(struct rank *r) {
+    static const int64_t place[5] = {3, 0, 4, 1, 2};
+    struct applied applied = {.count = 0};
+    atomic_bool go = false;
+    struct mxrt_kv_key keys[URGENT];
+    struct mxrt_kv_value v[URGENT];
+    begin(r);
+    for (int k = 0; k < URGENT; k++) {
+        keys[k] = number(k);
+        v[k] = dense(r->e, MX_F32, k % 3 ? 10 : 3000, 0);
+    }
+    OK(mxrt_kv_set_updater(r->kv, note, &applied, why));
+    OK(mxrt_kv_init(r->kv, URGENT, keys, v, why));
+    if (r->rank == 1) {
+        OK(mxrt_engine_push(
+            r->e, &(struct mxrt_op){.run = wait_for, .context = &go, .lane = MXRT_LANE_PRIORITY, .priority = 1000},
+            why));
+        for (int i = 0; i < URGENT; i++) { /* in no order of their priorities */
+            int k = (int)(i / 5 * 5 + (i < 20 ? place[i % 5] : i % 5));
+            OK(mxrt_kv_push(r->kv, 1, &keys[k], &v[k], -k, why));
+        }
+        atomic_store(&go, true);
+    }
+    OK(mxrt_engine_wait_all(r->e, why));
+    OK(mxrt_kv_barrier(r->kv, why));
+    for (int i = 0; i < URGENT && r->rank == 0; i++)
+        CHECK(applied.count == URGENT && applied.keys[i] == i);
+    OK(mxrt_kv_barrier(r->kv, why));
+    for (int k = 0; k < URGENT; k++)
+        drop(r->e, &v[k]);
+    end(r);
+}
+
 /* ---- what ranks get wrong */
 
 static void disagreement(struct rank *r) {
@@ -522,9 +584,18 @@ static void invented(struct rank *r) {
     end(r);
 }
 
+/* No barrier: some may still be in that when the first is through, and lost. */
+static void together(struct rank *r) {
+    const struct setting *s = r->context;
+    atomic_fetch_add(s->ready, 1);
+    while (atomic_load(s->ready) < r->size)
+        sleep_us(100);
+}
+
 static void garbage(struct rank *r) {
     begin(r);
     struct mxrt_kv_value v = dense(r->e, MX_F32, 4, 1);
+    together(r);
     static const char text[] = "this is no message of a store, but it is long enough to be taken for a header";
     if (r->rank == 1)
         mxrt_net_request(r->net, 0, 0, MESSAGE_WORD(MESSAGE_BATCH, 0), text, sizeof text, ignored, NULL);
@@ -535,7 +606,6 @@ static void garbage(struct rank *r) {
     (void)mxrt_engine_wait_all(r->e, NULL);
     mxrt_kv_destroy(r->kv);
     drop(r->e, &v);
-    mxrt_net_close(r->net);
 }
 
 /* An operation before a push fails on one rank: the others are told instead of waiting. */
@@ -548,6 +618,7 @@ static void absent(struct rank *r) {
     struct mxrt_kv_key key = number(0);
     struct mxrt_kv_value v = dense(r->e, MX_F32, 4, 1), out = dense(r->e, MX_F32, 4, 1);
     OK(mxrt_kv_init(r->kv, 1, &key, &v, why));
+    together(r);
     if (r->rank == 1)
         OK(mxrt_engine_push(
             r->e, &(struct mxrt_op){.name = "backward", .run = broken, .writes = &v.variable, .write_count = 1}, why));
@@ -561,7 +632,6 @@ static void absent(struct rank *r) {
     mxrt_kv_destroy(r->kv);
     drop(r->e, &v);
     drop(r->e, &out);
-    mxrt_net_close(r->net);
 }
 
 /* A rank is lost: all that is pending ends, the engine goes on. */
@@ -578,6 +648,7 @@ static void lost(struct rank *r) {
     OK(mxrt_kv_push(r->kv, 2, keys, v, 0, why));
     OK(mxrt_kv_pull(r->kv, 2, keys, v, false, 0, why));
     OK(mxrt_engine_wait_all(r->e, why));
+    together(r);
     if (r->rank == r->size - 1) {
         mxrt_net_fail(r->net, "the test ends it");
     } else {
@@ -599,7 +670,6 @@ static void lost(struct rank *r) {
     mxrt_kv_destroy(r->kv);
     for (int i = 0; i < 2; i++)
         drop(r->e, &v[i]);
-    mxrt_net_close(r->net);
 }
 
 /* Several stores on one net, one after the other and side by side. */
@@ -621,14 +691,18 @@ static void several(struct rank *r) {
             mxrt_kv_destroy(kv[i]);
     }
     drop(r->e, &v);
-    mxrt_net_close(r->net);
 }
 
 /* ---- */
 
-static void all(void (*run)(struct rank *r), int ranks, struct setting s) {
-    on_ranks(ranks, 2, NULL, run, &s);
+static const char *only; /* NULL: everything */
+
+static void part_of(const char *part, void (*run)(struct rank *r), int ranks, int threads, struct setting s) {
+    if (!only || !strcmp(only, part))
+        on_ranks(ranks, threads, NULL, run, &s);
 }
+#define all(part, ranks, ...)              part_of(#part, part, ranks, 2, __VA_ARGS__)
+#define on_engine(threads, part, ranks, s) part_of(#part, part, ranks, threads, s)
 
 static void in_group(int most) {
     static const int servers[] = {0, 1, 3};
@@ -646,6 +720,18 @@ static void in_group(int most) {
         for (int k = 1; k < 3; k++)
             all(asynchronous, ranks,
                 (struct setting){.type = "dist_async", .servers = servers[k], .big = 1000, .bucket = 500});
+    }
+    for (int threads = 0; threads < 2; threads++) { /* a naive engine, and one without workers */
+        for (int k = 0; k < 3; k++) {
+            struct setting s = {
+                .type = "dist_sync", .servers = servers[k], .big = 500, .bucket = 300, .multi_precision = true};
+            on_engine(threads, rounds, 3, s);
+            if (threads > 0) /* each push of a naive engine waits: ranks must push in one order */
+                on_engine(threads, same_bits, 3, s);
+            on_engine(threads, sparse_rounds, 3, s);
+        }
+        struct setting s = {.type = "dist_async", .servers = 2, .big = 1000, .bucket = 500};
+        on_engine(threads, asynchronous, 3, s);
     }
     static const struct setting lossy[] = {{.kind = MXRT_KV_2BIT, .threshold = 0.5f},
                                            {.kind = MXRT_KV_1BIT, .threshold = 0.25f},
@@ -672,20 +758,52 @@ static void in_group(int most) {
         all(many_keys, 3, (struct setting){.type = "dist_sync", .servers = servers[k], .big = 500, .bucket = 20000});
         all(many_keys, 2, (struct setting){.type = "dist_sync", .servers = servers[k], .big = 0, .bucket = 0});
         all(disagreement, 3, (struct setting){.type = "dist_sync", .servers = servers[k], .big = 0, .bucket = 1000});
-        all(garbage, 3, (struct setting){.type = "dist_sync", .servers = servers[k], .big = 0, .bucket = 1000});
-        all(absent, 3, (struct setting){.type = "dist_sync", .servers = servers[k], .big = 0, .bucket = 1000});
-        all(lost, 4, (struct setting){.type = "dist_sync", .servers = servers[k], .big = 500, .bucket = 1000});
+        _Atomic int ready[3] = {0, 0, 0};
+        all(garbage, 3,
+            (struct setting){.type = "dist_sync", .servers = servers[k], .bucket = 1000, .ready = &ready[0]});
+        all(absent, 3,
+            (struct setting){.type = "dist_sync", .servers = servers[k], .bucket = 1000, .ready = &ready[1]});
+        all(lost, 4,
+            (struct setting){
+                .type = "dist_sync", .servers = servers[k], .big = 500, .bucket = 1000, .ready = &ready[2]});
     }
     all(invented, 3, (struct setting){.type = "dist_sync", .servers = 1, .big = 0, .bucket = 1000});
+    all(urgent, 2, (struct setting){.type = "dist_async", .servers = 1, .bucket = 1000});
     all(several, 3, (struct setting){.type = "dist_sync"});
 }
 
-/* As one rank of an MPI job. A net of that kind is opened once: each part has a store of its own on it. */
+/* As one rank of an MPI job: a net of that kind is opened once, and has one store after the other. */
 static void in_job(void) {
-    printf("to be written\n");
+    static const struct setting sync[] = {{.type = "dist_sync", .servers = 0, .big = 500, .bucket = 1000},
+                                          {.type = "dist_sync", .servers = 2, .big = 500, .bucket = 1000},
+                                          {.type = "dist_sync", .servers = 1}};
+    static const struct setting lossy = {
+        .type = "dist_sync", .servers = 2, .bucket = 6000, .kind = MXRT_KV_2BIT, .threshold = 0.5f};
+    static const struct setting async = {.type = "dist_async", .servers = 2, .big = 1000, .bucket = 500};
+    struct rank r = {0};
+    OK(mxrt_net_open(&r.net, NULL, why));
+    OK(mxrt_engine_create(&r.e, &(struct mxrt_engine_options){.threads = 2}, why));
+    r.rank = mxrt_net_rank(r.net);
+    r.size = mxrt_net_size(r.net);
+    CHECK(r.size > 1 && r.size <= MOST_RANKS);
+    for (size_t i = 0; i < sizeof sync / sizeof *sync; i++) {
+        r.context = &sync[i];
+        rounds(&r);
+        same_bits(&r);
+        sparse_rounds(&r);
+        many_keys(&r);
+    }
+    r.context = &lossy;
+    same_bits(&r);
+    sequences(&r);
+    r.context = &async;
+    asynchronous(&r);
+    mxrt_net_close(r.net);
+    mxrt_engine_destroy(r.e);
 }
 
 int main(int argc, char **argv) {
+    only = argc > 2 ? argv[2] : NULL;
     if (argc > 1 && !strcmp(argv[1], "mpi"))
         in_job();
     else

@@ -57,6 +57,7 @@ mx_status mxrt_engine_start(struct mxrt_engine *e, struct mxrt_why *why);
 /* From now on operations complete without running; deletions still run. For quick ends; cannot be undone. */
 void mxrt_engine_shutdown(struct mxrt_engine *e);
 int mxrt_engine_threads(const struct mxrt_engine *e);
+bool mxrt_engine_is_naive(const struct mxrt_engine *e);
 
 /* ---- variables */
 

@@ -86,16 +86,16 @@ mx_status mxrt_kv_row_sparse_pull(struct mxrt_kvstore *kv, int count, const stru
                                   const struct mxrt_kv_value *outs, const int64_t *const *row_ids,
                                   const int64_t *row_counts, int priority, struct mxrt_why *why);
 
-/* The sum over all ranks of a value that no store keeps, in place: what training with an updater on each rank needs. `id` is
- * the same on all ranks and not under way twice. Dense values by the net's all-reduce (compressed, if that is set, by
+/* The sum over all ranks of a value that no store keeps, in place: what training with an updater on each rank needs. `id`, below
+ * 2^32, is the same on all ranks; sums of one id follow each other. Dense values by the net's all-reduce (compressed, if that is set, by
  * gathering what the ranks compressed and adding in order of ranks); row-sparse ones never become dense on the wire, and the
  * result has the union of the rows (an error of the variable if `room` is less). Without a net: nothing to do. */
 mx_status mxrt_kv_all_reduce(struct mxrt_kvstore *kv, uint64_t id, const struct mxrt_kv_value *value, int priority,
                              struct mxrt_why *why);
 
-/* Distributed: on the servers; every rank sets the same. Before the first push. */
+/* Distributed: on the servers, or on all ranks; every rank calls it, and it returns when all have. Before the first push. */
 mx_status mxrt_kv_set_updater(struct mxrt_kvstore *kv, mxrt_kv_updater *updater, void *context, struct mxrt_why *why);
-/* Of dense f32 gradients on their way out, what is lost being added to the next. threshold: 2bit above 0, 1bit any; top_k: the
+/* On all ranks, as the updater. Of dense f32 gradients on their way out, what is lost being added to the next. threshold: 2bit above 0, 1bit any; top_k: the
  * part that is kept, above 0 and at most 1. Cannot be unset. */
 mx_status mxrt_kv_set_compression(struct mxrt_kvstore *kv, enum mxrt_kv_compression kind, float threshold,
                                   struct mxrt_why *why);
@@ -103,9 +103,10 @@ mx_status mxrt_kv_barrier(struct mxrt_kvstore *kv, struct mxrt_why *why);
 
 struct mxrt_kv_statistics {
     uint64_t pushes, pulls, reductions;
-    uint64_t bytes_before, bytes_sent; /* of gradients, before and after compression; row-sparse: as dense, and as sent */
-    uint64_t messages;                 /* of this rank, for what did not go by the net's collectives */
-    uint64_t refused;                  /* requests and replies of other ranks that made no sense */
+    uint64_t bytes_before,
+        bytes_sent;    /* of gradients, before and after compression; row-sparse: as dense, and as sent */
+    uint64_t messages; /* of this rank, for what did not go by the net's collectives */
+    uint64_t refused;  /* requests and replies of other ranks that made no sense */
 };
 struct mxrt_kv_statistics mxrt_kv_statistics(struct mxrt_kvstore *kv);
 
