@@ -133,16 +133,17 @@ static void release_followers(struct mxrt_engine *e, struct worker *w, struct op
         memory_give(e, w, b, 0);
 }
 
-static void set_error(struct variable *v, struct error *error) {
-    if (v->error)
-        error_drop(v->error);
-    v->error = error ? error_keep(error) : NULL;
+static void set_error(struct outcome *o, struct error *error) {
+    if (o->error)
+        error_drop(o->error);
+    o->error = error ? error_keep(error) : NULL;
 }
 
 void dependence_set(struct variable *v, struct error *error) {
-    if (UNLIKELY(error || v->error))
-        set_error(v, error);
-    atomic_store_explicit(&v->version, atomic_load_explicit(&v->version, memory_order_relaxed) + 1,
+    struct outcome *o = outcome_of(v);
+    if (UNLIKELY(error || o->error))
+        set_error(o, error);
+    atomic_store_explicit(&o->version, atomic_load_explicit(&o->version, memory_order_relaxed) + 1,
                           memory_order_release);
 }
 
@@ -158,7 +159,7 @@ void dependence_complete(struct mxrt_engine *e, struct worker *w, struct op *op,
             op->release(op->context);
     }
     if (UNLIKELY(op->flags & OP_DELETE)) {
-        set_error(op->access[0].variable, NULL);
+        set_error(outcome_of(op->access[0].variable), NULL);
         variable_freed(e, op->access[0].variable);
     }
     for (uint32_t i = 0; i < reads; i++) {

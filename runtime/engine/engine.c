@@ -17,19 +17,10 @@ mx_status engine_fail(struct mxrt_why *why, mx_status status, const char *format
     return status;
 }
 
-static _Thread_local struct frame *innermost;
-
-void engine_enter(struct frame *f, struct mxrt_engine *e, struct worker *w) {
-    *f = (struct frame){e, w, innermost};
-    innermost = f;
-}
-
-void engine_leave(struct frame *f) {
-    innermost = f->outer;
-}
+_Thread_local struct frame *engine_innermost;
 
 struct frame *engine_frame(const struct mxrt_engine *e) {
-    struct frame *f = innermost;
+    struct frame *f = engine_innermost;
     while (f && f->engine != e)
         f = f->outer;
     return f;
@@ -179,20 +170,29 @@ void mxrt_engine_destroy(struct mxrt_engine *e) {
 
 enum { MOST_CALLED = 16 };
 
-mx_status engine_begin(struct mxrt_engine *e, bool deletes, struct mxrt_why *why) {
-    spin_lock(&e->push);
-    while (UNLIKELY(e->stopped && e->forking)) {
+/* `push` is held, and the engine is stopped. */
+static mx_status begin_stopped(struct mxrt_engine *e, bool deletes, struct mxrt_why *why) {
+    while (e->stopped && e->forking) {
         spin_unlock(&e->push);
         sched_yield();
         spin_lock(&e->push);
     }
-    if (LIKELY(!e->stopped || (deletes && !e->broken)))
+    if (!e->stopped || (deletes && !e->broken))
         return MX_OK;
     bool broken = e->broken;
     spin_unlock(&e->push);
     return engine_fail(why, MX_ERROR_ARGUMENT,
                        broken ? "the engine was forked in the midst of one of its operations"
                               : "the engine is stopped");
+}
+
+static inline mx_status begin(struct mxrt_engine *e, bool deletes, struct mxrt_why *why) {
+    spin_lock(&e->push);
+    return LIKELY(!e->stopped) ? MX_OK : begin_stopped(e, deletes, why);
+}
+
+mx_status engine_begin(struct mxrt_engine *e, bool deletes, struct mxrt_why *why) {
+    return begin(e, deletes, why);
 }
 
 static mx_status refuse(struct mxrt_why *why, const struct mxrt_op *d, const char *words) {
@@ -206,14 +206,15 @@ static mx_status no_memory(struct mxrt_why *why, const struct mxrt_op *d) {
 
 static mx_status refuse_variable(struct mxrt_why *why, const struct mxrt_op *d, const char *kind, int i,
                                  const struct variable *v, const char *words) {
+    const char *name = v ? outcome_of(v)->name : NULL;
     return engine_fail(why, MX_ERROR_ARGUMENT, "operation `%.60s`: %s %d%s%.60s%s %s", d->name ? d->name : "(no name)",
-                       kind, i, v && v->name ? ", `" : "", v && v->name ? v->name : "", v && v->name ? "`," : "",
-                       words);
+                       kind, i, name ? ", `" : "", name ? name : "", name ? "`," : "", words);
 }
 
-/* Finds the variables and checks that none stands twice: each is stamped with the serial number of the push. */
-static mx_status resolve(struct mxrt_engine *e, struct access *a, const struct mxrt_op *d, uint64_t stamp,
-                         struct mxrt_why *why) {
+/* Finds the variables and checks that none stands twice: each is stamped with the serial number of the push. `ahead`:
+ * the dependences come next. */
+static inline mx_status resolve(struct mxrt_engine *e, struct access *a, const struct mxrt_op *d, uint64_t stamp,
+                                bool ahead, struct mxrt_why *why) {
     static const char gone[] = "was deleted, or is none of this engine's variables";
     for (int i = 0; i < d->read_count; i++, a++) {
         struct variable *v = variable_find(e, d->reads[i]);
@@ -222,7 +223,8 @@ static mx_status resolve(struct mxrt_engine *e, struct access *a, const struct m
         if (UNLIKELY(v->stamp == stamp))
             return refuse_variable(why, d, "read", i, v, "stands twice among the reads");
         v->stamp = stamp;
-        __builtin_prefetch(v->writer, 1);
+        if (ahead)
+            __builtin_prefetch(v->writer, 1);
         a->variable = v;
     }
     for (int i = 0; i < d->write_count; i++, a++) {
@@ -235,7 +237,8 @@ static mx_status resolve(struct mxrt_engine *e, struct access *a, const struct m
                                        ? "stands among both the reads and the writes: a write alone says both"
                                        : "stands twice among the writes");
         v->stamp = stamp + 1;
-        __builtin_prefetch(v->group ? (void *)v->group : (void *)v->writer, 1);
+        if (ahead)
+            __builtin_prefetch(v->group ? (void *)v->group : (void *)v->writer, 1);
         a->variable = v;
         a->group = NULL;
     }
@@ -248,7 +251,7 @@ mx_status push_prepare(struct mxrt_engine *e, const struct mxrt_op *d, unsigned 
     if (UNLIKELY(!op))
         return no_memory(why, d);
     uint64_t serial = ++e->serial;
-    mx_status status = resolve(e, op->access, d, 2 * serial, why);
+    mx_status status = resolve(e, op->access, d, 2 * serial, true, why);
     if (status == MX_OK && UNLIKELY(!memory_reserve_groups(e, 2 * (int64_t)d->read_count + d->write_count)))
         status = no_memory(why, d);
     if (UNLIKELY(status != MX_OK)) {
@@ -277,7 +280,7 @@ mx_status push_prepare(struct mxrt_engine *e, const struct mxrt_op *d, unsigned 
     return MX_OK;
 }
 
-static void count(struct mxrt_engine *e) {
+static inline void count(struct mxrt_engine *e) {
     atomic_store_explicit(&e->pushed, atomic_load_explicit(&e->pushed, memory_order_relaxed) + 1, memory_order_release);
 }
 
@@ -323,7 +326,7 @@ bool push_call(struct mxrt_engine *e, const struct mxrt_op *d, struct error **fa
         atomic_load_explicit(&e->shutdown, memory_order_relaxed) || engine_pending(e))
         return false;
     uint64_t serial = ++e->serial;
-    if (UNLIKELY((*status = resolve(e, access, d, 2 * serial, why)) != MX_OK)) {
+    if (UNLIKELY((*status = resolve(e, access, d, 2 * serial, false, why)) != MX_OK)) {
         spin_unlock(&e->push);
         return true;
     }
@@ -339,8 +342,14 @@ bool push_call(struct mxrt_engine *e, const struct mxrt_op *d, struct error **fa
         if (e->naive && !failed)
             *status = engine_fail(why, own, "%s", error->text);
     }
-    for (int i = reads; i < all; i++)
-        dependence_set(access[i].variable, error);
+    for (int i = reads; i < all; i++) {
+        struct variable *v = access[i].variable;
+        if (UNLIKELY(error != NULL))
+            dependence_set(v, error);
+        else
+            atomic_store_explicit(&v->called, atomic_load_explicit(&v->called, memory_order_relaxed) + 1,
+                                  memory_order_release);
+    }
     if (error && failed)
         *failed = error;
     else if (error)
@@ -353,7 +362,7 @@ bool push_call(struct mxrt_engine *e, const struct mxrt_op *d, struct error **fa
     return true;
 }
 
-static mx_status check(const struct mxrt_op *d, unsigned flags, struct mxrt_why *why) {
+static inline mx_status check(const struct mxrt_op *d, unsigned flags, struct mxrt_why *why) {
     if (!(flags & OP_DELETE) && !d->run == !d->start)
         return refuse(why, d, "wants either `run` or `start`");
     if (d->read_count < 0 || d->write_count < 0 || (int64_t)d->read_count + d->write_count >= 1 << (CLASSES - 1))
@@ -402,7 +411,7 @@ mx_status push_described(struct mxrt_engine *e, const struct mxrt_op *d, unsigne
         return status;
     if (UNLIKELY(bulk_open != NULL) && bulk_join(e, d, flags, &status, why))
         return status;
-    if (status != MX_OK || (status = engine_begin(e, flags & OP_DELETE, why)) != MX_OK)
+    if (status != MX_OK || (status = begin(e, flags & OP_DELETE, why)) != MX_OK)
         return status;
     if (e->workers == 0 && flags == 0 && push_call(e, d, NULL, &status, why))
         return status;

@@ -16,6 +16,13 @@
 #include <sched.h>
 #include <stdatomic.h>
 
+#ifdef __has_include
+#if __has_include(<sys/single_threaded.h>)
+#include <sys/single_threaded.h>
+#define HAVE_SINGLE_THREADED
+#endif
+#endif
+
 #include "../relax.h"
 #include "mxrt/engine.h"
 
@@ -37,7 +44,20 @@ struct spin {
     _Atomic int held;
 };
 
+/* Whether this process surely has no other thread, so that a lock needs no exchange. */
+static inline bool alone(void) {
+#ifdef HAVE_SINGLE_THREADED
+    return __libc_single_threaded;
+#else
+    return false;
+#endif
+}
+
 static inline void spin_lock(struct spin *s) {
+    if (alone() && atomic_load_explicit(&s->held, memory_order_relaxed) == 0) {
+        atomic_store_explicit(&s->held, 1, memory_order_relaxed);
+        return;
+    }
     for (int tries = 0; atomic_exchange_explicit(&s->held, 1, memory_order_acquire);) {
         while (atomic_load_explicit(&s->held, memory_order_relaxed)) {
             if (++tries % 64 == 0)
@@ -143,20 +163,31 @@ static inline _Atomic(struct op *) *op_follower(struct op *op) {
     return (_Atomic(struct op *) *)&op->access[(1u << op->class) - 1];
 }
 
+/* What pushes touch of a variable: one line. What completions touch, its outcome, stands FIRST_CHUNK lines further on,
+ * so that neither takes the other's lines from it and both go through memory in a row. */
 struct variable {
-    /* pusher side */
-    uint32_t generation, index;
+    _Alignas(LINE) uint32_t generation;
+    uint32_t index;
     uint64_t stamp;    /* 2 * serial of the push that met it last, + 1 if as a write */
     struct op *writer; /* the last write pushed … */
     uint64_t writer_serial;
     struct group *group; /* the reads since */
     int64_t joined;
-    const char *name;
-    /* completer side */
+    struct place *place;     /* of a graph that may run without pushes; graph_plan.c */
+    _Atomic uint64_t called; /* writes completed inside their pushes */
+};
+
+struct outcome {
     _Alignas(LINE) struct error *error;
-    _Atomic uint64_t version;
+    _Atomic uint64_t version; /* other writes completed */
+    const char *name;
     struct variable *next_free;
 };
+static_assert(sizeof(struct variable) == LINE && sizeof(struct outcome) == LINE, "see variable_at");
+
+static inline struct outcome *outcome_of(const struct variable *v) {
+    return (struct outcome *)(v + FIRST_CHUNK);
+}
 
 /* Somebody waits for `left` completions. Under `park` but for `left`. */
 struct latch {
@@ -279,8 +310,17 @@ struct frame {
     struct worker *worker; /* may be NULL */
     struct frame *outer;
 };
-void engine_enter(struct frame *f, struct mxrt_engine *e, struct worker *w);
-void engine_leave(struct frame *f);
+extern _Thread_local struct frame *engine_innermost;
+
+static inline void engine_enter(struct frame *f, struct mxrt_engine *e, struct worker *w) {
+    *f = (struct frame){e, w, engine_innermost};
+    engine_innermost = f;
+}
+
+static inline void engine_leave(struct frame *f) {
+    engine_innermost = f->outer;
+}
+
 struct frame *engine_frame(const struct mxrt_engine *e);
 mx_status engine_fail(struct mxrt_why *why, mx_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -297,11 +337,12 @@ void memory_end(struct mxrt_engine *e);
 void memory_each_op(struct mxrt_engine *e, void (*visit)(void *context, struct op *op), void *context);
 
 /* variable.c; variables are found under `push`. */
-/* Chunk c holds FIRST_CHUNK << c records. */
+/* Chunk c holds FIRST_CHUNK << c variables: FIRST_CHUNK of them, their outcomes, the next ones … */
 static inline struct variable *variable_at(struct mxrt_engine *e, uint32_t index) {
     uint32_t i = index + FIRST_CHUNK;
     int chunk = 31 - __builtin_clz(i) - __builtin_ctz(FIRST_CHUNK);
-    return &e->chunk[chunk][i - ((uint32_t)FIRST_CHUNK << chunk)];
+    size_t at = i - ((uint32_t)FIRST_CHUNK << chunk);
+    return &e->chunk[chunk][at + at / FIRST_CHUNK * FIRST_CHUNK];
 }
 
 /* NULL: no such variable, or deleted. */

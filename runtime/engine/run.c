@@ -47,7 +47,7 @@ void run_op(struct mxrt_engine *e, struct worker *w, struct op *op, struct mxrt_
     for (uint32_t i = 0; i < op->reads; i++)
         __builtin_prefetch(op->access[i].group, 1);
     for (uint32_t i = op->reads; i < op->reads + op->writes; i++)
-        __builtin_prefetch(&op->access[i].variable->version, 1);
+        __builtin_prefetch(outcome_of(op->access[i].variable), 1);
     atomic_store_explicit(&op->state, OP_RUNNING, memory_order_relaxed);
     if (LIKELY(wanted(e, op))) {
         if (op->flags & OP_ASYNC) {
