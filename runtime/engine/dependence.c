@@ -11,19 +11,21 @@
  * Pushes hold the engine's lock, which makes them one order. Completions take no lock. */
 #include "internal.h"
 
-bool dependence_written(const struct variable *v) {
-    const struct op *w = v->writer;
-    return !w || atomic_load_explicit(&w->ticket, memory_order_relaxed) >> 1 != v->writer_serial ||
-           atomic_load_explicit(&w->followers, memory_order_acquire) == CLOSED;
+/* The last write pushed, or NULL if it has completed. */
+static struct op *last_write(const struct variable *v) {
+    struct op *w = v->writer;
+    return w && atomic_load_explicit(&w->ticket, memory_order_relaxed) >> 1 == v->writer_serial &&
+                   atomic_load_explicit(&w->followers, memory_order_acquire) != CLOSED
+               ? w
+               : NULL;
 }
 
-/* Puts op behind the write `v` remembers; false if that has completed, or op is behind it already. */
-static bool follow_writer(struct mxrt_engine *e, struct variable *v, struct op *op) {
-    if (dependence_written(v)) {
-        v->writer = NULL; /* spares later ones a look */
-        return false;
-    }
-    struct op *w = v->writer;
+bool dependence_written(const struct variable *v) {
+    return !last_write(v) && !(v->place && plan_gate(v, false));
+}
+
+/* Puts op behind w; false if that has completed, or op is behind it already. */
+static bool follow(struct mxrt_engine *e, struct op *w, struct op *op) {
     _Atomic(struct op *) *slot = op_follower(w);
     uint64_t n = atomic_load_explicit(&w->followers, memory_order_acquire), room = op_room(w);
     if (n == CLOSED)
@@ -60,6 +62,25 @@ static bool follow_writer(struct mxrt_engine *e, struct variable *v, struct op *
     return true;
 }
 
+static bool follow_writer(struct mxrt_engine *e, struct variable *v, struct op *op) {
+    struct op *w = last_write(v);
+    if (!w)
+        v->writer = NULL; /* spares later ones a look */
+    return w && follow(e, w, op);
+}
+
+/* Behind the graph's run that has v, if one is under way: 1 for an edge more. */
+static int follow_gate(struct mxrt_engine *e, const struct variable *v, bool write, struct op *op) {
+    struct op *g = plan_gate(v, write);
+    if (!g)
+        return 0;
+    atomic_fetch_add_explicit(&op->wait, 1, memory_order_relaxed);
+    if (follow(e, g, op))
+        return 1;
+    atomic_fetch_sub_explicit(&op->wait, 1, memory_order_relaxed); /* not to 0: op is not yet registered */
+    return 0;
+}
+
 /* Closes the group of v for the write op; false if all its reads have completed. */
 static bool follow_readers(struct mxrt_engine *e, struct variable *v, struct op *op) {
     struct group *g = v->group;
@@ -81,7 +102,7 @@ void dependence_register(struct mxrt_engine *e, struct op *op, struct ready *rea
     int32_t open = (int32_t)all + 1, free_already = 1;
     atomic_store_explicit(&op->wait, open, memory_order_relaxed);
     atomic_store_explicit(&op->followers, 0, memory_order_relaxed);
-    e->promised_groups -= reads + all;
+    e->promised_groups -= groups_for(reads, op->writes);
     for (uint32_t i = 0; i < reads; i++) {
         struct access *a = &op->access[i];
         struct variable *v = a->variable;
@@ -93,13 +114,19 @@ void dependence_register(struct mxrt_engine *e, struct op *op, struct ready *rea
         v->joined++;
         a->group = v->group;
         free_already += !follow_writer(e, v, op);
+        if (UNLIKELY(v->place != NULL))
+            open += follow_gate(e, v, false, op);
     }
     for (uint32_t i = reads; i < all; i++) {
         struct variable *v = op->access[i].variable;
         free_already += !(v->group ? follow_readers(e, v, op) : follow_writer(e, v, op));
         v->writer = op;
         v->writer_serial = serial;
+        if (UNLIKELY(v->place != NULL))
+            open += follow_gate(e, v, true, op);
     }
+    if (UNLIKELY(op->flags & OP_DELETE))
+        op->access[reads].variable->place = NULL;
     if (free_already == open ||
         atomic_fetch_sub_explicit(&op->wait, free_already, memory_order_acq_rel) == free_already)
         make_ready(op, ready);
@@ -174,12 +201,12 @@ void dependence_complete(struct mxrt_engine *e, struct worker *w, struct op *op,
     struct error *own = op->flags & OP_SKIPPED && !(latch && latch->skipped_too) ? NULL : error;
     atomic_store_explicit(&op->state, OP_FREE, memory_order_release);
     memory_give(e, w, op, op->class);
-    if (latch)
-        latch_signal(e, latch, own);
-    if (error)
-        error_drop(error);
     if (w)
         atomic_store_explicit(&w->done, atomic_load_explicit(&w->done, memory_order_relaxed) + 1, memory_order_release);
     else
         atomic_fetch_add(&e->done_elsewhere, 1);
+    if (latch) /* now: who is told may count on nothing being pending */
+        latch_signal(e, latch, own);
+    if (error)
+        error_drop(error);
 }

@@ -252,7 +252,8 @@ mx_status push_prepare(struct mxrt_engine *e, const struct mxrt_op *d, unsigned 
         return no_memory(why, d);
     uint64_t serial = ++e->serial;
     mx_status status = resolve(e, op->access, d, 2 * serial, true, why);
-    if (status == MX_OK && UNLIKELY(!memory_reserve_groups(e, 2 * (int64_t)d->read_count + d->write_count)))
+    if (status == MX_OK &&
+        UNLIKELY(!memory_reserve_groups(e, groups_for((uint32_t)d->read_count, (uint32_t)d->write_count))))
         status = no_memory(why, d);
     if (UNLIKELY(status != MX_OK)) {
         memory_take_back(e, op, op->class);
@@ -274,8 +275,10 @@ mx_status push_prepare(struct mxrt_engine *e, const struct mxrt_op *d, unsigned 
     op->release = d->release;
     op->latch = NULL;
     op->priority = d->priority;
-    if (UNLIKELY(flags & OP_DELETE))
+    if (UNLIKELY(flags & OP_DELETE)) {
         op->access[0].variable->generation++;
+        e->deletions++;
+    }
     *made = op;
     return MX_OK;
 }
@@ -393,7 +396,7 @@ mx_status push_check(struct mxrt_engine *e, const struct mxrt_op *d, struct mxrt
     if (status == MX_OK && (status = engine_begin(e, false, why)) == MX_OK) {
         struct op *op;
         if ((status = push_prepare(e, d, 0, &op, why)) == MX_OK) {
-            e->promised_groups -= 2 * (int64_t)d->read_count + d->write_count;
+            e->promised_groups -= groups_for((uint32_t)d->read_count, (uint32_t)d->write_count);
             atomic_store_explicit(&op->state, OP_FREE, memory_order_relaxed);
             memory_take_back(e, op, op->class);
         }

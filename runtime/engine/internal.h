@@ -121,7 +121,8 @@ struct access {
     struct group *group; /* a read's */
 };
 
-enum { OP_ASYNC = 1, OP_ALWAYS = 2, OP_DELETE = 4, OP_WAIT = 8, OP_OPERATOR = 16, OP_SKIPPED = 32 };
+enum { OP_ASYNC = 1, OP_ALWAYS = 2, OP_DELETE = 4, OP_WAIT = 8, OP_OPERATOR = 16, OP_SKIPPED = 32, OP_GRAPH = 64 };
+enum { TASK = 1 }; /* the bit that tells a pointer to a task of a plan from one to an operation */
 enum op_state { OP_FREE, OP_WAITING, OP_RUNNING };
 #define CLOSED UINT64_MAX /* completed: nobody can follow any more */
 
@@ -258,6 +259,8 @@ struct mxrt_engine {
     bool broken;              /* the child of a fork in the midst of an operation */
     _Atomic bool helper_busy; /* somebody is worker 0 */
     struct fifo later;        /* without workers: pushed while somebody ran operations; not yet registered */
+    _Atomic bool has_later;
+    uint64_t deletions; /* of variables */
     uint64_t serial;
     _Atomic uint64_t pushed;
     struct batch free[CLASSES];
@@ -327,12 +330,17 @@ mx_status engine_fail(struct mxrt_why *why, mx_status status, const char *format
 
 /* memory.c; under `push`, but for the give functions, which any thread calls (w: its worker or NULL). */
 struct op *memory_op(struct mxrt_engine *e, uint32_t accesses);
+/* What an operation may need: a read a group, and each edge into it, also from a plan's run, a block. */
+static inline int64_t groups_for(uint32_t reads, uint32_t writes) {
+    return 3 * (int64_t)reads + 2 * (int64_t)writes;
+}
 bool memory_reserve_groups(struct mxrt_engine *e, int64_t n);
 void *memory_group(struct mxrt_engine *e); /* or a block; reserved before */
 void memory_take_back(struct mxrt_engine *e, void *record, int class);
 void memory_give(struct mxrt_engine *e, struct worker *w, void *record, int class);
 void memory_flush(struct mxrt_engine *e, struct worker *w);
 void *memory_get(struct mxrt_engine *e, size_t bytes); /* counted, aligned to LINE */
+bool memory_queue(struct mxrt_engine *e, size_t n);    /* room for n more in the queue */
 void memory_end(struct mxrt_engine *e);
 void memory_each_op(struct mxrt_engine *e, void (*visit)(void *context, struct op *op), void *context);
 
@@ -365,6 +373,8 @@ bool dependence_written(const struct variable *v);            /* under `push`: n
 
 /* queue.c: dispatch gives ready operations to the threads; take is the next one for worker w. */
 void queue_dispatch(struct mxrt_engine *e, struct worker *w, struct ready *ready);
+void queue_task(struct worker *w, struct op *task); /* of a plan, by w */
+void queue_tasks(struct mxrt_engine *e, struct op *const *task, int64_t n);
 struct op *queue_take(struct worker *w);
 bool queue_any(struct mxrt_engine *e);
 void queue_return_ring(struct worker *w);
@@ -372,6 +382,13 @@ void queue_return_ring(struct worker *w);
 /* run.c: runs an operation, and completes it unless it goes on elsewhere. w may be NULL. */
 void run_op(struct mxrt_engine *e, struct worker *w, struct op *op, struct mxrt_why *why);
 void run_waiting(struct mxrt_engine *e, struct worker *w, struct op *op); /* OP_WAIT */
+/* Completes op; what becomes ready goes to `dispatcher`, or, for NULL, to all. */
+void run_complete(struct mxrt_engine *e, struct worker *w, struct worker *dispatcher, struct op *op);
+
+/* graph_plan.c */
+void plan_task(struct mxrt_engine *e, struct worker *w, struct op *ready, struct mxrt_why *why);
+struct op *plan_gate(const struct variable *v, bool write); /* for a variable with a place */
+bool plan_holds(const struct op *op, uint64_t stamp);
 
 /* threaded.c */
 mx_status threads_start(struct mxrt_engine *e, struct mxrt_why *why);
@@ -381,6 +398,8 @@ void threads_notify(struct mxrt_engine *e); /* those that wait */
 void threads_quiet(struct mxrt_engine *e);  /* tells those that wait for all, when all is done */
 /* Runs operations until l is done (NULL: until nothing is pending), unless another thread does. */
 void threads_help(struct mxrt_engine *e, const struct latch *l);
+bool threads_help_begin(struct mxrt_engine *e, const struct latch *l); /* true: the caller is worker 0 … */
+void threads_help_end(struct mxrt_engine *e);                          /* … and helps now */
 
 /* inline.c: without workers */
 void inline_push(struct mxrt_engine *e, struct op *op); /* under `push`; releases it */
@@ -388,6 +407,8 @@ void inline_push(struct mxrt_engine *e, struct op *op); /* under `push`; release
 void inline_enter(struct mxrt_engine *e, struct frame *f);
 void inline_leave(struct mxrt_engine *e, struct frame *f);
 void inline_help(struct mxrt_engine *e);
+void inline_drain(struct mxrt_engine *e);    /* by worker 0: runs what is ready, and gives its place back */
+void inline_register(struct mxrt_engine *e); /* by worker 0: what was pushed meanwhile takes its place in the order */
 bool inline_can_help(struct mxrt_engine *e);
 
 /* error.c */
@@ -401,6 +422,7 @@ struct error *error_of(const struct op *op); /* that an operation it depends on 
 /* wait.c */
 void latch_signal(struct mxrt_engine *e, struct latch *l, struct error *error);
 struct latch *latch_new(int64_t left);
+void latch_add_error(struct mxrt_engine *e, struct latch *l, struct error *x);
 void latch_drop(struct mxrt_engine *e, struct latch *l);
 /* Of a latch that is done: its first error; `take` gives all of them. */
 mx_status latch_error(struct mxrt_engine *e, struct latch *l, bool take, struct mxrt_why *why);

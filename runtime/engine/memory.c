@@ -65,6 +65,13 @@ static bool ring_fit(struct mxrt_engine *e, struct pointers *r, size_t n) {
     return true;
 }
 
+bool memory_queue(struct mxrt_engine *e, size_t n) {
+    if (!ring_fit(e, &e->queue, e->operations + n))
+        return false;
+    e->operations += n;
+    return true;
+}
+
 /* The newest slab of a class is the only one with room. Every record has a place in the ring of its class and, an
  * operation, in the queue of what is ready, so that neither is ever full. */
 static struct slab *slab_of(struct mxrt_engine *e, int class) {

@@ -34,8 +34,10 @@ static struct op *ring_take(struct worker *w) {
             const char *later = (char *)atomic_load_explicit(&w->ring[(head + AHEAD) % RING], memory_order_relaxed);
             __builtin_prefetch(later, 1);
             __builtin_prefetch(later + LINE, 1);
-            /* Who follows on the one between. A thief may have that by now, but its record stays one. */
+            /* Who follows on the one between. A thief may have that by now, but an operation's record stays one. */
             struct op *soon = atomic_load_explicit(&w->ring[(head + AHEAD / 2) % RING], memory_order_relaxed);
+            if (UNLIKELY((uintptr_t)soon & TASK))
+                return op;
             uint64_t n = atomic_load_explicit(&soon->followers, memory_order_relaxed), room = op_room(soon);
             for (uint64_t i = 0; i < 4 && i < room && i < n; i++)
                 __builtin_prefetch(atomic_load_explicit(&op_follower(soon)[i], memory_order_relaxed), 1);
@@ -224,6 +226,31 @@ void queue_dispatch(struct mxrt_engine *e, struct worker *w, struct ready *ready
         threads_wake(e);
 }
 
+/* A sleeper is woken for the first that others can take, a search for the next ones: see threads_wake. */
+void queue_task(struct worker *w, struct op *task) {
+    bool first = ring_empty(w);
+    if (!w->next && first) {
+        w->next = task;
+        return;
+    }
+    if (!ring_put(w, task)) {
+        append(w->engine, task);
+        first = true;
+    }
+    if (first)
+        threads_wake(w->engine);
+}
+
+void queue_tasks(struct mxrt_engine *e, struct op *const *task, int64_t n) {
+    struct pointers *q = &e->queue;
+    spin_lock(&q->lock);
+    uint64_t tail = atomic_load_explicit(&q->tail, memory_order_relaxed);
+    for (int64_t i = 0; i < n; i++)
+        q->at[tail++ & (q->room - 1)] = task[i];
+    atomic_store_explicit(&q->tail, tail, memory_order_relaxed);
+    spin_unlock(&q->lock);
+}
+
 bool queue_any(struct mxrt_engine *e) {
     if (!queue_empty(e) || atomic_load(&e->in_heap) > 0)
         return true;
@@ -241,7 +268,7 @@ struct op *queue_take(struct worker *w) {
         return op;
     if (UNLIKELY(w->urgent.first != NULL))
         return fifo_take(&w->urgent);
-    if (w->next && ++w->streak <= STREAK) {
+    if (w->next && (++w->streak <= STREAK || (ring_empty(w) && queue_empty(e)))) {
         op = w->next;
         w->next = NULL;
         return op;

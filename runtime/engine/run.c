@@ -1,9 +1,8 @@
 /* Runs one operation: skips it where an error has reached it, calls it, and completes it. */
 #include "internal.h"
 
-/* Completes op; one that only waits completes in the thread that made it ready. What else becomes ready goes to
- * `dispatcher`, or, for NULL, to all. */
-static void complete(struct mxrt_engine *e, struct worker *w, struct worker *dispatcher, struct op *op) {
+/* An operation that only waits completes in the thread that made it ready. */
+void run_complete(struct mxrt_engine *e, struct worker *w, struct worker *dispatcher, struct op *op) {
     struct ready ready = {{0}, {0}};
     dependence_complete(e, w, op, &ready);
     for (struct op *waiting; UNLIKELY((waiting = fifo_take(&ready.waits)) != NULL);) {
@@ -18,7 +17,7 @@ static void complete(struct mxrt_engine *e, struct worker *w, struct worker *dis
 void run_waiting(struct mxrt_engine *e, struct worker *w, struct op *op) {
     struct error *x = error_of(op);
     op->error = x ? error_keep(x) : NULL;
-    complete(e, w, NULL, op);
+    run_complete(e, w, NULL, op);
 }
 
 /* Whether op is to be called; if not because of an error, that is left in op->error. */
@@ -37,6 +36,10 @@ static bool wanted(struct mxrt_engine *e, struct op *op) {
 }
 
 void run_op(struct mxrt_engine *e, struct worker *w, struct op *op, struct mxrt_why *why) {
+    if (UNLIKELY((uintptr_t)op & TASK)) {
+        plan_task(e, w, op, why);
+        return;
+    }
     uint64_t ticket = atomic_load_explicit(&op->ticket, memory_order_relaxed);
     op->error = NULL;
     /* What completing will touch may be in another processor's cache. */
@@ -62,7 +65,7 @@ void run_op(struct mxrt_engine *e, struct worker *w, struct op *op, struct mxrt_
                 op->error = error_new(e, op->name, ticket >> 1, status, why->text);
         }
     }
-    complete(e, w, w, op);
+    run_complete(e, w, w, op);
 }
 
 mx_status mxrt_op_complete(struct mxrt_engine *e, struct mxrt_token token, mx_status status, const char *message) {
@@ -76,7 +79,7 @@ mx_status mxrt_op_complete(struct mxrt_engine *e, struct mxrt_token token, mx_st
         struct frame *f = engine_frame(e);
         if (status != MX_OK)
             op->error = error_new(e, op->name, ticket >> 1, status, message ? message : "");
-        complete(e, f ? f->worker : NULL, NULL, op);
+        run_complete(e, f ? f->worker : NULL, NULL, op);
         threads_quiet(e);
         answer = MX_OK;
     }

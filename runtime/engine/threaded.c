@@ -152,12 +152,21 @@ static void *io_main(void *argument) {
     return NULL;
 }
 
-void threads_help(struct mxrt_engine *e, const struct latch *l) {
+bool threads_help_begin(struct mxrt_engine *e, const struct latch *l) {
     if (e->workers == 0 || atomic_exchange(&e->helper_busy, true))
-        return;
+        return false;
     e->until = l;
+    return true;
+}
+
+void threads_help_end(struct mxrt_engine *e) {
     work(e->worker);
     atomic_store(&e->helper_busy, false);
+}
+
+void threads_help(struct mxrt_engine *e, const struct latch *l) {
+    if (threads_help_begin(e, l))
+        threads_help_end(e);
 }
 
 static void end(struct mxrt_engine *e, int workers, int io_workers) {

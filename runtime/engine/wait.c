@@ -57,12 +57,15 @@ static void add_error(struct latch *l, struct error *x) {
     l->errors[l->error_count++] = error_keep(x);
 }
 
+void latch_add_error(struct mxrt_engine *e, struct latch *l, struct error *x) {
+    pthread_mutex_lock(&e->park);
+    add_error(l, x);
+    pthread_mutex_unlock(&e->park);
+}
+
 void latch_signal(struct mxrt_engine *e, struct latch *l, struct error *error) {
-    if (error) {
-        pthread_mutex_lock(&e->park);
-        add_error(l, error);
-        pthread_mutex_unlock(&e->park);
-    }
+    if (error)
+        latch_add_error(e, l, error);
     if (atomic_fetch_sub_explicit(&l->left, 1, memory_order_acq_rel) > 1)
         return;
     pthread_mutex_lock(&e->park);
