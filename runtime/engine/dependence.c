@@ -92,7 +92,12 @@ static bool follow_readers(struct mxrt_engine *e, struct variable *v, struct op 
     return false;
 }
 
-static void make_ready(struct op *op, struct ready *ready) {
+/* It runs soon: what stands behind the first line will be read. */
+static inline void make_ready(struct op *op, struct ready *ready) {
+    const char *record = (const char *)op, *end = record + (LINE << op->class >> 1);
+    own_soon(record + LINE);
+    for (const char *at = record + 2 * LINE; at <= end && at < record + MOST_FETCHED; at += LINE)
+        __builtin_prefetch(at);
     fifo_append(op->flags & OP_WAIT ? &ready->waits : &ready->normal, op);
 }
 

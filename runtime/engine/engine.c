@@ -224,7 +224,7 @@ static inline mx_status resolve(struct mxrt_engine *e, struct access *a, const s
             return refuse_variable(why, d, "read", i, v, "stands twice among the reads");
         v->stamp = stamp;
         if (ahead)
-            __builtin_prefetch(v->writer, 1);
+            own_soon(v->writer);
         a->variable = v;
     }
     for (int i = 0; i < d->write_count; i++, a++) {
@@ -238,7 +238,7 @@ static inline mx_status resolve(struct mxrt_engine *e, struct access *a, const s
                                        : "stands twice among the writes");
         v->stamp = stamp + 1;
         if (ahead)
-            __builtin_prefetch(v->group ? (void *)v->group : (void *)v->writer, 1);
+            own_soon(v->group ? (void *)v->group : (void *)v->writer);
         a->variable = v;
         a->group = NULL;
     }

@@ -342,7 +342,7 @@ void plan_task(struct mxrt_engine *e, struct worker *w, struct op *ready, struct
     struct task *t = (struct task *)((uintptr_t)ready & ~(uintptr_t)TASK), *all = t->plan->task;
     const uint32_t *follower = t->followers, *end = follower + t->follower_count;
     for (uint32_t i = 0; i < t->follower_count && i < JOIN; i++)
-        __builtin_prefetch(&all[follower[i]], 1);
+        own_soon(&all[follower[i]]);
     if (t->run)
         execute(t->plan, t, why);
     if (follower == end)

@@ -32,15 +32,15 @@ static struct op *ring_take(struct worker *w) {
             if (tail - head <= AHEAD) /* what stands behind the tail may be a pusher's by now */
                 return op;
             const char *later = (char *)atomic_load_explicit(&w->ring[(head + AHEAD) % RING], memory_order_relaxed);
-            __builtin_prefetch(later, 1);
-            __builtin_prefetch(later + LINE, 1);
+            own_soon(later);
+            own_soon(later + LINE);
             /* Who follows on the one between. A thief may have that by now, but an operation's record stays one. */
             struct op *soon = atomic_load_explicit(&w->ring[(head + AHEAD / 2) % RING], memory_order_relaxed);
             if (UNLIKELY((uintptr_t)soon & TASK))
                 return op;
             uint64_t n = atomic_load_explicit(&soon->followers, memory_order_relaxed), room = op_room(soon);
             for (uint64_t i = 0; i < 4 && i < room && i < n; i++)
-                __builtin_prefetch(atomic_load_explicit(&op_follower(soon)[i], memory_order_relaxed), 1);
+                own_soon(atomic_load_explicit(&op_follower(soon)[i], memory_order_relaxed));
             return op;
         }
     }

@@ -46,11 +46,11 @@ void run_op(struct mxrt_engine *e, struct worker *w, struct op *op, struct mxrt_
     _Atomic(struct op *) *follower = op_follower(op);
     uint64_t followers = atomic_load_explicit(&op->followers, memory_order_acquire), room = op_room(op);
     for (uint64_t i = 0; i < room && i < followers; i++)
-        __builtin_prefetch(atomic_load_explicit(&follower[i], memory_order_relaxed), 1);
+        own_soon(atomic_load_explicit(&follower[i], memory_order_relaxed));
     for (uint32_t i = 0; i < op->reads; i++)
-        __builtin_prefetch(op->access[i].group, 1);
+        own_soon(op->access[i].group);
     for (uint32_t i = op->reads; i < op->reads + op->writes; i++)
-        __builtin_prefetch(outcome_of(op->access[i].variable), 1);
+        own_soon(outcome_of(op->access[i].variable));
     atomic_store_explicit(&op->state, OP_RUNNING, memory_order_relaxed);
     if (LIKELY(wanted(e, op))) {
         if (op->flags & OP_ASYNC) {
