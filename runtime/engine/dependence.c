@@ -117,7 +117,7 @@ void dependence_register(struct mxrt_engine *e, struct op *op, struct ready *rea
             v->joined = 0;
         }
         v->joined++;
-        a->group = v->group;
+        atomic_store_explicit(&a->group, v->group, memory_order_relaxed);
         free_already += !follow_writer(e, v, op);
         if (UNLIKELY(v->place != NULL))
             open += follow_gate(e, v, false, op);
@@ -195,7 +195,7 @@ void dependence_complete(struct mxrt_engine *e, struct worker *w, struct op *op,
         variable_freed(e, op->access[0].variable);
     }
     for (uint32_t i = 0; i < reads; i++) {
-        struct group *g = op->access[i].group;
+        struct group *g = access_group(&op->access[i]);
         if (atomic_fetch_sub_explicit(&g->unfinished, 1, memory_order_acq_rel) == 1) {
             satisfy(g->writer, ready);
             memory_give(e, w, g, 0);

@@ -240,7 +240,7 @@ static inline mx_status resolve(struct mxrt_engine *e, struct access *a, const s
         if (ahead)
             own_soon(v->group ? (void *)v->group : (void *)v->writer);
         a->variable = v;
-        a->group = NULL;
+        atomic_store_explicit(&a->group, NULL, memory_order_relaxed);
     }
     return MX_OK;
 }

@@ -129,7 +129,7 @@ struct block {
 
 struct access {
     struct variable *variable;
-    struct group *group; /* a read's */
+    _Atomic(struct group *) group; /* a read's; atomic for those who look ahead */
 };
 
 enum { OP_ASYNC = 1, OP_ALWAYS = 2, OP_DELETE = 4, OP_WAIT = 8, OP_OPERATOR = 16, OP_SKIPPED = 32, OP_GRAPH = 64 };
@@ -169,6 +169,10 @@ static_assert(offsetof(struct op, access) == LINE + 40, "an operation of one acc
 
 static inline uint64_t op_room(const struct op *op) {
     return (2u << op->class) - 3;
+}
+
+static inline struct group *access_group(const struct access *a) {
+    return atomic_load_explicit(&a->group, memory_order_relaxed);
 }
 
 static inline _Atomic(struct op *) *op_follower(struct op *op) {

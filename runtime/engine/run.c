@@ -48,7 +48,7 @@ void run_op(struct mxrt_engine *e, struct worker *w, struct op *op, struct mxrt_
     for (uint64_t i = 0; i < room && i < followers; i++)
         own_soon(atomic_load_explicit(&follower[i], memory_order_relaxed));
     for (uint32_t i = 0; i < op->reads; i++)
-        own_soon(op->access[i].group);
+        own_soon(access_group(&op->access[i]));
     for (uint32_t i = op->reads; i < op->reads + op->writes; i++)
         own_soon(outcome_of(op->access[i].variable));
     atomic_store_explicit(&op->state, OP_RUNNING, memory_order_relaxed);
