@@ -8,6 +8,7 @@
 #include "mxrt/data.h"
 #include "mxrt/program.h"
 #include "mxrt/progress.h"
+#include "mxrt/trace.h"
 
 enum { MAX_INPUTS = 64, MAX_RESULTS = 64 };
 
@@ -22,6 +23,8 @@ struct session {
     int threads;
     void *model;
     struct mxrt_saver *saver; /* NULL: saving is done at once */
+    const char *trace_path;   /* --trace */
+    struct mxrt_trace *trace; /* NULL: none is wanted */
     struct mxrt_why why;
 };
 

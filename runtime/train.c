@@ -80,6 +80,14 @@ struct training {
     double began;
 };
 
+/* mxrt_loader_next, noted: how long a step waits for its batch. */
+static mx_status next_batch(struct session *s, struct mxrt_loader *l, struct mxrt_batch **b) {
+    int64_t begin = mxrt_trace_begin(s->trace);
+    mx_status status = mxrt_loader_next(l, b, &s->why);
+    mxrt_trace_end(s->trace, begin, "take a batch");
+    return status;
+}
+
 /* Each scalar argument has its setting. */
 static mx_status scalar_settings(struct training *t, const struct mxrt_function *f, const struct mxrt_data *d) {
     for (int i = 0; i < f->arg_count; i++) {
@@ -119,7 +127,9 @@ static mx_status call(struct training *t, const struct mxrt_data *d, const struc
     }
     for (int i = 0; i < f->result_count && i < MAX_RESULTS; i++)
         out[i] = results[i].data;
+    int64_t begin = mxrt_trace_begin(s->trace);
     mx_status status = f->call(s->model, f, b->dims, args, out, found);
+    mxrt_trace_end(s->trace, begin, f->name);
     if (status == MX_OK)
         return MX_OK;
     (void)mxrt_fail(&s->why, status, "%s", s->p->error(s->model));
@@ -149,8 +159,8 @@ static mx_status run_evaluation(struct training *t, struct tally *tally) {
     int64_t count = exact ? t->test_count / batch * batch : t->test_count;
     mx_status status = results_make(t->evaluate, dims, results, &t->s->why);
     if (status == MX_OK)
-        status = mxrt_loader_open(&l, d, t->evaluate, order, count, batch, 0, &t->s->why);
-    while (status == MX_OK && (status = mxrt_loader_next(l, &b, &t->s->why)) == MX_OK && b) {
+        status = mxrt_loader_open(&l, d, t->evaluate, order, count, batch, 0, t->s->trace, &t->s->why);
+    while (status == MX_OK && (status = next_batch(t->s, l, &b)) == MX_OK && b) {
         int bad = -1;
         if ((status = call(t, d, t->evaluate, b, results)) == MX_OK)
             (void)tally_add(tally, results, b, &bad);
@@ -358,10 +368,11 @@ static mx_status one_epoch(struct training *t, const char *checkpoint) {
         t->order[i] = t->held[shuffle && shuffle->kind == MXRT_BOOL && !shuffle->i ? i : t->order[i]];
     mx_status status = results_make(t->step, dims, results, &s->why);
     if (status == MX_OK)
-        status = mxrt_loader_open(&l, &t->data, t->step, t->order, t->train_count, t->batch, t->at.batch, &s->why);
+        status =
+            mxrt_loader_open(&l, &t->data, t->step, t->order, t->train_count, t->batch, t->at.batch, s->trace, &s->why);
     (void)snprintf(head, sizeof head, "epoch %lld/%lld", (long long)t->at.epoch + 1, (long long)t->epochs);
     mxrt_progress_begin(&t->progress);
-    while (status == MX_OK && (status = mxrt_loader_next(l, &b, &s->why)) == MX_OK && b) {
+    while (status == MX_OK && (status = next_batch(s, l, &b)) == MX_OK && b) {
         int bad = -1;
         if ((status = call(t, &t->data, t->step, b, results)) != MX_OK)
             break;
@@ -470,7 +481,7 @@ int train_command(struct session *s) {
     sigaction(SIGTERM, &action, &before_term);
     t->began = mxrt_seconds();
     bool kept = s->resume;
-    s->saver = mxrt_saver_new();
+    s->saver = mxrt_saver_new(s->trace);
     while (status == MX_OK && t->at.epoch < t->epochs) {
         status = one_epoch(t, message);
         if (status == MX_OK || status == MX_ERROR_INTERRUPTED) {
@@ -482,7 +493,9 @@ int train_command(struct session *s) {
                 break;
             }
             kept = true;
+            int64_t begin = mxrt_trace_begin(s->trace);
             mx_status begun = session_save(s, path, &t->at);
+            mxrt_trace_end(s->trace, begin, "copy for a checkpoint");
             if (begun != MX_OK)
                 status = begun;
         }

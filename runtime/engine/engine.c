@@ -81,6 +81,8 @@ mx_status mxrt_engine_create(struct mxrt_engine **out, const struct mxrt_engine_
     if (e) {
         e->naive = naive;
         e->options = o;
+        e->trace = o.trace;
+        e->traced = o.trace ? trace_engine(o.trace) : 0;
         e->io_first = o.threads;
         e->slots = o.threads + o.io_threads;
         e->worker = zeroed((size_t)e->slots * sizeof *e->worker);
@@ -287,12 +289,36 @@ static inline void count(struct mxrt_engine *e) {
     atomic_store_explicit(&e->pushed, atomic_load_explicit(&e->pushed, memory_order_relaxed) + 1, memory_order_release);
 }
 
+/* Notes a push in the trace. */
+static void note(struct mxrt_engine *e, uint64_t serial, const struct access *a, uint32_t reads, uint32_t writes,
+                 unsigned flags) {
+    struct trace_variable few[MOST_CALLED], *v = few;
+    uint32_t all = reads + writes;
+    if (flags & OP_WAIT || (all > MOST_CALLED && !(v = malloc(all * sizeof *v))))
+        return;
+    for (uint32_t i = 0; i < all; i++) {
+        const struct variable *x = a[i].variable;
+        v[i] = (struct trace_variable){x, x->generation - !!(flags & OP_DELETE), outcome_of(x)->name};
+    }
+    trace_pushed(e->trace, e->traced + serial, v, reads, writes);
+    if (v != few)
+        free(v);
+}
+
+static void note_op(struct mxrt_engine *e, const struct op *op) {
+    note(e, atomic_load_explicit(&op->ticket, memory_order_relaxed) >> 1, op->access, op->reads, op->writes, op->flags);
+}
+
 void push_register(struct mxrt_engine *e, struct op *op, struct ready *ready) {
+    if (UNLIKELY(e->trace != NULL))
+        note_op(e, op);
     count(e);
     dependence_register(e, op, ready);
 }
 
 void push_enter(struct mxrt_engine *e, struct op *op) {
+    if (UNLIKELY(e->trace != NULL))
+        note_op(e, op);
     count(e);
     if (e->workers == 0 || UNLIKELY(e->stopped)) {
         inline_push(e, op);
@@ -336,10 +362,17 @@ bool push_call(struct mxrt_engine *e, const struct mxrt_op *d, struct error **fa
     struct worker *w = e->worker;
     struct frame frame;
     struct error *error = NULL;
+    int64_t begin = 0;
     count(e);
+    if (UNLIKELY(e->trace != NULL)) {
+        note(e, serial, access, (uint32_t)reads, (uint32_t)d->write_count, 0);
+        begin = mxrt_trace_begin(e->trace);
+    }
     inline_enter(e, &frame);
     w->why.text[0] = 0;
     mx_status own = d->run(d->context, &w->why);
+    if (UNLIKELY(e->trace != NULL))
+        trace_ran(e->trace, e->traced + serial, d->name, begin, false);
     if (UNLIKELY(own != MX_OK)) {
         error = error_new(e, d->name, serial, own, w->why.text);
         if (e->naive && !failed)

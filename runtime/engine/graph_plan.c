@@ -209,7 +209,7 @@ struct plan *plan_make(struct mxrt_engine *e, struct gate *gate, struct mxrt_nod
     size_t accesses = 0, n = (size_t)count, tasks = n + n / (JOIN - 1) + 64;
     for (int64_t i = 0; i < count; i++) {
         accesses += (size_t)node[i]->link_count;
-        if (node[i]->op.lane != MXRT_LANE_NORMAL)
+        if (node[i]->op.lane != MXRT_LANE_NORMAL || e->trace) /* tasks are not noted */
             return NULL;
     }
     size_t edges = 2 * accesses + tasks; /* a read has one into it, and one to the next write at most */

@@ -24,6 +24,7 @@
 #endif
 
 #include "../relax.h"
+#include "../trace_record.h"
 #include "mxrt/engine.h"
 
 #define LIKELY(x)   __builtin_expect(!!(x), 1)
@@ -263,6 +264,8 @@ struct mxrt_engine {
     int io_first, slots;
     struct mxrt_engine_options options; /* `threads` and `io_threads` as they are, no longer 0 for a choice */
     _Atomic bool shutdown;
+    struct mxrt_trace *trace; /* NULL: none */
+    uint64_t traced;          /* what tells this engine's operations there */
     struct worker *worker;    /* [slots] */
     struct mxrt_engine *link; /* all engines of the process, for fork */
     struct bulk *bulks;       /* of all threads; bulk.c */

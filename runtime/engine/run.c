@@ -52,9 +52,13 @@ void run_op(struct mxrt_engine *e, struct worker *w, struct op *op, struct mxrt_
     for (uint32_t i = op->reads; i < op->reads + op->writes; i++)
         own_soon(outcome_of(op->access[i].variable));
     atomic_store_explicit(&op->state, OP_RUNNING, memory_order_relaxed);
-    if (LIKELY(wanted(e, op))) {
+    int64_t begin = UNLIKELY(e->trace != NULL) ? mxrt_trace_begin(e->trace) : 0;
+    bool called = wanted(e, op);
+    if (LIKELY(called)) {
         if (op->flags & OP_ASYNC) {
             atomic_store_explicit(&op->ticket, ticket | 1, memory_order_release);
+            if (UNLIKELY(e->trace != NULL))
+                trace_started(e->trace, e->traced + (ticket >> 1), op->name, begin);
             op->start(op->context, (struct mxrt_token){op, ticket | 1});
             return;
         }
@@ -65,6 +69,8 @@ void run_op(struct mxrt_engine *e, struct worker *w, struct op *op, struct mxrt_
                 op->error = error_new(e, op->name, ticket >> 1, status, why->text);
         }
     }
+    if (UNLIKELY(e->trace != NULL))
+        trace_ran(e->trace, e->traced + (ticket >> 1), op->name, begin, !called);
     run_complete(e, w, w, op);
 }
 
@@ -77,6 +83,8 @@ mx_status mxrt_op_complete(struct mxrt_engine *e, struct mxrt_token token, mx_st
     mx_status answer = MX_ERROR_ARGUMENT;
     if (ticket & 1 && atomic_compare_exchange_strong(&op->ticket, &ticket, ticket - 1)) {
         struct frame *f = engine_frame(e);
+        if (UNLIKELY(e->trace != NULL))
+            trace_ended(e->trace, e->traced + (ticket >> 1));
         if (status != MX_OK)
             op->error = error_new(e, op->name, ticket >> 1, status, message ? message : "");
         run_complete(e, f ? f->worker : NULL, NULL, op);

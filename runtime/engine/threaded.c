@@ -5,6 +5,7 @@
  * was the only one wakes the next if there is more. A searching thread looks less and less often, which leaves the
  * lock of the queue to the pusher and lets a batch gather. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "internal.h"
@@ -122,7 +123,17 @@ static void work(struct worker *w) {
         threads_wake(w->engine);
 }
 
+static void call_thread(struct worker *w, const char *what) {
+    char name[32];
+    if (!w->engine->trace)
+        return;
+    (void)snprintf(name, sizeof name, "%s %d", what,
+                   (int)(w - w->engine->worker) - (w->io ? w->engine->io_first - 1 : 0));
+    mxrt_trace_thread(w->engine->trace, name);
+}
+
 static void *worker_main(void *argument) {
+    call_thread(argument, "worker");
     work(argument);
     return NULL;
 }
@@ -131,6 +142,7 @@ static void *io_main(void *argument) {
     struct worker *w = argument;
     struct mxrt_engine *e = w->engine;
     struct frame frame;
+    call_thread(w, "IO");
     engine_enter(&frame, e, w);
     pthread_mutex_lock(&e->io_lock);
     for (;;) {
