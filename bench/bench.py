@@ -345,7 +345,7 @@ def engine_once(program, environment, *arguments):
 
 
 def engine(options):
-    """Each turn is a process of its own that runs a case twice and gives the better; systems take turns, a row shows the median over the
+    """Each turn is a process of its own that runs a case twice (a graph six times) and gives the best; systems take turns, a row shows the median over the
     turns and, in brackets, the fastest."""
     rows, built, environment = [], {}, {}
     with tempfile.TemporaryDirectory() as folder:
@@ -369,7 +369,7 @@ def engine(options):
                         for _ in range(max(2, options.rounds // 2)):
                             for n in wanted:
                                 if n not in reasons:
-                                    value, why = engine_once(built[n], environment, case, threads, size, 2)
+                                    value, why = engine_once(built[n], environment, case, threads, size, 2 if layer == "push" else 6)
                                     if why:
                                         reasons[n] = why
                                     else:

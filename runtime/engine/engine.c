@@ -114,14 +114,22 @@ int mxrt_engine_threads(const struct mxrt_engine *e) {
     return e ? e->workers + 1 : 0;
 }
 
-/* Refuses pushes and ends the threads when nothing is pending. */
-void engine_halt(struct mxrt_engine *e) {
-    do {
-        wait_until(e, NULL, HUGE_VAL);
+/* Refuses pushes and ends the threads when nothing is pending; a fork may do so for a while, too. */
+static void halt(struct mxrt_engine *e) {
+    for (bool mine = false; !mine;) {
         spin_lock(&e->push);
-        e->stopped = !engine_pending(e);
+        bool stopped = e->stopped, forking = e->forking;
+        mine = !stopped && !engine_pending(e);
+        if (mine)
+            e->stopped = true;
         spin_unlock(&e->push);
-    } while (!e->stopped);
+        if (stopped && !forking)
+            return;
+        if (stopped)
+            sched_yield();
+        else if (!mine)
+            wait_until(e, NULL, HUGE_VAL);
+    }
     threads_end(e);
 }
 
@@ -130,8 +138,8 @@ mx_status mxrt_engine_stop(struct mxrt_engine *e, struct mxrt_why *why) {
         return engine_fail(why, MX_ERROR_ARGUMENT,
                            e ? "an engine cannot be stopped by one of its operations" : "no engine");
     mx_status status = mxrt_engine_flush(e, why);
-    if (!e->stopped && !e->broken)
-        engine_halt(e);
+    if (!e->broken)
+        halt(e);
     return status;
 }
 
@@ -292,7 +300,7 @@ static inline void count(struct mxrt_engine *e) {
 /* Notes a push in the trace. */
 static void note(struct mxrt_engine *e, uint64_t serial, const struct access *a, uint32_t reads, uint32_t writes,
                  unsigned flags) {
-    struct trace_variable few[MOST_CALLED], *v = few;
+    struct trace_variable few[MOST_CALLED] = {{0}}, *v = few;
     uint32_t all = reads + writes;
     if (flags & OP_WAIT || (all > MOST_CALLED && !(v = malloc(all * sizeof *v))))
         return;

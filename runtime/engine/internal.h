@@ -268,6 +268,7 @@ struct mxrt_engine {
     uint64_t traced;          /* what tells this engine's operations there */
     struct worker *worker;    /* [slots] */
     struct mxrt_engine *link; /* all engines of the process, for fork */
+    int pinned;               /* a fork looks at it; under the lock of that list */
     struct bulk *bulks;       /* of all threads; bulk.c */
 
     /* pusher side */
@@ -457,7 +458,6 @@ bool push_call(struct mxrt_engine *e, const struct mxrt_op *d, struct error **fa
 mx_status push_described(struct mxrt_engine *e, const struct mxrt_op *d, unsigned flags, struct mxrt_operator *o,
                          struct mxrt_why *why);
 bool engine_make_conditions(struct mxrt_engine *e);
-void engine_halt(struct mxrt_engine *e); /* waits for all, refuses pushes, ends the threads */
 mx_status engine_begin(struct mxrt_engine *e, bool deletes, struct mxrt_why *why); /* takes `push`; MX_OK: it is held */
 
 mx_status push_check(struct mxrt_engine *e, const struct mxrt_op *d, struct mxrt_why *why);
@@ -467,6 +467,7 @@ extern _Thread_local struct bulk *bulk_open; /* this thread's, of all engines */
 /* True when d has joined this thread's bulk, or failed to; else what was in it has been pushed. */
 bool bulk_join(struct mxrt_engine *e, const struct mxrt_op *d, unsigned flags, mx_status *status, struct mxrt_why *why);
 void bulk_forget(struct mxrt_engine *e);
+bool bulk_gathers(const struct mxrt_engine *e); /* this thread has something for e that is not yet pushed */
 
 /* operator.c */
 void operator_keep(struct mxrt_operator *o);
