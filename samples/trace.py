@@ -138,6 +138,14 @@ def timeline(trace):
                    (x0, y0, bend, x1, y1))
     out.append('<text x="%d" y="%d">0</text><text x="%d" y="%d" text-anchor="end">%.3f ms</text>' %
                (left, row * len(tracks) + 30, left + width, row * len(tracks) + 30, (end - begin) / 1000))
+    x, y = left + 40, row * len(tracks) + 30
+    for name, color in colors.items(): # a legend, as far as there is room
+        wide = 24 + 6.4 * len(name)
+        if x + wide > left + width - 80:
+            break
+        out.append('<rect x="%.1f" y="%d" width="10" height="10" fill="%s" stroke="#555" stroke-width="0.4"/><text x="%.1f" y="%d">%s</text>' %
+                   (x, y - 9, color, x + 14, y, escape(name)))
+        x += wide
     return out + ['</svg>']
 
 
