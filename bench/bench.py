@@ -333,19 +333,19 @@ def engine_build(name, folder):
 
 
 def engine_once(program, environment, *arguments):
-    """Nanoseconds an operation, or a reason."""
+    """Nanoseconds an operation, by the clock and (0: not known) of processor time, or a reason."""
     try:
         got = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=30, env={**os.environ, **environment})
     except subprocess.TimeoutExpired:
         return None, "over half a minute"
-    values = [float(line) for line in got.stdout.split("\n") if re.fullmatch(r"[0-9.]+", line)]
+    values = [tuple(map(float, (line + " 0").split()[:2])) for line in got.stdout.split("\n") if re.fullmatch(r"[0-9. ]+", line)]
     if got.returncode != 0 or not values:
         return None, ((got.stderr or "failed").strip().split("\n"))[-1][:100]
-    return min(values), None
+    return tuple(map(min, zip(*values))), None
 
 
 def engine(options):
-    """Each turn is a process of its own that runs a case twice and gives the better; systems take turns, a row shows the median over the
+    """Each turn is a process of its own that runs a case twice (a graph six times) and gives the best; systems take turns, a row shows the median over the
     turns and, in brackets, the fastest."""
     rows, built, environment = [], {}, {}
     with tempfile.TemporaryDirectory() as folder:
@@ -358,7 +358,7 @@ def engine(options):
             except (Skipped, subprocess.CalledProcessError) as why:
                 built.pop(name, None)
                 print("%s: skipped: %s" % (name, getattr(why, "stderr", None) or why))
-        print("push to completion of an empty operation, ns (median; in brackets the fastest)\n")
+        print("push to completion of an empty operation, ns (median; in brackets the fastest, and the least processor time of all threads)\n")
         for layer, names, cases in (("push", [n for n in built if n not in ("mxcc graph", "oneTBB")], ["independent", "chain", "random", "random-held"]),
                                     ("graph", [n for n in built if n in ("mxcc graph", "oneTBB")], ["chain", "random"])):
             for case in cases:
@@ -369,13 +369,14 @@ def engine(options):
                         for _ in range(max(2, options.rounds // 2)):
                             for n in wanted:
                                 if n not in reasons:
-                                    value, why = engine_once(built[n], environment, case, threads, size, 2)
+                                    value, why = engine_once(built[n], environment, case, threads, size, 2 if layer == "push" else 6)
                                     if why:
                                         reasons[n] = why
                                     else:
                                         values[n].append(value)
                         row = {"layer": layer, "case": case, "threads": threads, "operations": size, "reasons": reasons,
-                               "ns": {n: {"median": statistics.median(v), "min": min(v)} for n, v in values.items() if v}}
+                               "ns": {n: {"median": statistics.median(w for w, _ in v), "min": min(w for w, _ in v), "processor": min(p for _, p in v)}
+                                      for n, v in values.items() if v}}
                         if wanted and row["ns"]:
                             rows.append(row)
                             engine_show(row)
@@ -386,7 +387,7 @@ def engine_show(row):
     ours = next((r for n, r in row["ns"].items() if n.startswith("mxcc")), None)
     cells = []
     for name, r in row["ns"].items():
-        cells.append("%s %.0f (%.0f)" % (name, r["median"], r["min"]) + ("" if not ours or ours is r else " %.1fx" % (r["min"] / ours["min"])))
+        cells.append("%s %.0f (%.0f%s)" % (name, r["median"], r["min"], ", cpu %.0f" % r["processor"] if r["processor"] else "") + ("" if not ours or ours is r else " %.1fx" % (r["min"] / ours["min"])))
     cells += ["%s: %s" % item for item in row["reasons"].items() if "hold" not in item[1]]
     print("%-6s %-12s %d thread%s %8d operations   %s" %
           (row["layer"], row["case"], row["threads"], " " if row["threads"] == 1 else "s", row["operations"], "   ".join(cells)), flush=True)

@@ -25,10 +25,10 @@ struct mxrt_saver {
     struct mxrt_why why; /* of the write */
 };
 
-struct mxrt_saver *mxrt_saver_new(void) {
+struct mxrt_saver *mxrt_saver_new(struct mxrt_trace *trace) {
     struct mxrt_saver *s = calloc(1, sizeof *s);
     struct mxrt_why why;
-    if (!s || background_engine(&s->engine, &why) != MX_OK ||
+    if (!s || background_engine(&s->engine, trace, &why) != MX_OK ||
         mxrt_var_new(s->engine, "checkpoint", &s->file, &why) != MX_OK) {
         mxrt_saver_free(s);
         return NULL;

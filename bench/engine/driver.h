@@ -16,7 +16,7 @@ struct task {
 const char *engine_open(int threads, int variables, const struct task *tasks, int count);
 void engine_push(int task);
 void engine_wait(void);
-/* An operation that keeps the other thread until `*open`; false where there is no such thing. */
+/* An operation that keeps the other thread, asleep, until `*open`; false where there is no such thing. */
 bool engine_hold(volatile bool *open);
 void engine_close(void);
 

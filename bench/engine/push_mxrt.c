@@ -1,5 +1,6 @@
 /* libmxrt's engine. Threads 0: the naive one. */
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "driver.h"
 #include "mxrt/engine.h"
@@ -16,7 +17,7 @@ static mx_status nothing(void *context, struct mxrt_why *why) {
 static mx_status hold(void *context, struct mxrt_why *why) {
     (void)why;
     while (!*(volatile bool *)context)
-        ;
+        usleep(100);
     return MX_OK;
 }
 

@@ -132,7 +132,7 @@ static mx_status order_batch(struct mxrt_loader *l, struct slot *slot) {
 
 mx_status mxrt_loader_open(struct mxrt_loader **out, const struct mxrt_data *d, const struct mxrt_function *f,
                            const int64_t *order, int64_t count, int64_t batch, int64_t first_batch,
-                           struct mxrt_why *why) {
+                           struct mxrt_trace *trace, struct mxrt_why *why) {
     struct mxrt_loader *l = calloc(1, sizeof *l);
     *out = NULL;
     if (!l || !(l->field_of = malloc(sizeof *l->field_of * (size_t)(f->arg_count + 1)))) {
@@ -146,7 +146,7 @@ mx_status mxrt_loader_open(struct mxrt_loader **out, const struct mxrt_data *d, 
     l->batch = batch;
     l->at = first_batch * batch < count ? first_batch * batch : count;
     l->given = -1;
-    mx_status status = background_engine(&l->engine, why);
+    mx_status status = background_engine(&l->engine, trace, why);
     if (status == MX_OK)
         status = mxrt_var_new(l->engine, "place in the data", &l->place, why);
     for (int k = 0; k < 2 && status == MX_OK; k++) {

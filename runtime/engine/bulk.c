@@ -111,6 +111,11 @@ void bulk_forget(struct mxrt_engine *e) {
     pthread_mutex_unlock(&locked);
 }
 
+bool bulk_gathers(const struct mxrt_engine *e) {
+    const struct bulk *b = bulk_open ? find(e) : NULL;
+    return b && b->count > 0;
+}
+
 int mxrt_engine_bulk(struct mxrt_engine *e, int n) {
     if (!e)
         return 0;

@@ -11,19 +11,21 @@
  * Pushes hold the engine's lock, which makes them one order. Completions take no lock. */
 #include "internal.h"
 
-bool dependence_written(const struct variable *v) {
-    const struct op *w = v->writer;
-    return !w || atomic_load_explicit(&w->ticket, memory_order_relaxed) >> 1 != v->writer_serial ||
-           atomic_load_explicit(&w->followers, memory_order_acquire) == CLOSED;
+/* The last write pushed, or NULL if it has completed. */
+static struct op *last_write(const struct variable *v) {
+    struct op *w = v->writer;
+    return w && atomic_load_explicit(&w->ticket, memory_order_relaxed) >> 1 == v->writer_serial &&
+                   atomic_load_explicit(&w->followers, memory_order_acquire) != CLOSED
+               ? w
+               : NULL;
 }
 
-/* Puts op behind the write `v` remembers; false if that has completed, or op is behind it already. */
-static bool follow_writer(struct mxrt_engine *e, struct variable *v, struct op *op) {
-    if (dependence_written(v)) {
-        v->writer = NULL; /* spares later ones a look */
-        return false;
-    }
-    struct op *w = v->writer;
+bool dependence_written(const struct variable *v) {
+    return !last_write(v) && !(v->place && plan_gate(v, false));
+}
+
+/* Puts op behind w; false if that has completed, or op is behind it already. */
+static bool follow(struct mxrt_engine *e, struct op *w, struct op *op) {
     _Atomic(struct op *) *slot = op_follower(w);
     uint64_t n = atomic_load_explicit(&w->followers, memory_order_acquire), room = op_room(w);
     if (n == CLOSED)
@@ -60,6 +62,25 @@ static bool follow_writer(struct mxrt_engine *e, struct variable *v, struct op *
     return true;
 }
 
+static bool follow_writer(struct mxrt_engine *e, struct variable *v, struct op *op) {
+    struct op *w = last_write(v);
+    if (!w)
+        v->writer = NULL; /* spares later ones a look */
+    return w && follow(e, w, op);
+}
+
+/* Behind the graph's run that has v, if one is under way: 1 for an edge more. */
+static int follow_gate(struct mxrt_engine *e, const struct variable *v, bool write, struct op *op) {
+    struct op *g = plan_gate(v, write);
+    if (!g)
+        return 0;
+    atomic_fetch_add_explicit(&op->wait, 1, memory_order_relaxed);
+    if (follow(e, g, op))
+        return 1;
+    atomic_fetch_sub_explicit(&op->wait, 1, memory_order_relaxed); /* not to 0: op is not yet registered */
+    return 0;
+}
+
 /* Closes the group of v for the write op; false if all its reads have completed. */
 static bool follow_readers(struct mxrt_engine *e, struct variable *v, struct op *op) {
     struct group *g = v->group;
@@ -71,7 +92,12 @@ static bool follow_readers(struct mxrt_engine *e, struct variable *v, struct op 
     return false;
 }
 
-static void make_ready(struct op *op, struct ready *ready) {
+/* It runs soon: what stands behind the first line will be read. */
+static inline void make_ready(struct op *op, struct ready *ready) {
+    const char *record = (const char *)op, *end = record + (LINE << op->class >> 1);
+    own_soon(record + LINE);
+    for (const char *at = record + 2 * LINE; at <= end && at < record + MOST_FETCHED; at += LINE)
+        __builtin_prefetch(at);
     fifo_append(op->flags & OP_WAIT ? &ready->waits : &ready->normal, op);
 }
 
@@ -81,7 +107,7 @@ void dependence_register(struct mxrt_engine *e, struct op *op, struct ready *rea
     int32_t open = (int32_t)all + 1, free_already = 1;
     atomic_store_explicit(&op->wait, open, memory_order_relaxed);
     atomic_store_explicit(&op->followers, 0, memory_order_relaxed);
-    e->promised_groups -= reads + all;
+    e->promised_groups -= groups_for(reads, op->writes);
     for (uint32_t i = 0; i < reads; i++) {
         struct access *a = &op->access[i];
         struct variable *v = a->variable;
@@ -91,15 +117,21 @@ void dependence_register(struct mxrt_engine *e, struct op *op, struct ready *rea
             v->joined = 0;
         }
         v->joined++;
-        a->group = v->group;
+        atomic_store_explicit(&a->group, v->group, memory_order_relaxed);
         free_already += !follow_writer(e, v, op);
+        if (UNLIKELY(v->place != NULL))
+            open += follow_gate(e, v, false, op);
     }
     for (uint32_t i = reads; i < all; i++) {
         struct variable *v = op->access[i].variable;
         free_already += !(v->group ? follow_readers(e, v, op) : follow_writer(e, v, op));
         v->writer = op;
         v->writer_serial = serial;
+        if (UNLIKELY(v->place != NULL))
+            open += follow_gate(e, v, true, op);
     }
+    if (UNLIKELY(op->flags & OP_DELETE))
+        op->access[reads].variable->place = NULL;
     if (free_already == open ||
         atomic_fetch_sub_explicit(&op->wait, free_already, memory_order_acq_rel) == free_already)
         make_ready(op, ready);
@@ -133,16 +165,17 @@ static void release_followers(struct mxrt_engine *e, struct worker *w, struct op
         memory_give(e, w, b, 0);
 }
 
-static void set_error(struct variable *v, struct error *error) {
-    if (v->error)
-        error_drop(v->error);
-    v->error = error ? error_keep(error) : NULL;
+static void set_error(struct outcome *o, struct error *error) {
+    if (o->error)
+        error_drop(o->error);
+    o->error = error ? error_keep(error) : NULL;
 }
 
 void dependence_set(struct variable *v, struct error *error) {
-    if (UNLIKELY(error || v->error))
-        set_error(v, error);
-    atomic_store_explicit(&v->version, atomic_load_explicit(&v->version, memory_order_relaxed) + 1,
+    struct outcome *o = outcome_of(v);
+    if (UNLIKELY(error || o->error))
+        set_error(o, error);
+    atomic_store_explicit(&o->version, atomic_load_explicit(&o->version, memory_order_relaxed) + 1,
                           memory_order_release);
 }
 
@@ -158,11 +191,11 @@ void dependence_complete(struct mxrt_engine *e, struct worker *w, struct op *op,
             op->release(op->context);
     }
     if (UNLIKELY(op->flags & OP_DELETE)) {
-        set_error(op->access[0].variable, NULL);
+        set_error(outcome_of(op->access[0].variable), NULL);
         variable_freed(e, op->access[0].variable);
     }
     for (uint32_t i = 0; i < reads; i++) {
-        struct group *g = op->access[i].group;
+        struct group *g = access_group(&op->access[i]);
         if (atomic_fetch_sub_explicit(&g->unfinished, 1, memory_order_acq_rel) == 1) {
             satisfy(g->writer, ready);
             memory_give(e, w, g, 0);
@@ -173,12 +206,12 @@ void dependence_complete(struct mxrt_engine *e, struct worker *w, struct op *op,
     struct error *own = op->flags & OP_SKIPPED && !(latch && latch->skipped_too) ? NULL : error;
     atomic_store_explicit(&op->state, OP_FREE, memory_order_release);
     memory_give(e, w, op, op->class);
-    if (latch)
-        latch_signal(e, latch, own);
-    if (error)
-        error_drop(error);
     if (w)
         atomic_store_explicit(&w->done, atomic_load_explicit(&w->done, memory_order_relaxed) + 1, memory_order_release);
     else
         atomic_fetch_add(&e->done_elsewhere, 1);
+    if (latch) /* now: who is told may count on nothing being pending */
+        latch_signal(e, latch, own);
+    if (error)
+        error_drop(error);
 }

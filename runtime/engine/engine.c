@@ -1,4 +1,5 @@
 /* The engine's life, and pushing. */
+#define _GNU_SOURCE
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -6,6 +7,7 @@
 #include <unistd.h>
 
 #include "internal.h"
+#include "../processors.h"
 
 mx_status engine_fail(struct mxrt_why *why, mx_status status, const char *format, ...) {
     if (why) {
@@ -17,19 +19,10 @@ mx_status engine_fail(struct mxrt_why *why, mx_status status, const char *format
     return status;
 }
 
-static _Thread_local struct frame *innermost;
-
-void engine_enter(struct frame *f, struct mxrt_engine *e, struct worker *w) {
-    *f = (struct frame){e, w, innermost};
-    innermost = f;
-}
-
-void engine_leave(struct frame *f) {
-    innermost = f->outer;
-}
+_Thread_local struct frame *engine_innermost;
 
 struct frame *engine_frame(const struct mxrt_engine *e) {
-    struct frame *f = innermost;
+    struct frame *f = engine_innermost;
     while (f && f->engine != e)
         f = f->outer;
     return f;
@@ -81,8 +74,8 @@ mx_status mxrt_engine_create(struct mxrt_engine **out, const struct mxrt_engine_
         o.threads = 1;
         o.io_threads = 0;
     } else if (o.threads == 0) {
-        long n = sysconf(_SC_NPROCESSORS_ONLN);
-        o.threads = n > MAX_THREADS ? MAX_THREADS : n > 0 ? (int)n : 1;
+        int n = mxrt_processors();
+        o.threads = n > MAX_THREADS ? MAX_THREADS : n;
     }
     if (o.io_threads == 0 && o.threads > 1)
         o.io_threads = 1;
@@ -90,6 +83,8 @@ mx_status mxrt_engine_create(struct mxrt_engine **out, const struct mxrt_engine_
     if (e) {
         e->naive = naive;
         e->options = o;
+        e->trace = o.trace;
+        e->traced = o.trace ? trace_engine(o.trace) : 0;
         e->io_first = o.threads;
         e->slots = o.threads + o.io_threads;
         e->worker = zeroed((size_t)e->slots * sizeof *e->worker);
@@ -125,14 +120,22 @@ bool mxrt_engine_is_naive(const struct mxrt_engine *e) {
     return e && e->naive;
 }
 
-/* Refuses pushes and ends the threads when nothing is pending. */
-void engine_halt(struct mxrt_engine *e) {
-    do {
-        wait_until(e, NULL, HUGE_VAL);
+/* Refuses pushes and ends the threads when nothing is pending; a fork may do so for a while, too. */
+static void halt(struct mxrt_engine *e) {
+    for (bool mine = false; !mine;) {
         spin_lock(&e->push);
-        e->stopped = !engine_pending(e);
+        bool stopped = e->stopped, forking = e->forking;
+        mine = !stopped && !engine_pending(e);
+        if (mine)
+            e->stopped = true;
         spin_unlock(&e->push);
-    } while (!e->stopped);
+        if (stopped && !forking)
+            return;
+        if (stopped)
+            sched_yield();
+        else if (!mine)
+            wait_until(e, NULL, HUGE_VAL);
+    }
     threads_end(e);
 }
 
@@ -141,8 +144,8 @@ mx_status mxrt_engine_stop(struct mxrt_engine *e, struct mxrt_why *why) {
         return engine_fail(why, MX_ERROR_ARGUMENT,
                            e ? "an engine cannot be stopped by one of its operations" : "no engine");
     mx_status status = mxrt_engine_flush(e, why);
-    if (!e->stopped && !e->broken)
-        engine_halt(e);
+    if (!e->broken)
+        halt(e);
     return status;
 }
 
@@ -183,20 +186,29 @@ void mxrt_engine_destroy(struct mxrt_engine *e) {
 
 enum { MOST_CALLED = 16 };
 
-mx_status engine_begin(struct mxrt_engine *e, bool deletes, struct mxrt_why *why) {
-    spin_lock(&e->push);
-    while (UNLIKELY(e->stopped && e->forking)) {
+/* `push` is held, and the engine is stopped. */
+static mx_status begin_stopped(struct mxrt_engine *e, bool deletes, struct mxrt_why *why) {
+    while (e->stopped && e->forking) {
         spin_unlock(&e->push);
         sched_yield();
         spin_lock(&e->push);
     }
-    if (LIKELY(!e->stopped || (deletes && !e->broken)))
+    if (!e->stopped || (deletes && !e->broken))
         return MX_OK;
     bool broken = e->broken;
     spin_unlock(&e->push);
     return engine_fail(why, MX_ERROR_ARGUMENT,
                        broken ? "the engine was forked in the midst of one of its operations"
                               : "the engine is stopped");
+}
+
+static inline mx_status begin(struct mxrt_engine *e, bool deletes, struct mxrt_why *why) {
+    spin_lock(&e->push);
+    return LIKELY(!e->stopped) ? MX_OK : begin_stopped(e, deletes, why);
+}
+
+mx_status engine_begin(struct mxrt_engine *e, bool deletes, struct mxrt_why *why) {
+    return begin(e, deletes, why);
 }
 
 static mx_status refuse(struct mxrt_why *why, const struct mxrt_op *d, const char *words) {
@@ -210,14 +222,15 @@ static mx_status no_memory(struct mxrt_why *why, const struct mxrt_op *d) {
 
 static mx_status refuse_variable(struct mxrt_why *why, const struct mxrt_op *d, const char *kind, int i,
                                  const struct variable *v, const char *words) {
+    const char *name = v ? outcome_of(v)->name : NULL;
     return engine_fail(why, MX_ERROR_ARGUMENT, "operation `%.60s`: %s %d%s%.60s%s %s", d->name ? d->name : "(no name)",
-                       kind, i, v && v->name ? ", `" : "", v && v->name ? v->name : "", v && v->name ? "`," : "",
-                       words);
+                       kind, i, name ? ", `" : "", name ? name : "", name ? "`," : "", words);
 }
 
-/* Finds the variables and checks that none stands twice: each is stamped with the serial number of the push. */
-static mx_status resolve(struct mxrt_engine *e, struct access *a, const struct mxrt_op *d, uint64_t stamp,
-                         struct mxrt_why *why) {
+/* Finds the variables and checks that none stands twice: each is stamped with the serial number of the push. `ahead`:
+ * the dependences come next. */
+static inline mx_status resolve(struct mxrt_engine *e, struct access *a, const struct mxrt_op *d, uint64_t stamp,
+                                bool ahead, struct mxrt_why *why) {
     static const char gone[] = "was deleted, or is none of this engine's variables";
     for (int i = 0; i < d->read_count; i++, a++) {
         struct variable *v = variable_find(e, d->reads[i]);
@@ -226,7 +239,8 @@ static mx_status resolve(struct mxrt_engine *e, struct access *a, const struct m
         if (UNLIKELY(v->stamp == stamp))
             return refuse_variable(why, d, "read", i, v, "stands twice among the reads");
         v->stamp = stamp;
-        __builtin_prefetch(v->writer, 1);
+        if (ahead)
+            own_soon(v->writer);
         a->variable = v;
     }
     for (int i = 0; i < d->write_count; i++, a++) {
@@ -239,9 +253,10 @@ static mx_status resolve(struct mxrt_engine *e, struct access *a, const struct m
                                        ? "stands among both the reads and the writes: a write alone says both"
                                        : "stands twice among the writes");
         v->stamp = stamp + 1;
-        __builtin_prefetch(v->group ? (void *)v->group : (void *)v->writer, 1);
+        if (ahead)
+            own_soon(v->group ? (void *)v->group : (void *)v->writer);
         a->variable = v;
-        a->group = NULL;
+        atomic_store_explicit(&a->group, NULL, memory_order_relaxed);
     }
     return MX_OK;
 }
@@ -252,8 +267,9 @@ mx_status push_prepare(struct mxrt_engine *e, const struct mxrt_op *d, unsigned 
     if (UNLIKELY(!op))
         return no_memory(why, d);
     uint64_t serial = ++e->serial;
-    mx_status status = resolve(e, op->access, d, 2 * serial, why);
-    if (status == MX_OK && UNLIKELY(!memory_reserve_groups(e, 2 * (int64_t)d->read_count + d->write_count)))
+    mx_status status = resolve(e, op->access, d, 2 * serial, true, why);
+    if (status == MX_OK &&
+        UNLIKELY(!memory_reserve_groups(e, groups_for((uint32_t)d->read_count, (uint32_t)d->write_count))))
         status = no_memory(why, d);
     if (UNLIKELY(status != MX_OK)) {
         memory_take_back(e, op, op->class);
@@ -275,22 +291,48 @@ mx_status push_prepare(struct mxrt_engine *e, const struct mxrt_op *d, unsigned 
     op->release = d->release;
     op->latch = NULL;
     op->priority = d->priority;
-    if (UNLIKELY(flags & OP_DELETE))
+    if (UNLIKELY(flags & OP_DELETE)) {
         op->access[0].variable->generation++;
+        e->deletions++;
+    }
     *made = op;
     return MX_OK;
 }
 
-static void count(struct mxrt_engine *e) {
+static inline void count(struct mxrt_engine *e) {
     atomic_store_explicit(&e->pushed, atomic_load_explicit(&e->pushed, memory_order_relaxed) + 1, memory_order_release);
 }
 
+/* Notes a push in the trace. */
+static void note(struct mxrt_engine *e, uint64_t serial, const struct access *a, uint32_t reads, uint32_t writes,
+                 unsigned flags) {
+    struct trace_variable few[MOST_CALLED] = {{0}}, *v = few;
+    uint32_t all = reads + writes;
+    if (flags & OP_WAIT || (all > MOST_CALLED && !(v = malloc(all * sizeof *v))))
+        return;
+    for (uint32_t i = 0; i < all; i++) {
+        const struct variable *x = a[i].variable;
+        v[i] = (struct trace_variable){x, x->generation - !!(flags & OP_DELETE), outcome_of(x)->name};
+    }
+    trace_pushed(e->trace, e->traced + serial, v, reads, writes);
+    if (v != few)
+        free(v);
+}
+
+static void note_op(struct mxrt_engine *e, const struct op *op) {
+    note(e, atomic_load_explicit(&op->ticket, memory_order_relaxed) >> 1, op->access, op->reads, op->writes, op->flags);
+}
+
 void push_register(struct mxrt_engine *e, struct op *op, struct ready *ready) {
+    if (UNLIKELY(e->trace != NULL))
+        note_op(e, op);
     count(e);
     dependence_register(e, op, ready);
 }
 
 void push_enter(struct mxrt_engine *e, struct op *op) {
+    if (UNLIKELY(e->trace != NULL))
+        note_op(e, op);
     count(e);
     if (e->workers == 0 || UNLIKELY(e->stopped)) {
         inline_push(e, op);
@@ -327,24 +369,37 @@ bool push_call(struct mxrt_engine *e, const struct mxrt_op *d, struct error **fa
         atomic_load_explicit(&e->shutdown, memory_order_relaxed) || engine_pending(e))
         return false;
     uint64_t serial = ++e->serial;
-    if (UNLIKELY((*status = resolve(e, access, d, 2 * serial, why)) != MX_OK)) {
+    if (UNLIKELY((*status = resolve(e, access, d, 2 * serial, false, why)) != MX_OK)) {
         spin_unlock(&e->push);
         return true;
     }
     struct worker *w = e->worker;
     struct frame frame;
     struct error *error = NULL;
+    int64_t begin = 0;
     count(e);
+    if (UNLIKELY(e->trace != NULL)) {
+        note(e, serial, access, (uint32_t)reads, (uint32_t)d->write_count, 0);
+        begin = mxrt_trace_begin(e->trace);
+    }
     inline_enter(e, &frame);
     w->why.text[0] = 0;
     mx_status own = d->run(d->context, &w->why);
+    if (UNLIKELY(e->trace != NULL))
+        trace_ran(e->trace, e->traced + serial, d->name, begin, false);
     if (UNLIKELY(own != MX_OK)) {
         error = error_new(e, d->name, serial, own, w->why.text);
         if (e->naive && !failed)
             *status = engine_fail(why, own, "%s", error->text);
     }
-    for (int i = reads; i < all; i++)
-        dependence_set(access[i].variable, error);
+    for (int i = reads; i < all; i++) {
+        struct variable *v = access[i].variable;
+        if (UNLIKELY(error != NULL))
+            dependence_set(v, error);
+        else
+            atomic_store_explicit(&v->called, atomic_load_explicit(&v->called, memory_order_relaxed) + 1,
+                                  memory_order_release);
+    }
     if (error && failed)
         *failed = error;
     else if (error)
@@ -357,7 +412,7 @@ bool push_call(struct mxrt_engine *e, const struct mxrt_op *d, struct error **fa
     return true;
 }
 
-static mx_status check(const struct mxrt_op *d, unsigned flags, struct mxrt_why *why) {
+static inline mx_status check(const struct mxrt_op *d, unsigned flags, struct mxrt_why *why) {
     if (!(flags & OP_DELETE) && !d->run == !d->start)
         return refuse(why, d, "wants either `run` or `start`");
     if (d->read_count < 0 || d->write_count < 0 || (int64_t)d->read_count + d->write_count >= 1 << (CLASSES - 1))
@@ -388,7 +443,7 @@ mx_status push_check(struct mxrt_engine *e, const struct mxrt_op *d, struct mxrt
     if (status == MX_OK && (status = engine_begin(e, false, why)) == MX_OK) {
         struct op *op;
         if ((status = push_prepare(e, d, 0, &op, why)) == MX_OK) {
-            e->promised_groups -= 2 * (int64_t)d->read_count + d->write_count;
+            e->promised_groups -= groups_for((uint32_t)d->read_count, (uint32_t)d->write_count);
             atomic_store_explicit(&op->state, OP_FREE, memory_order_relaxed);
             memory_take_back(e, op, op->class);
         }
@@ -406,7 +461,7 @@ mx_status push_described(struct mxrt_engine *e, const struct mxrt_op *d, unsigne
         return status;
     if (UNLIKELY(bulk_open != NULL) && bulk_join(e, d, flags, &status, why))
         return status;
-    if (status != MX_OK || (status = engine_begin(e, flags & OP_DELETE, why)) != MX_OK)
+    if (status != MX_OK || (status = begin(e, flags & OP_DELETE, why)) != MX_OK)
         return status;
     if (e->workers == 0 && flags == 0 && push_call(e, d, NULL, &status, why))
         return status;

@@ -119,7 +119,7 @@ mx_status error_take_first(struct mxrt_engine *e, struct mxrt_why *why) {
 struct error *error_of(const struct op *op) {
     uint64_t serial = atomic_load_explicit(&op->ticket, memory_order_relaxed) >> 1;
     for (uint32_t i = 0; i < op->reads + op->writes; i++) {
-        struct error *x = op->access[i].variable->error;
+        struct error *x = outcome_of(op->access[i].variable)->error;
         if (x && serial < atomic_load(&x->harmless))
             return x;
     }

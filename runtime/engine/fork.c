@@ -1,7 +1,12 @@
 /* fork(): engines are idle and without threads while the process forks; the parent's go on, the child's have no
  * workers (threads do not survive a fork) and run what is pushed within the push. An engine whose operation forks
- * cannot wait for itself: the parent's goes on undisturbed, the child's is out of use. */
+ * cannot wait for itself: the parent's goes on undisturbed, the child's is out of use.
+ *
+ * Stopping one engine after the other could hang: an operation of one that is still running may push to one that is
+ * stopped, or make or end an engine, which wants the list. So nothing is held while engines are waited for; they are
+ * stopped together, at a moment when all of them are idle. */
 #include <pthread.h>
+#include <time.h>
 
 #include "internal.h"
 
@@ -9,23 +14,49 @@ static pthread_mutex_t registry = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static struct mxrt_engine *engines;
 
-static void prepare(void) {
-    pthread_mutex_lock(&registry);
+/* Stops all engines if all are idle and returns NULL; else one that is not. Under `registry`. */
+static struct mxrt_engine *stop_together(void) {
+    struct mxrt_engine *busy = NULL;
+    for (struct mxrt_engine *e = engines; e; e = e->link) {
+        if (!engine_frame(e))
+            spin_lock(&e->push);
+    }
+    for (struct mxrt_engine *e = engines; e && !busy; e = e->link) {
+        if (!engine_frame(e) && (engine_pending(e) || bulk_gathers(e)))
+            busy = e;
+    }
     for (struct mxrt_engine *e = engines; e; e = e->link) {
         if (engine_frame(e)) {
-            e->broken = true; /* for the child to see */
+            e->broken = !busy; /* for the child to see */
             continue;
         }
-        (void)mxrt_engine_flush(e, NULL);
-        spin_lock(&e->push);
-        e->forking = !e->stopped;
+        if (!busy) {
+            e->forking = !e->stopped;
+            e->stopped = true;
+        }
         spin_unlock(&e->push);
+    }
+    return busy;
+}
+
+static void prepare(void) {
+    pthread_mutex_lock(&registry);
+    for (struct mxrt_engine *busy; (busy = stop_together());) {
+        busy->pinned++;
+        pthread_mutex_unlock(&registry);
+        (void)mxrt_engine_flush(busy, NULL);
+        if (busy->workers == 0 && inline_can_help(busy))
+            inline_help(busy);
+        else
+            (void)nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
+        pthread_mutex_lock(&registry);
+        busy->pinned--;
     }
     for (struct mxrt_engine *e = engines; e; e = e->link) {
         if (e->broken)
             continue;
         if (e->forking)
-            engine_halt(e);
+            threads_end(e);
         pthread_mutex_lock(&e->park);
         pthread_mutex_lock(&e->errors_lock);
         spin_lock(&e->push);
@@ -85,6 +116,11 @@ void fork_register(struct mxrt_engine *e) {
 
 void fork_unregister(struct mxrt_engine *e) {
     pthread_mutex_lock(&registry);
+    while (e->pinned > 0) {
+        pthread_mutex_unlock(&registry);
+        sched_yield();
+        pthread_mutex_lock(&registry);
+    }
     struct mxrt_engine **at = &engines;
     while (*at != e)
         at = &(*at)->link;

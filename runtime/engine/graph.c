@@ -10,7 +10,11 @@
  *
  * and after it, readers that no writer precedes are CHANGED for the next run where the last writer ran: a variable
  * carries its value from run to run. Each node is looked at twice at most, each access costs a logarithm. The marked
- * nodes are pushed in their order; the engine knows the rest. */
+ * nodes are pushed in their order; the engine knows the rest.
+ *
+ * After a run without errors the state is the marks: every variable has the value of its last writer. Where marks and
+ * touches are those of the last run, and that one left the marks it found, this one runs the same nodes, and so will the
+ * next ones: then a plan is made of them (graph_plan.c) and the marks need not be worked out any more. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +27,16 @@ struct nodes {
     int64_t count, room;
 };
 
+struct places {
+    struct place **at;
+    int64_t count, room;
+};
+
+struct mark_of {
+    const struct mxrt_node *node;
+    enum mark mark;
+};
+
 struct mxrt_graph {
     struct mxrt_engine *engine;
     struct order order;
@@ -31,6 +45,13 @@ struct mxrt_graph {
     int64_t place_count, place_room;
     struct nodes marked, stack; /* each with room for all nodes, the stack for twice as many */
     uint32_t random;
+    struct places touched, touched_before; /* since the last run, not yet marked; before that one */
+    bool settled;                          /* the last run had no errors, and nothing was rewired since */
+    bool repeats;                          /* … and left the marks that it found */
+    struct mark_of *found;                 /* those */
+    int64_t found_count, found_room;
+    struct gate gate;
+    struct plan *plan; /* for what was touched before the last run; NULL */
 };
 
 mx_status mxrt_graph_create(struct mxrt_engine *e, struct mxrt_graph **out, struct mxrt_why *why) {
@@ -96,6 +117,7 @@ static void leave(struct mxrt_graph *g, struct place *p) {
     while (*at != p)
         at = &(*at)->next;
     *at = p->next;
+    plan_release(g->engine, p);
     free(p);
     g->place_count--;
 }
@@ -181,18 +203,53 @@ static void spread_marks(struct mxrt_graph *g) {
     }
 }
 
-void mxrt_graph_touch(struct mxrt_graph *g, struct mxrt_var v) {
-    struct place *p = find(g, v);
-    if (!p)
-        return;
+static void mark_touched(struct mxrt_graph *g, struct place *p) {
     struct link *last = tree_last_writer(p);
+    p->touched = false;
     p->holder = NULL;
     mark_first_readers(g, p);
     if (last)
         mark(g, last->node, RESTORE);
 }
 
+static void mark_all_touched(struct mxrt_graph *g) {
+    for (int64_t i = 0; i < g->touched.count; i++)
+        mark_touched(g, g->touched.at[i]);
+    g->touched.count = 0;
+}
+
+static void forget_plan(struct mxrt_graph *g) {
+    plan_free(g->plan);
+    g->plan = NULL;
+    g->settled = g->repeats = false;
+}
+
+void mxrt_graph_touch(struct mxrt_graph *g, struct mxrt_var v) {
+    struct place *p = find(g, v);
+    struct places *t = &g->touched;
+    if (!p || p->touched)
+        return;
+    if (t->count == t->room) {
+        int64_t room = 2 * t->room + 8;
+        struct place **more = realloc(t->at, (size_t)room * sizeof(struct place *));
+        if (!more) {
+            forget_plan(g);
+            mark_touched(g, p);
+            return;
+        }
+        t->at = more;
+        t->room = room;
+    }
+    t->at[t->count++] = p;
+    p->touched = true;
+}
+
 /* ---- changes of the graph */
+
+static void about_to_change(struct mxrt_graph *g) {
+    mark_all_touched(g);
+    forget_plan(g);
+}
 
 static mx_status run_node(void *context, struct mxrt_why *why) {
     struct mxrt_node *n = context;
@@ -286,6 +343,7 @@ mx_status mxrt_graph_add(struct mxrt_graph *g, const struct mxrt_op *op, struct 
                          struct mxrt_node **out, struct mxrt_why *why) {
     if (!g || !op || !op->run)
         return engine_fail(why, MX_ERROR_ARGUMENT, "a node wants a graph and an operation with `run`");
+    about_to_change(g);
     struct mxrt_node *n = calloc(1, sizeof *n);
     if (!n || !make_room(&g->marked, g->size + 1) || !make_room(&g->stack, 3 * (g->size + 1))) {
         free(n);
@@ -312,6 +370,7 @@ mx_status mxrt_graph_add(struct mxrt_graph *g, const struct mxrt_op *op, struct 
 }
 
 void mxrt_graph_remove(struct mxrt_graph *g, struct mxrt_node *n) {
+    about_to_change(g);
     unmark(g, n);
     link_out(g, n);
     order_remove(&g->order, n);
@@ -323,6 +382,7 @@ void mxrt_graph_remove(struct mxrt_graph *g, struct mxrt_node *n) {
 
 mx_status mxrt_graph_rewire(struct mxrt_graph *g, struct mxrt_node *n, const struct mxrt_var *reads, int read_count,
                             const struct mxrt_var *writes, int write_count, struct mxrt_why *why) {
+    about_to_change(g);
     struct mxrt_op d = n->op;
     d.reads = reads;
     d.read_count = read_count;
@@ -445,36 +505,123 @@ static int64_t settle(struct mxrt_graph *g) {
     return ran;
 }
 
-mx_status mxrt_graph_run(struct mxrt_graph *g, int64_t *ran, struct mxrt_why *why) {
-    struct mxrt_engine *e = g->engine;
-    if (ran)
-        *ran = 0;
-    if (engine_frame(e))
-        return engine_fail(why, MX_ERROR_ARGUMENT, "a graph cannot be run from inside an operation of its engine");
-    mx_status status = mxrt_engine_flush(e, why);
-    if (status != MX_OK || g->marked.count == 0)
-        return status;
-    spread_marks(g);
-    sort(g);
-    struct latch *latch = latch_new(g->stack.count + 1);
-    if (!latch) {
-        g->stack.count = 0;
-        return engine_fail(why, MX_ERROR_MEMORY, "no memory to run a graph");
+static bool touched_as_before(const struct mxrt_graph *g) {
+    return g->touched.count == g->touched_before.count &&
+           (g->touched.count == 0 ||
+            memcmp(g->touched.at, g->touched_before.at, (size_t)g->touched.count * sizeof(struct place *)) == 0);
+}
+
+/* Notes what this run begins with. */
+static bool note_state(struct mxrt_graph *g) {
+    if (g->marked.count > g->found_room) {
+        struct mark_of *more = realloc(g->found, (size_t)g->marked.room * sizeof *more);
+        if (!more)
+            return false;
+        g->found = more;
+        g->found_room = g->marked.room;
     }
-    latch->skipped_too = true;
+    g->found_count = g->marked.count;
+    for (int64_t i = 0; i < g->marked.count; i++)
+        g->found[i] = (struct mark_of){g->marked.at[i], g->marked.at[i]->mark};
+    return true;
+}
+
+static bool state_as_noted(const struct mxrt_graph *g) {
+    for (int64_t i = 0; i < g->found_count; i++) {
+        if (g->found[i].node->mark != g->found[i].mark)
+            return false;
+    }
+    return g->marked.count == g->found_count;
+}
+
+/* What is in the stack: by pushes. */
+static mx_status run_by_pushes(struct mxrt_graph *g, struct latch *latch, struct mxrt_why *why) {
+    struct mxrt_engine *e = g->engine;
+    mx_status status = MX_OK;
     for (int64_t i = 0; i < g->stack.count; i++)
         g->stack.at[i]->ran = false;
+    atomic_store_explicit(&latch->left, g->stack.count + 1, memory_order_relaxed);
     int64_t pushed = push_all(g, latch, &status, why);
     atomic_fetch_sub_explicit(&latch->left, g->stack.count - pushed, memory_order_relaxed);
     latch_signal(e, latch, NULL);
     threads_help(e, latch);
     wait_until(e, latch, HUGE_VAL);
+    return status;
+}
+
+static void mark_affected(struct mxrt_graph *g) {
+    mark_all_touched(g);
+    spread_marks(g);
+    sort(g);
+}
+
+/* One run; `ran`: how many nodes. */
+static mx_status run_affected(struct mxrt_graph *g, struct latch *latch, int64_t *ran, struct mxrt_why *why) {
+    mx_status status = MX_OK;
+    bool as_before = g->settled && touched_as_before(g), planned = false;
+    if (as_before && g->plan) {
+        planned = plan_run(g->plan, latch);
+        if (planned && plan_complete(g->plan)) { /* all is as it was before the touches */
+            for (int64_t i = 0; i < g->touched.count; i++)
+                g->touched.at[i]->touched = false;
+            g->touched.count = 0;
+            *ran = plan_size(g->plan);
+            return MX_OK;
+        }
+        mark_affected(g); /* the plan's nodes */
+    } else {
+        bool noted = g->settled && note_state(g);
+        plan_free(g->plan);
+        g->plan = NULL;
+        g->repeats &= as_before && noted;
+        g->settled &= noted;
+        struct places before = g->touched_before;
+        g->touched_before = g->touched;
+        g->touched = before;
+        g->touched.count = 0;
+        for (int64_t i = 0; i < g->touched_before.count; i++)
+            mark_touched(g, g->touched_before.at[i]);
+        spread_marks(g);
+        sort(g);
+        if (g->repeats && g->stack.count > 0 && (g->plan = plan_make(g->engine, &g->gate, g->stack.at, g->stack.count)))
+            planned = plan_run(g->plan, latch);
+    }
+    if (planned)
+        plan_tell(g->plan);
+    else
+        status = run_by_pushes(g, latch, why);
+    int64_t all = g->stack.count;
+    *ran = settle(g);
+    bool noted = g->settled;
+    g->settled = *ran == all;
+    g->repeats = g->settled && noted && state_as_noted(g);
+    if (!g->repeats) {
+        plan_free(g->plan);
+        g->plan = NULL;
+    }
+    return status;
+}
+
+mx_status mxrt_graph_run(struct mxrt_graph *g, int64_t *ran, struct mxrt_why *why) {
+    struct mxrt_engine *e = g->engine;
+    int64_t count = 0;
+    if (ran)
+        *ran = 0;
+    if (engine_frame(e))
+        return engine_fail(why, MX_ERROR_ARGUMENT, "a graph cannot be run from inside an operation of its engine");
+    mx_status status = mxrt_engine_flush(e, why);
+    if (status != MX_OK || g->marked.count + g->touched.count == 0)
+        return status;
+    struct latch *latch = latch_new(1);
+    if (!latch)
+        return engine_fail(why, MX_ERROR_MEMORY, "no memory to run a graph");
+    latch->skipped_too = true;
+    status = run_affected(g, latch, &count, why);
     if (status == MX_OK)
         status = latch_error(e, latch, true, why);
     else
         (void)latch_error(e, latch, true, NULL);
     latch_drop(e, latch);
-    int64_t count = settle(g);
     if (ran)
         *ran = count;
     return status;
@@ -485,7 +632,11 @@ void mxrt_graph_destroy(struct mxrt_graph *g) {
         return;
     while (g->order.last)
         mxrt_graph_remove(g, g->order.last);
+    forget_plan(g);
     free(g->places);
+    free(g->touched.at);
+    free(g->touched_before.at);
+    free(g->found);
     free(g->marked.at);
     free(g->stack.at);
     free(g);

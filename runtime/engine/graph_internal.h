@@ -1,4 +1,4 @@
-/* What the two files of the graph layer share. */
+/* What the files of the graph layer share. */
 #ifndef RUNTIME_ENGINE_GRAPH_INTERNAL_H
 #define RUNTIME_ENGINE_GRAPH_INTERNAL_H
 
@@ -14,6 +14,12 @@ struct link {
     bool writer_below; /* it, or one under it, writes */
 };
 
+/* A run by a plan, as others see it. */
+struct gate {
+    struct op *op; /* while it is under way; under `push` */
+    uint64_t plan; /* which plan of the graph's */
+};
+
 /* A variable, as the graph knows it. */
 struct place {
     struct mxrt_var var;
@@ -22,6 +28,13 @@ struct place {
     struct link *holder; /* the write whose value the variable has now; NULL: none of this graph's */
     struct place *next;  /* in the hash table */
     int64_t links;       /* to it, also of a node being wired */
+    bool touched;        /* it is in graph->touched */
+    /* graph_plan.c */
+    bool written;                  /* by nodes of the plan */
+    uint32_t last_writer, readers; /* while one is made */
+    uint64_t plan;                 /* the last one with accesses to it */
+    struct gate *gate;
+    struct variable *variable; /* NULL: of no plan yet */
 };
 
 /* RESTORE: only to put back a value that was overwritten since. */
@@ -44,6 +57,18 @@ struct mxrt_node {
 struct order {
     struct mxrt_node *first, *last;
 };
+
+/* graph_plan.c. NULL: there is no memory, or the nodes want what plans do not do. `node` in their order. */
+struct plan;
+struct latch;
+struct plan *plan_make(struct mxrt_engine *e, struct gate *gate, struct mxrt_node **node, int64_t count);
+void plan_free(struct plan *p); /* NULL is allowed */
+/* Runs all and waits for it. False: nothing was done, as the engine is busy, stopped, or has an error at large. */
+bool plan_run(struct plan *p, struct latch *latch);
+int64_t plan_size(const struct plan *p);
+bool plan_complete(const struct plan *p);                  /* all of the last run's nodes ran and none failed */
+void plan_tell(struct plan *p);                            /* sets their `ran` */
+void plan_release(struct mxrt_engine *e, struct place *x); /* before x is freed */
 
 /* The order of nodes. */
 void order_insert(struct order *o, struct mxrt_node *n, struct mxrt_node *before);

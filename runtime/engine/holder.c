@@ -48,6 +48,8 @@ static void name(char *words, size_t room, const struct op *op) {
 
 /* Stamps: base + 1 when reads of the variable are wanted done, too, else base. */
 static bool holds(const struct op *op, uint64_t base) {
+    if (op->flags & OP_GRAPH)
+        return plan_holds(op, base);
     for (uint32_t i = 0; i < op->reads + op->writes; i++) {
         uint64_t stamp = op->access[i].variable->stamp;
         if (stamp >= base && (i >= op->reads || stamp > base))

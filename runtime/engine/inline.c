@@ -12,21 +12,34 @@ static void begin(struct mxrt_engine *e, struct worker *w, struct ready *ready) 
         queue_dispatch(e, w, ready);
 }
 
-/* Runs all that is ready, and what is pushed meanwhile; gives the place of worker 0 back. */
-static void drain(struct mxrt_engine *e) {
+/* The first of what was pushed meanwhile; `push` is held, and is only for false. */
+static bool register_next(struct mxrt_engine *e) {
+    struct op *op = fifo_take(&e->later);
+    if (!op) {
+        atomic_store_explicit(&e->has_later, false, memory_order_relaxed);
+        return false;
+    }
+    struct ready ready = {{0}, {0}};
+    dependence_register(e, op, &ready);
+    spin_unlock(&e->push);
+    begin(e, e->worker, &ready);
+    return true;
+}
+
+void inline_register(struct mxrt_engine *e) {
+    do {
+        spin_lock(&e->push);
+    } while (register_next(e));
+    spin_unlock(&e->push);
+}
+
+void inline_drain(struct mxrt_engine *e) {
     struct worker *w = e->worker;
-    for (;;) {
+    do {
         for (struct op *op; (op = queue_take(w));)
             run_op(e, w, op, &w->why);
         spin_lock(&e->push);
-        struct op *op = fifo_take(&e->later);
-        if (!op)
-            break;
-        struct ready ready = {{0}, {0}};
-        dependence_register(e, op, &ready);
-        spin_unlock(&e->push);
-        begin(e, w, &ready);
-    }
+    } while (register_next(e));
     memory_flush(e, w);
     atomic_store(&e->helper_busy, false);
     spin_unlock(&e->push);
@@ -43,7 +56,7 @@ void inline_enter(struct mxrt_engine *e, struct frame *f) {
 void inline_leave(struct mxrt_engine *e, struct frame *f) {
     if (UNLIKELY(e->later.first != NULL)) {
         spin_unlock(&e->push);
-        drain(e);
+        inline_drain(e);
     } else {
         atomic_store_explicit(&e->helper_busy, false, memory_order_relaxed);
         spin_unlock(&e->push); /* before `waiters` is looked at: see wait_until */
@@ -56,6 +69,7 @@ void inline_leave(struct mxrt_engine *e, struct frame *f) {
 void inline_push(struct mxrt_engine *e, struct op *op) {
     if (atomic_load_explicit(&e->helper_busy, memory_order_relaxed)) {
         fifo_append(&e->later, op);
+        atomic_store_explicit(&e->has_later, true, memory_order_relaxed);
         spin_unlock(&e->push);
         return;
     }
@@ -64,7 +78,7 @@ void inline_push(struct mxrt_engine *e, struct op *op) {
     dependence_register(e, op, &ready);
     inline_enter(e, &frame);
     begin(e, e->worker, &ready);
-    drain(e);
+    inline_drain(e);
     engine_leave(&frame);
 }
 
@@ -80,6 +94,6 @@ void inline_help(struct mxrt_engine *e) {
         return;
     struct frame frame;
     engine_enter(&frame, e, e->worker);
-    drain(e);
+    inline_drain(e);
     engine_leave(&frame);
 }

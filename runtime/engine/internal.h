@@ -16,19 +16,38 @@
 #include <sched.h>
 #include <stdatomic.h>
 
+#ifdef __has_include
+#if __has_include(<sys/single_threaded.h>)
+#include <sys/single_threaded.h>
+#define HAVE_SINGLE_THREADED
+#endif
+#endif
+
 #include "../relax.h"
+#include "../trace_record.h"
 #include "mxrt/engine.h"
 
 #define LIKELY(x)   __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+/* Asks for a line to write to. What gcc makes of __builtin_prefetch for the least x86-64 asks for it to read, and the
+ * store pays a second time; processors that do not know the instruction take it for a nop. */
+static inline void own_soon(const void *p) {
+#ifdef __x86_64__
+    __asm__ volatile("prefetchw %0" ::"m"(*(const char *)p));
+#else
+    __builtin_prefetch(p, 1);
+#endif
+}
 
 enum {
     LINE = 64,
     CLASSES = 28,      /* of records: 0 a reader group or block, c an operation of up to 2^c - 1 accesses */
     FIRST_CHUNK = 512, /* variables; each further chunk is twice as long */
     CHUNKS = 22,
-    BATCH = 32, /* free records that change hands at once */
-    RING = 256, /* ready operations at one worker; a power of two */
+    BATCH = 32,              /* free records that change hands at once */
+    RING = 256,              /* ready operations at one worker; a power of two */
+    MOST_FETCHED = 5 * LINE, /* of a record, ahead of its use */
     MAX_THREADS = 256
 };
 
@@ -37,7 +56,20 @@ struct spin {
     _Atomic int held;
 };
 
+/* Whether this process surely has no other thread, so that a lock needs no exchange. */
+static inline bool alone(void) {
+#ifdef HAVE_SINGLE_THREADED
+    return __libc_single_threaded;
+#else
+    return false;
+#endif
+}
+
 static inline void spin_lock(struct spin *s) {
+    if (alone() && atomic_load_explicit(&s->held, memory_order_relaxed) == 0) {
+        atomic_store_explicit(&s->held, 1, memory_order_relaxed);
+        return;
+    }
     for (int tries = 0; atomic_exchange_explicit(&s->held, 1, memory_order_acquire);) {
         while (atomic_load_explicit(&s->held, memory_order_relaxed)) {
             if (++tries % 64 == 0)
@@ -98,10 +130,11 @@ struct block {
 
 struct access {
     struct variable *variable;
-    struct group *group; /* a read's */
+    _Atomic(struct group *) group; /* a read's; atomic for those who look ahead */
 };
 
-enum { OP_ASYNC = 1, OP_ALWAYS = 2, OP_DELETE = 4, OP_WAIT = 8, OP_OPERATOR = 16, OP_SKIPPED = 32 };
+enum { OP_ASYNC = 1, OP_ALWAYS = 2, OP_DELETE = 4, OP_WAIT = 8, OP_OPERATOR = 16, OP_SKIPPED = 32, OP_GRAPH = 64 };
+enum { TASK = 1 }; /* the bit that tells a pointer to a task of a plan from one to an operation */
 enum op_state { OP_FREE, OP_WAITING, OP_RUNNING };
 #define CLOSED UINT64_MAX /* completed: nobody can follow any more */
 
@@ -139,24 +172,39 @@ static inline uint64_t op_room(const struct op *op) {
     return (2u << op->class) - 3;
 }
 
+static inline struct group *access_group(const struct access *a) {
+    return atomic_load_explicit(&a->group, memory_order_relaxed);
+}
+
 static inline _Atomic(struct op *) *op_follower(struct op *op) {
     return (_Atomic(struct op *) *)&op->access[(1u << op->class) - 1];
 }
 
+/* What pushes touch of a variable: one line. What completions touch, its outcome, stands FIRST_CHUNK lines further on,
+ * so that neither takes the other's lines from it and both go through memory in a row. */
 struct variable {
-    /* pusher side */
-    uint32_t generation, index;
+    _Alignas(LINE) uint32_t generation;
+    uint32_t index;
     uint64_t stamp;    /* 2 * serial of the push that met it last, + 1 if as a write */
     struct op *writer; /* the last write pushed … */
     uint64_t writer_serial;
     struct group *group; /* the reads since */
     int64_t joined;
-    const char *name;
-    /* completer side */
+    struct place *place;     /* of a graph that may run without pushes; graph_plan.c */
+    _Atomic uint64_t called; /* writes completed inside their pushes */
+};
+
+struct outcome {
     _Alignas(LINE) struct error *error;
-    _Atomic uint64_t version;
+    _Atomic uint64_t version; /* other writes completed */
+    const char *name;
     struct variable *next_free;
 };
+static_assert(sizeof(struct variable) == LINE && sizeof(struct outcome) == LINE, "see variable_at");
+
+static inline struct outcome *outcome_of(const struct variable *v) {
+    return (struct outcome *)(v + FIRST_CHUNK);
+}
 
 /* Somebody waits for `left` completions. Under `park` but for `left`. */
 struct latch {
@@ -216,8 +264,11 @@ struct mxrt_engine {
     int io_first, slots;
     struct mxrt_engine_options options; /* `threads` and `io_threads` as they are, no longer 0 for a choice */
     _Atomic bool shutdown;
+    struct mxrt_trace *trace; /* NULL: none */
+    uint64_t traced;          /* what tells this engine's operations there */
     struct worker *worker;    /* [slots] */
     struct mxrt_engine *link; /* all engines of the process, for fork */
+    int pinned;               /* a fork looks at it; under the lock of that list */
     struct bulk *bulks;       /* of all threads; bulk.c */
 
     /* pusher side */
@@ -227,6 +278,8 @@ struct mxrt_engine {
     bool broken;              /* the child of a fork in the midst of an operation */
     _Atomic bool helper_busy; /* somebody is worker 0 */
     struct fifo later;        /* without workers: pushed while somebody ran operations; not yet registered */
+    _Atomic bool has_later;
+    uint64_t deletions; /* of variables */
     uint64_t serial;
     _Atomic uint64_t pushed;
     struct batch free[CLASSES];
@@ -279,29 +332,44 @@ struct frame {
     struct worker *worker; /* may be NULL */
     struct frame *outer;
 };
-void engine_enter(struct frame *f, struct mxrt_engine *e, struct worker *w);
-void engine_leave(struct frame *f);
+extern _Thread_local struct frame *engine_innermost;
+
+static inline void engine_enter(struct frame *f, struct mxrt_engine *e, struct worker *w) {
+    *f = (struct frame){e, w, engine_innermost};
+    engine_innermost = f;
+}
+
+static inline void engine_leave(struct frame *f) {
+    engine_innermost = f->outer;
+}
+
 struct frame *engine_frame(const struct mxrt_engine *e);
 mx_status engine_fail(struct mxrt_why *why, mx_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* memory.c; under `push`, but for the give functions, which any thread calls (w: its worker or NULL). */
 struct op *memory_op(struct mxrt_engine *e, uint32_t accesses);
+/* What an operation may need: a read a group, and each edge into it, also from a plan's run, a block. */
+static inline int64_t groups_for(uint32_t reads, uint32_t writes) {
+    return 3 * (int64_t)reads + 2 * (int64_t)writes;
+}
 bool memory_reserve_groups(struct mxrt_engine *e, int64_t n);
 void *memory_group(struct mxrt_engine *e); /* or a block; reserved before */
 void memory_take_back(struct mxrt_engine *e, void *record, int class);
 void memory_give(struct mxrt_engine *e, struct worker *w, void *record, int class);
 void memory_flush(struct mxrt_engine *e, struct worker *w);
 void *memory_get(struct mxrt_engine *e, size_t bytes); /* counted, aligned to LINE */
+bool memory_queue(struct mxrt_engine *e, size_t n);    /* room for n more in the queue */
 void memory_end(struct mxrt_engine *e);
 void memory_each_op(struct mxrt_engine *e, void (*visit)(void *context, struct op *op), void *context);
 
 /* variable.c; variables are found under `push`. */
-/* Chunk c holds FIRST_CHUNK << c records. */
+/* Chunk c holds FIRST_CHUNK << c variables: FIRST_CHUNK of them, their outcomes, the next ones … */
 static inline struct variable *variable_at(struct mxrt_engine *e, uint32_t index) {
     uint32_t i = index + FIRST_CHUNK;
     int chunk = 31 - __builtin_clz(i) - __builtin_ctz(FIRST_CHUNK);
-    return &e->chunk[chunk][i - ((uint32_t)FIRST_CHUNK << chunk)];
+    size_t at = i - ((uint32_t)FIRST_CHUNK << chunk);
+    return &e->chunk[chunk][at + at / FIRST_CHUNK * FIRST_CHUNK];
 }
 
 /* NULL: no such variable, or deleted. */
@@ -324,6 +392,8 @@ bool dependence_written(const struct variable *v);            /* under `push`: n
 
 /* queue.c: dispatch gives ready operations to the threads; take is the next one for worker w. */
 void queue_dispatch(struct mxrt_engine *e, struct worker *w, struct ready *ready);
+void queue_task(struct worker *w, struct op *task); /* of a plan, by w */
+void queue_tasks(struct mxrt_engine *e, struct op *const *task, int64_t n);
 struct op *queue_take(struct worker *w);
 bool queue_any(struct mxrt_engine *e);
 void queue_return_ring(struct worker *w);
@@ -331,6 +401,13 @@ void queue_return_ring(struct worker *w);
 /* run.c: runs an operation, and completes it unless it goes on elsewhere. w may be NULL. */
 void run_op(struct mxrt_engine *e, struct worker *w, struct op *op, struct mxrt_why *why);
 void run_waiting(struct mxrt_engine *e, struct worker *w, struct op *op); /* OP_WAIT */
+/* Completes op; what becomes ready goes to `dispatcher`, or, for NULL, to all. */
+void run_complete(struct mxrt_engine *e, struct worker *w, struct worker *dispatcher, struct op *op);
+
+/* graph_plan.c */
+void plan_task(struct mxrt_engine *e, struct worker *w, struct op *ready, struct mxrt_why *why);
+struct op *plan_gate(const struct variable *v, bool write); /* for a variable with a place */
+bool plan_holds(const struct op *op, uint64_t stamp);
 
 /* threaded.c */
 mx_status threads_start(struct mxrt_engine *e, struct mxrt_why *why);
@@ -340,6 +417,8 @@ void threads_notify(struct mxrt_engine *e); /* those that wait */
 void threads_quiet(struct mxrt_engine *e);  /* tells those that wait for all, when all is done */
 /* Runs operations until l is done (NULL: until nothing is pending), unless another thread does. */
 void threads_help(struct mxrt_engine *e, const struct latch *l);
+bool threads_help_begin(struct mxrt_engine *e, const struct latch *l); /* true: the caller is worker 0 … */
+void threads_help_end(struct mxrt_engine *e);                          /* … and helps now */
 
 /* inline.c: without workers */
 void inline_push(struct mxrt_engine *e, struct op *op); /* under `push`; releases it */
@@ -347,6 +426,8 @@ void inline_push(struct mxrt_engine *e, struct op *op); /* under `push`; release
 void inline_enter(struct mxrt_engine *e, struct frame *f);
 void inline_leave(struct mxrt_engine *e, struct frame *f);
 void inline_help(struct mxrt_engine *e);
+void inline_drain(struct mxrt_engine *e);    /* by worker 0: runs what is ready, and gives its place back */
+void inline_register(struct mxrt_engine *e); /* by worker 0: what was pushed meanwhile takes its place in the order */
 bool inline_can_help(struct mxrt_engine *e);
 
 /* error.c */
@@ -360,6 +441,7 @@ struct error *error_of(const struct op *op); /* that an operation it depends on 
 /* wait.c */
 void latch_signal(struct mxrt_engine *e, struct latch *l, struct error *error);
 struct latch *latch_new(int64_t left);
+void latch_add_error(struct mxrt_engine *e, struct latch *l, struct error *x);
 void latch_drop(struct mxrt_engine *e, struct latch *l);
 /* Of a latch that is done: its first error; `take` gives all of them. */
 mx_status latch_error(struct mxrt_engine *e, struct latch *l, bool take, struct mxrt_why *why);
@@ -376,7 +458,6 @@ bool push_call(struct mxrt_engine *e, const struct mxrt_op *d, struct error **fa
 mx_status push_described(struct mxrt_engine *e, const struct mxrt_op *d, unsigned flags, struct mxrt_operator *o,
                          struct mxrt_why *why);
 bool engine_make_conditions(struct mxrt_engine *e);
-void engine_halt(struct mxrt_engine *e); /* waits for all, refuses pushes, ends the threads */
 mx_status engine_begin(struct mxrt_engine *e, bool deletes, struct mxrt_why *why); /* takes `push`; MX_OK: it is held */
 
 mx_status push_check(struct mxrt_engine *e, const struct mxrt_op *d, struct mxrt_why *why);
@@ -386,6 +467,7 @@ extern _Thread_local struct bulk *bulk_open; /* this thread's, of all engines */
 /* True when d has joined this thread's bulk, or failed to; else what was in it has been pushed. */
 bool bulk_join(struct mxrt_engine *e, const struct mxrt_op *d, unsigned flags, mx_status *status, struct mxrt_why *why);
 void bulk_forget(struct mxrt_engine *e);
+bool bulk_gathers(const struct mxrt_engine *e); /* this thread has something for e that is not yet pushed */
 
 /* operator.c */
 void operator_keep(struct mxrt_operator *o);

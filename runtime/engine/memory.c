@@ -65,6 +65,13 @@ static bool ring_fit(struct mxrt_engine *e, struct pointers *r, size_t n) {
     return true;
 }
 
+bool memory_queue(struct mxrt_engine *e, size_t n) {
+    if (!ring_fit(e, &e->queue, e->operations + n))
+        return false;
+    e->operations += n;
+    return true;
+}
+
 /* The newest slab of a class is the only one with room. Every record has a place in the ring of its class and, an
  * operation, in the queue of what is ready, so that neither is ever full. */
 static struct slab *slab_of(struct mxrt_engine *e, int class) {
@@ -111,13 +118,17 @@ static void *fresh(struct mxrt_engine *e, int class) {
     return r;
 }
 
+/* All lines of a record of the usual sizes: a locked instruction waits for every store before it, so a line that is
+ * missed is paid for at the next one. */
+static inline void fetch(const char *record, int class) {
+    size_t bytes = record_bytes(class);
+    for (size_t at = 0; at < bytes && at < MOST_FETCHED; at += LINE)
+        own_soon(record + at);
+}
+
 static void expect(const struct batch *b, int class) {
-    if (b->count <= AHEAD)
-        return;
-    const char *r = b->at[b->count - 1 - AHEAD];
-    __builtin_prefetch(r, 1);
-    if (class > 0)
-        __builtin_prefetch(r + LINE, 1);
+    if (b->count > AHEAD)
+        fetch(b->at[b->count - 1 - AHEAD], class);
 }
 
 /* Fills b, which is empty, from what workers gave back. */
@@ -133,10 +144,8 @@ static bool refill(struct mxrt_engine *e, struct batch *b, int class) {
         b->at[i] = r->at[r->head++ & (r->room - 1)];
     spin_unlock(&r->lock);
     b->count = (int)n;
-    for (int i = 1; i <= AHEAD && i <= b->count; i++) {
-        __builtin_prefetch(b->at[b->count - i], 1);
-        __builtin_prefetch((char *)b->at[b->count - i] + (class > 0 ? LINE : 0), 1);
-    }
+    for (int i = 1; i <= AHEAD && i <= b->count; i++)
+        fetch(b->at[b->count - i], class);
     return n > 0;
 }
 

@@ -7,7 +7,7 @@
  * over the operations themselves, so nothing here allocates. */
 #include "internal.h"
 
-enum { STREAK = 64, FAIR = 61, LARGEST_BATCH = 64, AHEAD = 4 };
+enum { STREAK = 64, FAIR = 61, LARGEST_BATCH = 64, AHEAD = 4, MOST_AHEAD = 6 };
 
 /* ---- rings */
 
@@ -20,6 +20,19 @@ static bool ring_put(struct worker *w, struct op *op) {
     return true;
 }
 
+/* What completing op will write to, when it runs soon. A thief may have it by now, and others its record; that stays a
+ * record, and to have fetched the wrong lines does no harm. */
+static void look_ahead(struct op *op) {
+    if (UNLIKELY((uintptr_t)op & TASK))
+        return;
+    uint64_t room = op_room(op), n = atomic_load_explicit(&op->followers, memory_order_relaxed);
+    for (uint64_t i = 0; i < MOST_AHEAD && i < room && i < n; i++)
+        own_soon(atomic_load_explicit(&op_follower(op)[i], memory_order_relaxed));
+    struct group *g;
+    for (uint64_t i = 0; i < MOST_AHEAD && 2 * i < room && (g = access_group(&op->access[i])); i++)
+        own_soon(g);
+}
+
 static struct op *ring_take(struct worker *w) {
     uint32_t head = atomic_load_explicit(&w->head, memory_order_acquire);
     for (;;) {
@@ -29,16 +42,13 @@ static struct op *ring_take(struct worker *w) {
         struct op *op = atomic_load_explicit(&w->ring[head % RING], memory_order_relaxed);
         if (atomic_compare_exchange_weak_explicit(&w->head, &head, head + 1, memory_order_acq_rel,
                                                   memory_order_acquire)) {
-            if (tail - head <= AHEAD) /* what stands behind the tail may be a pusher's by now */
-                return op;
-            const char *later = (char *)atomic_load_explicit(&w->ring[(head + AHEAD) % RING], memory_order_relaxed);
-            __builtin_prefetch(later, 1);
-            __builtin_prefetch(later + LINE, 1);
-            /* Who follows on the one between. A thief may have that by now, but its record stays one. */
-            struct op *soon = atomic_load_explicit(&w->ring[(head + AHEAD / 2) % RING], memory_order_relaxed);
-            uint64_t n = atomic_load_explicit(&soon->followers, memory_order_relaxed), room = op_room(soon);
-            for (uint64_t i = 0; i < 4 && i < room && i < n; i++)
-                __builtin_prefetch(atomic_load_explicit(&op_follower(soon)[i], memory_order_relaxed), 1);
+            if (tail - head > AHEAD) { /* what stands behind the tail may be a pusher's by now */
+                const char *later = (char *)atomic_load_explicit(&w->ring[(head + AHEAD) % RING], memory_order_relaxed);
+                own_soon(later);
+                own_soon(later + LINE);
+            }
+            if (tail - head > AHEAD / 2)
+                look_ahead(atomic_load_explicit(&w->ring[(head + AHEAD / 2) % RING], memory_order_relaxed));
             return op;
         }
     }
@@ -224,6 +234,31 @@ void queue_dispatch(struct mxrt_engine *e, struct worker *w, struct ready *ready
         threads_wake(e);
 }
 
+/* A sleeper is woken for the first that others can take, a search for the next ones: see threads_wake. */
+void queue_task(struct worker *w, struct op *task) {
+    bool first = ring_empty(w);
+    if (!w->next && first) {
+        w->next = task;
+        return;
+    }
+    if (!ring_put(w, task)) {
+        append(w->engine, task);
+        first = true;
+    }
+    if (first)
+        threads_wake(w->engine);
+}
+
+void queue_tasks(struct mxrt_engine *e, struct op *const *task, int64_t n) {
+    struct pointers *q = &e->queue;
+    spin_lock(&q->lock);
+    uint64_t tail = atomic_load_explicit(&q->tail, memory_order_relaxed);
+    for (int64_t i = 0; i < n; i++)
+        q->at[tail++ & (q->room - 1)] = task[i];
+    atomic_store_explicit(&q->tail, tail, memory_order_relaxed);
+    spin_unlock(&q->lock);
+}
+
 bool queue_any(struct mxrt_engine *e) {
     if (!queue_empty(e) || atomic_load(&e->in_heap) > 0)
         return true;
@@ -241,7 +276,7 @@ struct op *queue_take(struct worker *w) {
         return op;
     if (UNLIKELY(w->urgent.first != NULL))
         return fifo_take(&w->urgent);
-    if (w->next && ++w->streak <= STREAK) {
+    if (w->next && (++w->streak <= STREAK || (ring_empty(w) && queue_empty(e)))) {
         op = w->next;
         w->next = NULL;
         return op;

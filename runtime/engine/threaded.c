@@ -5,6 +5,7 @@
  * was the only one wakes the next if there is more. A searching thread looks less and less often, which leaves the
  * lock of the queue to the pusher and lets a batch gather. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "internal.h"
@@ -122,7 +123,17 @@ static void work(struct worker *w) {
         threads_wake(w->engine);
 }
 
+static void call_thread(struct worker *w, const char *what) {
+    char name[32];
+    if (!w->engine->trace)
+        return;
+    (void)snprintf(name, sizeof name, "%s %d", what,
+                   (int)(w - w->engine->worker) - (w->io ? w->engine->io_first - 1 : 0));
+    mxrt_trace_thread(w->engine->trace, name);
+}
+
 static void *worker_main(void *argument) {
+    call_thread(argument, "worker");
     work(argument);
     return NULL;
 }
@@ -131,6 +142,7 @@ static void *io_main(void *argument) {
     struct worker *w = argument;
     struct mxrt_engine *e = w->engine;
     struct frame frame;
+    call_thread(w, "IO");
     engine_enter(&frame, e, w);
     pthread_mutex_lock(&e->io_lock);
     for (;;) {
@@ -152,12 +164,21 @@ static void *io_main(void *argument) {
     return NULL;
 }
 
-void threads_help(struct mxrt_engine *e, const struct latch *l) {
+bool threads_help_begin(struct mxrt_engine *e, const struct latch *l) {
     if (e->workers == 0 || atomic_exchange(&e->helper_busy, true))
-        return;
+        return false;
     e->until = l;
+    return true;
+}
+
+void threads_help_end(struct mxrt_engine *e) {
     work(e->worker);
     atomic_store(&e->helper_busy, false);
+}
+
+void threads_help(struct mxrt_engine *e, const struct latch *l) {
+    if (threads_help_begin(e, l))
+        threads_help_end(e);
 }
 
 static void end(struct mxrt_engine *e, int workers, int io_workers) {

@@ -11,7 +11,7 @@ static struct variable *fresh(struct mxrt_engine *e) {
         e->free_variables = atomic_exchange_explicit(&e->returned_variables, NULL, memory_order_acquire);
     struct variable *v = e->free_variables;
     if (v) {
-        e->free_variables = v->next_free;
+        e->free_variables = outcome_of(v)->next_free;
         return v;
     }
     uint32_t index = e->variables;
@@ -19,8 +19,8 @@ static struct variable *fresh(struct mxrt_engine *e) {
         if (e->chunk[c])
             continue;
         if (index + FIRST_CHUNK < (uint32_t)FIRST_CHUNK << c)
-            break; /* the chunk before has room */
-        size_t bytes = ((size_t)FIRST_CHUNK << c) * sizeof(struct variable);
+            break;                                                               /* the chunk before has room */
+        size_t bytes = 2 * ((size_t)FIRST_CHUNK << c) * sizeof(struct variable); /* and outcomes */
         if (!(e->chunk[c] = memory_get(e, bytes)))
             return NULL;
         break;
@@ -30,6 +30,7 @@ static struct variable *fresh(struct mxrt_engine *e) {
     e->variables++;
     v = variable_at(e, index);
     *v = (struct variable){.index = index, .generation = 1};
+    *outcome_of(v) = (struct outcome){0};
     return v;
 }
 
@@ -39,7 +40,7 @@ mx_status mxrt_var_new(struct mxrt_engine *e, const char *name, struct mxrt_var 
     spin_lock(&e->push);
     struct variable *v = fresh(e);
     if (v) {
-        v->name = name;
+        outcome_of(v)->name = name;
         out->id = (uint64_t)v->generation << 32 | v->index;
     }
     spin_unlock(&e->push);
@@ -58,10 +59,11 @@ mx_status mxrt_var_delete(struct mxrt_engine *e, struct mxrt_var v, void (*relea
 void variable_freed(struct mxrt_engine *e, struct variable *v) {
     if (v->generation == 0) /* used up */
         return;
-    atomic_store_explicit(&v->version, 0, memory_order_relaxed);
+    atomic_store_explicit(&outcome_of(v)->version, 0, memory_order_relaxed);
+    atomic_store_explicit(&v->called, 0, memory_order_relaxed);
     struct variable *top = atomic_load_explicit(&e->returned_variables, memory_order_relaxed);
     do {
-        v->next_free = top;
+        outcome_of(v)->next_free = top;
     } while (!atomic_compare_exchange_weak_explicit(&e->returned_variables, &top, v, memory_order_release,
                                                     memory_order_relaxed));
 }
@@ -69,15 +71,17 @@ void variable_freed(struct mxrt_engine *e, struct variable *v) {
 void variable_end(struct mxrt_engine *e) {
     for (uint32_t i = 0; i < e->variables; i++) {
         struct variable *v = variable_at(e, i);
-        if (v->error)
-            error_drop(v->error);
+        if (outcome_of(v)->error)
+            error_drop(outcome_of(v)->error);
     }
 }
 
 uint64_t mxrt_var_version(struct mxrt_engine *e, struct mxrt_var v) {
     spin_lock(&e->push);
     struct variable *x = variable_find(e, v);
-    uint64_t version = x ? atomic_load_explicit(&x->version, memory_order_acquire) : UINT64_MAX;
+    uint64_t version = x ? atomic_load_explicit(&outcome_of(x)->version, memory_order_acquire) +
+                               atomic_load_explicit(&x->called, memory_order_acquire)
+                         : UINT64_MAX;
     spin_unlock(&e->push);
     return version;
 }

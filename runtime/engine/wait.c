@@ -57,12 +57,15 @@ static void add_error(struct latch *l, struct error *x) {
     l->errors[l->error_count++] = error_keep(x);
 }
 
+void latch_add_error(struct mxrt_engine *e, struct latch *l, struct error *x) {
+    pthread_mutex_lock(&e->park);
+    add_error(l, x);
+    pthread_mutex_unlock(&e->park);
+}
+
 void latch_signal(struct mxrt_engine *e, struct latch *l, struct error *error) {
-    if (error) {
-        pthread_mutex_lock(&e->park);
-        add_error(l, error);
-        pthread_mutex_unlock(&e->park);
-    }
+    if (error)
+        latch_add_error(e, l, error);
     if (atomic_fetch_sub_explicit(&l->left, 1, memory_order_acq_rel) > 1)
         return;
     pthread_mutex_lock(&e->park);
@@ -150,7 +153,7 @@ static mx_status may_wait(struct mxrt_engine *e, const char *what, struct mxrt_w
 static mx_status timed_out(struct mxrt_engine *e, const struct variable *v, double seconds, struct mxrt_why *why) {
     char holder[300];
     spin_lock(&e->push);
-    const char *name = v && v->name ? v->name : v ? "the variable" : "everything";
+    const char *name = v && outcome_of(v)->name ? outcome_of(v)->name : v ? "the variable" : "everything";
     holder_describe(e, v, holder, sizeof holder);
     spin_unlock(&e->push);
     return engine_fail(why, MX_ERROR_TIMEOUT, "waited %g s for %.60s: %s", seconds, name, holder);
@@ -169,7 +172,7 @@ mx_status mxrt_engine_wait_var_for(struct mxrt_engine *e, struct mxrt_var var, d
                            "waiting for a variable that was deleted, or is none of this engine's");
     }
     if (dependence_written(v) && !(e->workers == 0 && atomic_load_explicit(&e->helper_busy, memory_order_relaxed))) {
-        struct error *x = v->error ? error_keep(v->error) : NULL;
+        struct error *x = outcome_of(v)->error ? error_keep(outcome_of(v)->error) : NULL;
         spin_unlock(&e->push);
         if (x) {
             status = error_take(e, x, why);

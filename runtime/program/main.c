@@ -34,6 +34,7 @@ static void help(const struct mxrt_program *p, FILE *out) {
             "    --out FOLDER     train: where metrics and checkpoint go (%s-run); call: where results go\n"
             "    --weights FILE   start from this checkpoint\n"
             "    --threads N      0: one a processor (the default), 1: serial\n"
+            "    --trace FILE     when batches, steps and checkpoints were made: Chrome trace events\n"
             "    --quiet          --json            less, or machine-readable, output\n\nfunctions\n",
             p->name);
     for (int i = 0; i < p->function_count; i++) {
@@ -98,14 +99,24 @@ static int option(struct session *s, const char *name, const char *value) {
         s->inputs[s->input_count++] = value;
         return 1;
     }
-    const char **texts[] = {&s->data, &s->out, &s->weights, &s->call};
-    const char *text_names[] = {"--data", "--out", "--weights", "--call"};
-    for (int i = 0; i < 4; i++)
+    const char **texts[] = {&s->data, &s->out, &s->weights, &s->call, &s->trace_path};
+    const char *text_names[] = {"--data", "--out", "--weights", "--call", "--trace"};
+    for (int i = 0; i < 5; i++)
         if (strcmp(name, text_names[i]) == 0) {
             *texts[i] = value;
             return 1;
         }
     return 0;
+}
+
+/* Writes the trace of what has been done; the exit status. */
+static int write_trace(struct session *s, int status) {
+    if (s->trace && mxrt_trace_write(s->trace, s->trace_path, &s->why) != MX_OK) {
+        fprintf(stderr, "%s: error: --trace: %s\n", s->p->name, s->why.text);
+        status = status ? status : 1;
+    }
+    mxrt_trace_free(s->trace);
+    return status;
 }
 
 int mxrt_main(const struct mxrt_program *p, int argc, char **argv) {
@@ -167,24 +178,28 @@ int mxrt_main(const struct mxrt_program *p, int argc, char **argv) {
     }
     if (strcmp(s.command, "predict") == 0)
         s.call = "predict";
-    if (s.call) {
-        const struct mxrt_function *f = session_function(&s, s.call);
-        if (!f)
-            return usage(p, "there is no function %s", s.call);
-        status = call_command(&s, f);
-        session_close(&s);
-    } else if (strcmp(s.command, "call") == 0) {
+    const struct mxrt_function *f = s.call ? session_function(&s, s.call) : NULL;
+    if (s.call && !f)
+        return usage(p, "there is no function %s", s.call);
+    if (!s.call && strcmp(s.command, "call") == 0)
         return usage(p, "%s needs the name of a function", "call");
-    } else if (s.input_count) {
+    if (!s.call && s.input_count)
         return usage(p, "--in %s belongs to predict and call", s.inputs[0]);
+    if (s.trace_path && mxrt_trace_create(&s.trace, &s.why) != MX_OK) {
+        fprintf(stderr, "%s: error: --trace: %s\n", p->name, s.why.text);
+        return 1;
+    }
+    if (f) {
+        int64_t begin = mxrt_trace_begin(s.trace);
+        status = call_command(&s, f);
+        mxrt_trace_end(s.trace, begin, f->name);
     } else if (strcmp(s.command, "exchange") == 0) {
         status = exchange_command(&s);
-    } else if (strcmp(s.command, "evaluate") == 0) {
-        status = evaluate_command(&s);
-        session_close(&s);
     } else {
-        status = over_ranks(&s);
+        status = strcmp(s.command, "evaluate") == 0 ? evaluate_command(&s) : over_ranks(&s);
     }
+    session_close(&s);
+    status = write_trace(&s, status);
     if (fflush(stdout) != 0 && status == 0)
         status = 1;
     return status;

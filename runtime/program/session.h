@@ -9,6 +9,7 @@
 #include "mxrt/program.h"
 #include "mxrt/progress.h"
 #include "ranks.h"
+#include "mxrt/trace.h"
 
 enum { MAX_INPUTS = 64, MAX_RESULTS = 64 };
 
@@ -27,6 +28,8 @@ struct session {
     void *model;
     struct mxrt_saver *saver; /* NULL: saving is done at once */
     int status;               /* exit status of a rank that is a thread */
+    const char *trace_path;   /* --trace */
+    struct mxrt_trace *trace; /* NULL: none is wanted */
     struct mxrt_why why;
 };
 

@@ -17,6 +17,14 @@ static void on_interrupt(int number) {
     interrupted = 1;
 }
 
+/* mxrt_loader_next, noted: how long a step waits for its batch. */
+static mx_status next_batch(struct session *s, struct mxrt_loader *l, struct mxrt_batch **b) {
+    int64_t begin = mxrt_trace_begin(s->trace);
+    mx_status status = mxrt_loader_next(l, b, &s->why);
+    mxrt_trace_end(s->trace, begin, "take a batch");
+    return status;
+}
+
 static void outputs(const struct mxrt_function *f, struct mxrt_array *results, void **out) {
     for (int i = 0; i < f->result_count && i < MAX_RESULTS; i++)
         out[i] = results[i].data;
@@ -33,7 +41,9 @@ static mx_status call(struct training *t, const struct mxrt_data *d, const struc
     if (status != MX_OK)
         return status;
     outputs(f, results, out);
+    int64_t begin = mxrt_trace_begin(s->trace);
     status = f->call(s->model, f, b->dims, args, out, found);
+    mxrt_trace_end(s->trace, begin, f->name);
     if (status == MX_OK)
         return MX_OK;
     (void)mxrt_fail(&s->why, status, "%s", s->p->error(s->model));
@@ -66,8 +76,9 @@ static mx_status run_evaluation(struct training *t, struct tally *tally) {
     int64_t count = (end < t->test_count ? end : t->test_count) - first * batch;
     mx_status status = results_make(t->evaluate, dims, results, &t->s->why);
     if (status == MX_OK)
-        status = mxrt_loader_open(&l, d, t->evaluate, order + first * batch, mine ? count : 0, batch, 0, &t->s->why);
-    while (status == MX_OK && (status = mxrt_loader_next(l, &b, &t->s->why)) == MX_OK && b) {
+        status = mxrt_loader_open(&l, d, t->evaluate, order + first * batch, mine ? count : 0, batch, 0, t->s->trace,
+                                  &t->s->why);
+    while (status == MX_OK && (status = next_batch(t->s, l, &b)) == MX_OK && b) {
         int bad = -1;
         if ((status = call(t, d, t->evaluate, b, results)) == MX_OK)
             (void)tally_add(tally, results, b, &bad);
@@ -150,7 +161,9 @@ static mx_status one_rank_step(struct training *t, struct mxrt_batch *b, struct 
                                 .args = args,
                                 .results = out,
                                 .stop = interrupted};
+    int64_t begin = mxrt_trace_begin(s->trace);
     status = ranks_step(s->ranks, s->model, &batch, &done, &s->why);
+    mxrt_trace_end(s->trace, begin, t->step->name);
     if (status == MX_ERROR_CHECK && b)
         name_culprit(s, &t->data, t->step, b, args, out);
     mx_status number = told(t, &done, t->at.step);
@@ -181,7 +194,7 @@ static mx_status steps(struct training *t, struct mxrt_loader *l, struct mxrt_ar
     struct mxrt_batch *b;
     (void)snprintf(head, sizeof head, "epoch %lld/%lld", (long long)t->at.epoch + 1, (long long)t->epochs);
     while (t->at.batch < t->per_epoch) {
-        if ((status = mxrt_loader_next(l, &b, &s->why)) != MX_OK)
+        if ((status = next_batch(s, l, &b)) != MX_OK)
             return status;
         if ((status = s->ranks ? one_rank_step(t, b, results) : one_step(t, b, results)) != MX_OK)
             return status;
@@ -216,7 +229,8 @@ static mx_status one_epoch(struct training *t) {
     int64_t count = training_part(t, t->order);
     mx_status status = results_make(t->step, dims, results, &s->why);
     if (status == MX_OK)
-        status = mxrt_loader_open(&l, &t->data, t->step, t->order, count, training_batch(t), t->at.batch, &s->why);
+        status =
+            mxrt_loader_open(&l, &t->data, t->step, t->order, count, training_batch(t), t->at.batch, s->trace, &s->why);
     mxrt_progress_begin(&t->progress);
     if (status == MX_OK)
         status = steps(t, l, results);
@@ -349,7 +363,7 @@ int train_command(struct session *s) {
     }
     t->began = mxrt_seconds();
     bool kept = s->resume;
-    s->saver = mxrt_saver_new();
+    s->saver = mxrt_saver_new(s->trace);
     while (status == MX_OK && t->at.epoch < t->epochs) {
         status = one_epoch(t);
         if (status == MX_OK || status == MX_ERROR_INTERRUPTED) {
@@ -362,8 +376,10 @@ int train_command(struct session *s) {
             }
             kept = true;
             mx_status begun = ranks_collect(s->ranks, s->model, &s->why);
+            int64_t begin = mxrt_trace_begin(s->trace);
             if (begun == MX_OK && first)
                 begun = session_save(s, path, &t->at);
+            mxrt_trace_end(s->trace, begin, "copy for a checkpoint");
             if (begun != MX_OK)
                 status = begun;
         }

@@ -1,4 +1,5 @@
-/* The engine's rules one by one: those of MXNet's tests, restated, and what those leave out. */
+/* The engine's rules one by one: those of MXNet's tests, restated, and what those leave out. A and B: the rules and tests of the
+ * list this follows; B2 is test_engine_random.c, and B10's graphs are in test_graph.c. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/wait.h>
@@ -649,6 +650,65 @@ static void forks(void) { /* A16 */
     }
 }
 
+struct nested {
+    struct mxrt_engine *other;
+    struct mxrt_var v;
+    _Atomic int n, made;
+    _Atomic bool enough;
+};
+
+/* Makes an engine, uses and ends it, and pushes to another one. */
+static mx_status nest(void *context, struct mxrt_why *unused) {
+    struct nested *t = context;
+    struct mxrt_engine *own;
+    OK(mxrt_engine_create(&own, &(struct mxrt_engine_options){.threads = 2}, why));
+    struct mxrt_var v = var(own, "inner");
+    push(own, count, (void *)&t->made, NULL, &v);
+    OK(mxrt_engine_wait_all(own, why));
+    mxrt_engine_destroy(own);
+    push(t->other, count, (void *)&t->n, NULL, &t->v);
+    return MX_OK;
+}
+
+static void *keep_nesting(void *context) {
+    struct nested *t = context;
+    struct mxrt_engine *e = make((struct mxrt_engine_options){.threads = 2});
+    while (!atomic_load(&t->enough)) {
+        push(e, nest, t, NULL, NULL);
+        OK(mxrt_engine_wait_all(e, why));
+    }
+    mxrt_engine_destroy(e);
+    return NULL;
+}
+
+/* Forks while operations make and end engines and push to others: nobody waits for what waits for the fork. */
+static void forks_among_engines(void) {
+    for (int k = 0; k < KINDS; k++) {
+        struct nested t = {.other = make(kinds[k])};
+        pthread_t thread;
+        t.v = var(t.other, "v");
+        CHECK(pthread_create(&thread, NULL, keep_nesting, &t) == 0);
+        for (int i = 0; i < 20; i++) {
+            int status, before = t.made;
+            pid_t child = fork();
+            CHECK(child >= 0);
+            if (child == 0) {
+                push(t.other, count, (void *)&t.n, NULL, &t.v);
+                OK(mxrt_engine_wait_all(t.other, why));
+                _exit(0);
+            }
+            CHECK(waitpid(child, &status, 0) == child && status == 0);
+            while (t.made == before)
+                sleep_us(50);
+        }
+        t.enough = true;
+        pthread_join(thread, NULL);
+        OK(mxrt_engine_wait_all(t.other, why));
+        CHECK(t.n == t.made);
+        mxrt_engine_destroy(t.other);
+    }
+}
+
 static void shutdowns(void) { /* A16, B8 */
     for (int k = 0; k < KINDS; k++) {
         struct mxrt_engine *e = make(kinds[k]);
@@ -791,8 +851,10 @@ int main(int argc, char **argv) {
     waits_inside();
     timeouts();
     out_of_memory();
-    if (argc < 3)
-        forks(); /* ThreadSanitizer wants no threads after one */
+    if (argc < 3) { /* ThreadSanitizer wants no threads after one */
+        forks();
+        forks_among_engines();
+    }
     shutdowns();
     many_pushers();
     stress(argc > 1 ? atoi(argv[1]) : 1000000);

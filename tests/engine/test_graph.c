@@ -1,6 +1,7 @@
 /* The graph layer: which nodes run after which change, and that the result is that of running all of them.
  *
  * Usage: test_graph [rounds [seed]] */
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "check.h"
@@ -203,18 +204,26 @@ static void random_changes(struct mxrt_engine *e, uint64_t seed, int steps) {
                 mxrt_graph_touch(g, vars[v]);
             }
         }
-        int64_t ran;
-        OK(mxrt_graph_run(g, &ran, why));
-        for (int i = 0; i < count; i++)
-            compute(order[i], model);
-        for (int i = 0; i < VARIABLES; i++) {
-            if (values[i] != model[i]) {
-                fprintf(stderr, "seed %llu, step %d: variable %d\n", (unsigned long long)seed, step, i);
-                exit(1);
+        /* Now and then again and again, with new values: then it goes by a plan. */
+        int again[3] = {(int)draw(&r, VARIABLES), (int)draw(&r, VARIABLES), (int)draw(&r, VARIABLES)};
+        for (uint32_t runs = draw(&r, 2) ? 1 : 1 + draw(&r, 6); runs > 0; runs--) {
+            int64_t ran;
+            OK(mxrt_graph_run(g, &ran, why));
+            for (int i = 0; i < count; i++)
+                compute(order[i], model);
+            for (int i = 0; i < VARIABLES; i++) {
+                if (values[i] != model[i]) {
+                    fprintf(stderr, "seed %llu, step %d: variable %d\n", (unsigned long long)seed, step, i);
+                    exit(1);
+                }
+            }
+            most += ran;
+            all += count;
+            for (int i = 0; runs > 1 && i < 3; i++) {
+                values[again[i]] = model[again[i]] = draw(&r, 1u << 30);
+                mxrt_graph_touch(g, vars[again[i]]);
             }
         }
-        most += ran;
-        all += count;
     }
     CHECK(in_place || most < all); /* it is worth something */
     mxrt_graph_destroy(g);
@@ -261,6 +270,149 @@ static void large(struct mxrt_engine *e, int n) {
     free(w);
 }
 
+/* A run among other operations: x -> a -> m -> b -> y, and what `during` pushes while a runs. */
+struct meeting {
+    struct mxrt_engine *e;
+    struct mxrt_var v[3];
+    int x, m, y, copy, round;
+    bool fails;
+    uint64_t seen; /* y's version */
+};
+
+static mx_status copy_y(void *context, struct mxrt_why *why) {
+    struct meeting *t = context;
+    t->copy = t->y;
+    return MX_OK;
+}
+
+static mx_status next_x(void *context, struct mxrt_why *why) {
+    struct meeting *t = context;
+    t->x += 1000;
+    return MX_OK;
+}
+
+static mx_status x_to_m(void *context, struct mxrt_why *why) {
+    struct meeting *t = context;
+    struct mxrt_op copy = {.name = "copy", .run = copy_y, .context = t, .reads = &t->v[2], .read_count = 1},
+                   next = {.name = "next", .run = next_x, .context = t, .writes = &t->v[0], .write_count = 1};
+    mx_status status = mxrt_engine_push(t->e, &copy, why);
+    if (status == MX_OK)
+        status = mxrt_engine_push(t->e, &next, why);
+    if (status != MX_OK)
+        return status;
+    sleep_us(1000); /* both would have run by now */
+    if (t->fails)
+        return mxrt_fail(why, MX_ERROR_CHECK, "round %d", t->round);
+    t->m = t->x;
+    return MX_OK;
+}
+
+static mx_status m_to_y(void *context, struct mxrt_why *why) {
+    struct meeting *t = context;
+    sleep_us(1000);
+    t->y = 2 * t->m;
+    return MX_OK;
+}
+
+static void *wait_for_y(void *context) {
+    struct meeting *t = context;
+    OK(mxrt_engine_wait_var(t->e, t->v[2], why));
+    t->seen = mxrt_var_version(t->e, t->v[2]);
+    return NULL;
+}
+
+/* What is pushed during a run follows it where they meet, also where nothing was pushed for the run. */
+static void among_others(struct mxrt_engine *e, bool threads) {
+    struct meeting t = {.e = e};
+    struct mxrt_graph *g;
+    int64_t ran;
+    for (int i = 0; i < 3; i++)
+        OK(mxrt_var_new(e, NULL, &t.v[i], why));
+    OK(mxrt_graph_create(e, &g, why));
+    struct mxrt_op a = {.name = "a",
+                        .run = x_to_m,
+                        .context = &t,
+                        .reads = &t.v[0],
+                        .read_count = 1,
+                        .writes = &t.v[1],
+                        .write_count = 1},
+                   b = {.name = "b",
+                        .run = m_to_y,
+                        .context = &t,
+                        .reads = &t.v[1],
+                        .read_count = 1,
+                        .writes = &t.v[2],
+                        .write_count = 1};
+    OK(mxrt_graph_add(g, &a, NULL, NULL, why));
+    OK(mxrt_graph_add(g, &b, NULL, NULL, why));
+    uint64_t writes = 0;
+    for (t.round = 0; t.round < 12; t.round++) {
+        t.fails = t.round == 6 || t.round == 11;
+        t.x = t.round;
+        mxrt_graph_touch(g, t.v[0]);
+        pthread_t other;
+        bool waits = threads && t.round % 2 && !t.fails;
+        if (waits)
+            CHECK(pthread_create(&other, NULL, wait_for_y, &t) == 0);
+        if (t.fails) {
+            FAILS(MX_ERROR_CHECK, "operation `a`: round", mxrt_graph_run(g, &ran, why));
+            CHECK(ran == 0);
+        } else {
+            OK(mxrt_graph_run(g, &ran, why));
+            CHECK(ran == 2);
+        }
+        writes++;
+        if (waits) {
+            pthread_join(other, NULL);
+            CHECK(t.seen == writes || t.seen == writes - 1);
+        }
+        OK(mxrt_engine_wait_all(e, why));
+        CHECK(t.x == t.round + 1000 &&
+              (t.fails || (t.m == t.round && t.y == 2 * t.round && (!threads || t.copy == t.y))));
+        CHECK(mxrt_var_version(e, t.v[1]) == writes && mxrt_var_version(e, t.v[2]) == writes);
+        CHECK(mxrt_var_version(e, t.v[0]) == writes);
+    }
+    OK(mxrt_var_delete(e, t.v[1], NULL, NULL, why)); /* one that a plan knows */
+    t.fails = false;
+    for (int i = 0; i < 3; i++) {
+        mxrt_graph_touch(g, t.v[0]);
+        FAILS(MX_ERROR_ARGUMENT, "deleted", mxrt_graph_run(g, &ran, why));
+    }
+    mxrt_graph_destroy(g);
+    OK(mxrt_engine_wait_all(e, why));
+}
+
+/* Two graphs with the same variable take turns, each by a plan where it can. */
+static void shared(struct mxrt_engine *e) {
+    struct mxrt_graph *g[2];
+    struct mxrt_var v[3];
+    uint64_t x[3] = {1, 0, 0}, y[3] = {1, 0, 0};
+    for (int i = 0; i < 3; i++)
+        OK(mxrt_var_new(e, NULL, &v[i], why));
+    struct work up = {{0}, {1}, 1, 1, 7, x, false, NULL, 0, 0}, down = {{1}, {2}, 1, 1, 9, x, false, NULL, 0, 0};
+    for (int i = 0; i < 2; i++) {
+        OK(mxrt_graph_create(e, &g[i], why));
+        add(g[i], i ? &down : &up, v, NULL);
+    }
+    for (int round = 0; round < 8; round++) {
+        x[0] = y[0] = (uint64_t)round;
+        for (int i = 0; i < 2; i++) {
+            mxrt_graph_touch(g[i], v[i]);
+            expect(g[i], 1);
+        }
+        compute(&up, y);
+        compute(&down, y);
+        CHECK(x[1] == y[1] && x[2] == y[2]);
+        CHECK(mxrt_var_version(e, v[1]) == (uint64_t)round + 1 && mxrt_var_version(e, v[2]) == (uint64_t)round + 1);
+    }
+    mxrt_graph_destroy(g[0]);
+    for (int round = 0; round < 4; round++) { /* now the other one has it alone */
+        mxrt_graph_touch(g[1], v[1]);
+        expect(g[1], 1);
+    }
+    mxrt_graph_destroy(g[1]);
+}
+
 int main(int argc, char **argv) {
     int rounds = argc > 1 ? atoi(argv[1]) : 200;
     uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : (uint64_t)time(NULL) * 1000;
@@ -276,6 +428,8 @@ int main(int argc, char **argv) {
         for (int i = 0; i < rounds; i++)
             random_changes(e, seed + (uint64_t)(threads * rounds + i), 40);
         large(e, 20 * rounds);
+        among_others(e, threads > 1);
+        shared(e);
         mxrt_engine_destroy(e);
     }
     return 0;

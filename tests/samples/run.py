@@ -231,7 +231,36 @@ def federated(env):
     return found.group(0)
 
 
-TESTS = [digits, embed, unrolled, incremental, kneser_ney, fashion, chars, gpt, federated]
+def cholesky(env):
+    """Also that the pictures of docs/engine.md can be made again: of this run, and of a training program's."""
+    flags = sh(env.mxcc, '--cflags', '--libs', cwd=env.path('')).split()
+    sh('cc', '-std=gnu11', '-O2', os.path.join(SAMPLES, 'engine', 'cholesky.c'), *flags, '-lm', '-o', env.path('cholesky'), cwd=env.path(''))
+    for threads in '1', '3':
+        out = sh(env.path('cholesky'), threads, 'tiles.json', cwd=env.path(''))
+        expect('20 operations on 10 tiles; L L^T is off by less than 1e-10' in out, 'cholesky wrote', out)
+    shutil.copy(os.path.join(SAMPLES, 'digits.mxl'), env.path('digits.mxl'))
+    shutil.copy(os.path.join(SAMPLES, 'digits.csv'), env.path('digits.csv'))
+    sh(env.mxcc, 'build', 'digits.mxl', '--main', '-o', 'digits', cwd=env.path(''))
+    sh(env.path('digits'), '--epochs', '2', '--quiet', '--trace', 'training.json', cwd=env.path(''))
+    found = []
+    for trace, options in (('tiles', []), ('tiles', ['--graph']), ('training', [])):
+        out = sh(sys.executable, os.path.join(SAMPLES, 'trace.py'), trace + '.json', *options, '-o', 'picture.svg', cwd=env.path(''))
+        spans, arrows = (int(re.search(r'(\d+) ' + what, out).group(1)) for what in ('spans', 'arrows'))
+        with open(env.path('picture.svg')) as f:
+            picture = f.read()
+        expect(len(re.findall('class="(?:span|operation)"', picture)) == spans, 'of', spans, 'spans the picture has others')
+        expect(options or picture.count('class="arrow"') == arrows, 'of', arrows, 'arrows the picture has others')
+        found.append((spans, arrows))
+    expect(found[0] == found[1] == (20, 30), 'the factorization has', found[0], 'spans and arrows')
+    with open(env.path('training.json')) as f:
+        names = set(re.findall('"name":"([^"]*)"', f.read()))
+    expect({'batch', 'step', 'score', 'checkpoint', 'take a batch', 'copy for a checkpoint'} <= names, 'the training traced', names)
+    bad = subprocess.run([env.path('digits'), '--epochs', '0', '--trace', '/nonexistent/x'], capture_output=True, text=True, cwd=env.path(''))
+    expect(bad.returncode == 1 and 'error: --trace: cannot write /nonexistent/x' in bad.stderr, 'a trace to nowhere:', bad.stderr)
+    return '%d and %d spans' % (found[0][0], found[2][0])
+
+
+TESTS = [digits, embed, unrolled, cholesky, incremental, kneser_ney, fashion, chars, gpt, federated]
 
 
 def main():

@@ -316,7 +316,7 @@ Test(runtime_files, saver_writes_the_version_that_it_was_given) {
     into.tensor.data = back;
     char value[8] = "first";
     const char *const pair[1][2] = {{"version", value}};
-    struct mxrt_saver *s = mxrt_saver_new();
+    struct mxrt_saver *s = mxrt_saver_new(NULL);
     cr_assert(s);
     for (int version = 1; version <= 3; version++) {
         for (int i = 0; i < 1 << 20; i++)

@@ -27,7 +27,8 @@ mx_status mxrt_checkpoint_metadata(const char *path,
  * mxrt_checkpoint_write. One write is under way at a time: `begin` waits for the one before it and gives its error, and then has
  * begun nothing. `wait` gives the last one's. A NULL saver, or one without memory or threads, writes at once. For one thread. */
 struct mxrt_saver;
-struct mxrt_saver *mxrt_saver_new(void); /* NULL: no memory */
+struct mxrt_trace;
+struct mxrt_saver *mxrt_saver_new(struct mxrt_trace *trace); /* the trace may be NULL; NULL: no memory */
 mx_status mxrt_saver_begin(struct mxrt_saver *s, const char *path, const struct mxrt_named *tensors, int count,
                            const char *const (*metadata)[2], int pairs, struct mxrt_why *why);
 mx_status mxrt_saver_wait(struct mxrt_saver *s, struct mxrt_why *why);

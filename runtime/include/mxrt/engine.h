@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "mxrt/trace.h"
 #include "mxrt/why.h"
 
 #ifdef __cplusplus
@@ -45,6 +46,7 @@ struct mxrt_engine_options {
     int threads;
     int io_threads;      /* of the IO lane; 0: one if there are workers, else that lane is the normal one */
     size_t memory_limit; /* bytes of the engine's own records; 0: none. Beyond it pushes fail with MX_ERROR_MEMORY */
+    struct mxrt_trace *trace; /* notes what runs; outlives the engine; NULL: none */
 };
 
 /* NULL options: threaded, one thread a processor. */
