@@ -4,6 +4,7 @@
 A test is a function named test_… that gets a Place (a folder with a small model and ways to run mxcc, cc and what they make) and uses
 assert. The last line is `N passed, N failed`; exit status 1 if any failed."""
 import argparse
+import json
 import os
 import re
 import shutil
@@ -252,6 +253,33 @@ def test_report(p):
     root = xml.etree.ElementTree.fromstring(page.replace('<!doctype html>', '').replace('<meta charset="utf-8">', ''))
     boxes = [r for r in root.iter('{http://www.w3.org/2000/svg}rect') if r.get('class') != 'arena']
     assert boxes and all(float(r.get('x')) >= 0 and float(r.get('x')) + float(r.get('width')) <= 1100.1 for r in boxes)
+
+
+def test_report_json(p):
+    """The report for programs: bytes that add up, copies with their places, and what an incremental function runs after which change."""
+    report = json.loads(p.mxcc('report', 'model.mxl', '--json').stdout)
+    assert report['model'] == 'model' and {'predict', 'step', 'init'} <= {f['name'] for f in report['functions']}
+    for f in report['functions']:
+        assert f['lower_bound'] <= f['arena_bytes'] <= report['arena_bytes'] and f['incremental'] is None
+        assert sum(s['bytes'] for s in f['peak']['alive']) <= f['lower_bound']
+    p.write('inc.mxl', 'param w: f32[4] = 1\nparam v: f32[4] = 2\n'
+            'export incremental fn f(x: f32[N <= 8, 4], z: f32[N, 4]) -> (s: f32[N], t: f32[N]) {\n'
+            '    let h = tensor[i < N] sum[j < 4] exp(x[i, j]) * w[j]\n    return h * v[0], tensor[i < N] h[i] + sum[j < 4] exp(z[i, j])\n}\n')
+    f = json.loads(p.mxcc('report', 'inc.mxl', '--json').stdout)['functions'][0]
+    inc = f['incremental']
+    names = {s['name']: s for s in inc['sources']}
+    assert {n: s['kind'] for n, s in names.items()} == {'x': 'input', 'z': 'input', 'N': 'dimension', 'w': 'buffer', 'v': 'buffer'}
+    assert inc['input_bytes'] == 2 * 8 * 4 * 4 and inc['cache_bytes'] >= inc['input_bytes'] + sum(k['bytes'] for k in inc['kept']) and inc['kept']
+    counted = [o for o in inc['operations'] if o['group'] != 'results']
+    for g in inc['groups']:  # dirty sets and operations are one relation, told twice
+        assert g['operations'] == sum(o['group'] == g['group'] for o in counted)
+        assert set(g['dirty_set']) == {n for n, s in names.items() if g['group'] in s['groups']}
+    for s in names.values():
+        assert s['operations'] == sum(o['group'] in s['groups'] for o in counted)
+    assert inc['first_call'] == len(counted) == names['N']['operations'] > names['v']['operations'] > inc['no_change'] == 0
+    kinds = {s['kind'] for s in json.loads(p.mxcc('inc.mxl', '--emit', 'deps.json').stdout)[0]['storages']}
+    assert 'cache' in kinds, kinds
+    assert 'choose one' in p.mxcc('report', 'inc.mxl', '--json', '--html', status=2).stderr
 
 
 def test_memory_limit(p):
