@@ -12,6 +12,7 @@
  * Which of several possible items is tried first decides whether a search ends at once or never. So three orders take turns
  * with a limit on visited nodes that doubles from turn to turn.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,8 +28,16 @@ struct change { /* of `low`; with low < 0: the item was placed */
     int64_t low;
 };
 
+struct state_key {
+    uint64_t a, b;
+};
+
 struct search {
     struct problem *p;
+    struct state_key *seen;
+    size_t seen_size, seen_count;
+    int64_t hits;
+    int turn; double noise;
     const char *order; /* letters of rank_items */
     int64_t capacity, node_limit, nodes, step_limit;
     int64_t *low;    /* lowest offset that what is placed allows */
@@ -36,6 +45,7 @@ struct search {
     int64_t *total;  /* of a section: sizes not placed */
     int *cuts;       /* of a section: items not placed that reach into the next one */
     int *next;       /* of a section: for skipping those that have their floor */
+    int64_t *fails;
     int *raised;     /* of an item: the move that raised it last */
     int move;
     VEC(struct change) trail;
@@ -45,6 +55,13 @@ struct search {
 };
 
 /* ---- order of preference ------------------------------------------------------------------------------------------ */
+
+static uint64_t mix(uint64_t x) { /* splitmix64 (Steele et al. 2014) */
+    x += 0x9E3779B97F4A7C15ull;
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBull;
+    return x ^ (x >> 31);
+}
 
 struct ranked {
     double key[3];
@@ -70,15 +87,20 @@ static void rank_items(struct search *s, int begin) {
         abort();
     for (int k = 0; k < n; k++) {
         int i = list[k].item;
-        int64_t total = 0;
+        int64_t total = 0, fails = 0;
+        for (int t = p->first[i]; t < p->last[i]; t++)
+            if (s->fails[t] > fails)
+                fails = s->fails[t];
         for (int t = p->first[i]; t < p->last[i]; t++)
             if (s->total[t] > total)
                 total = s->total[t];
         r[k].item = i;
-        for (int c = 0; c < 3; c++)
-            r[k].key[c] = s->order[c] == 'W'   ? p->width[i]
-                          : s->order[c] == 'A' ? p->width[i] * (double)p->size[i]
+        for (int c = 0; c < 3; c++) {
+            double u = 1 + (s->turn > 4 ? s->noise : 0) * ((double)(mix((uint64_t)i * 4 + (uint64_t)s->turn * 7919 + (uint64_t)c) >> 11) / 9007199254740992.0);
+            r[k].key[c] = s->order[c] == 'W'   ? p->width[i] * u
+                          : s->order[c] == 'S' ? (double)p->size[i] : s->order[c] == 'N' ? (double)mix((uint64_t)i + (uint64_t)s->node_limit * 977) : s->order[c] == 'F' ? (double)fails : s->order[c] == 'A' ? p->width[i] * (double)p->size[i] * u
                                                : (double)total;
+        }
     }
     qsort(r, (size_t)n, sizeof *r, compare_ranked);
     for (int k = 0; k < n; k++)
@@ -181,20 +203,89 @@ static void append_rest(struct search *s, int begin, int end, int chosen) {
 
 /* Whether in every section what is to come, the list from `begin` on, fits above the section's floor. The list ascends, so the
  * first of its items that reaches a section gives the floor. */
-static bool sections_fit(struct search *s, int begin, int first, int last, int64_t level) {
+static bool cover(struct search *s, int item, int64_t floor) {
+    const struct problem *p = s->p;
+    for (int t = section_after(s, p->first[item]); t < p->last[item]; t = section_after(s, t)) {
+        if (floor + s->total[t] > s->capacity) {
+            s->fails[t]++;
+            return false;
+        }
+        s->next[t] = t + 1;
+    }
+    return true;
+}
+
+static bool sections_fit(struct search *s, int begin, int end, int first, int last, int64_t level, int level_rank) {
     const struct problem *p = s->p;
     for (int t = first; t <= last; t++)
         s->next[t] = t;
-    for (int k = begin; k < s->lists.n && section_after(s, first) < last; k++) {
-        int i = s->lists.at[k].item;
-        int64_t floor = s->lists.at[k].low > level ? s->lists.at[k].low : level;
-        for (int t = section_after(s, p->first[i]); t < p->last[i]; t = section_after(s, t)) {
-            if (floor + s->total[t] > s->capacity)
-                return false;
-            s->next[t] = t + 1;
-        }
+    int open = begin;
+    while (open < end && (s->lists.at[open].low < level || (s->lists.at[open].low == level && s->lists.at[open].rank < level_rank)))
+        open++;
+    int64_t lift = INT64_MAX;
+    for (int k = open; k < end && s->lists.at[k].low < lift; k++) {
+        struct choice c = s->lists.at[k];
+        if (c.low + p->size[c.item] < lift)
+            lift = c.low + p->size[c.item];
     }
+    if (getenv("NOLIFT")) lift = level;
+    if (open == end)
+        return begin == end;
+    int k = open;
+    for (; k < end && s->lists.at[k].low < lift && section_after(s, first) < last; k++)
+        if (!cover(s, s->lists.at[k].item, s->lists.at[k].low))
+            return false;
+    for (int b = begin; b < open && section_after(s, first) < last; b++)
+        if (!cover(s, s->lists.at[b].item, lift))
+            return false;
+    for (; k < end && section_after(s, first) < last; k++)
+        if (!cover(s, s->lists.at[k].item, s->lists.at[k].low))
+            return false;
     return true;
+}
+
+static struct state_key *seen_place(struct state_key *table, size_t size, struct state_key k) {
+    size_t i = (size_t)k.a & (size - 1);
+    while ((table[i].a || table[i].b) && (table[i].a != k.a || table[i].b != k.b))
+        i = (i + 1) & (size - 1);
+    return &table[i];
+}
+
+static void remember(struct search *s, struct state_key k) {
+    if (2 * s->seen_count >= s->seen_size) {
+        size_t size = s->seen_size ? 2 * s->seen_size : 1024;
+        struct state_key *table = calloc(size, sizeof *table);
+        if (!table)
+            abort();
+        for (size_t i = 0; i < s->seen_size; i++)
+            if (s->seen[i].a || s->seen[i].b)
+                *seen_place(table, size, s->seen[i]) = s->seen[i];
+        free(s->seen);
+        s->seen = table;
+        s->seen_size = size;
+    }
+    struct state_key *at = seen_place(s->seen, s->seen_size, k);
+    s->seen_count += !at->a && !at->b;
+    *at = k;
+}
+
+static bool remembered(const struct search *s, struct state_key k) {
+    if (!s->seen_size)
+        return false;
+    const struct state_key *at = seen_place(s->seen, s->seen_size, k);
+    return at->a || at->b;
+}
+
+static struct state_key state_of(const struct search *s, int begin, int end, int64_t level, int level_rank) {
+    struct state_key key = {0, 0};
+    for (int k = begin; k < end; k++) {
+        struct choice c = s->lists.at[k];
+        bool blocked = c.low < level || (c.low == level && c.rank < level_rank);
+        uint64_t x = mix((uint64_t)c.low * 2 + blocked + ((uint64_t)c.item << 50));
+        key.a += x;
+        key.b += mix(x);
+    }
+    return key;
 }
 
 /* ---- the search --------------------------------------------------------------------------------------------------- */
@@ -238,7 +329,7 @@ static enum placement_found try_choice(struct search *s, int begin, int end, int
     if (c.low + p->size[c.item] <= s->capacity && raise_others(s, c.item, c.low + p->size[c.item], hatless)) {
         append_rest(s, begin, end, chosen);
         s->p->steps += 2 * (end - begin) + last - first;
-        if (!sections_fit(s, lists_mark, first, last, c.low)) {
+        if (!sections_fit(s, lists_mark, s->lists.n, first, last, c.low, c.rank)) {
             found = PLACEMENT_IMPOSSIBLE;
         } else if (s->bounds.n == bounds_mark + 1) {
             found = place(s, lists_mark, s->lists.n, first, last, c.low, c.rank);
@@ -268,6 +359,16 @@ static enum placement_found place(struct search *s, int begin, int end, int firs
         return PLACEMENT_FOUND;
     if (s->nodes++ >= s->node_limit || s->p->steps > s->step_limit)
         return PLACEMENT_GIVEN_UP;
+    struct state_key key = {0, 0};
+    bool keyed = end - begin > 3 && !getenv("NOMEMO");
+    if (keyed) {
+        key = state_of(s, begin, end, level, level_rank);
+        s->p->steps += end - begin;
+        if (remembered(s, key)) {
+            s->hits++;
+            return PLACEMENT_IMPOSSIBLE;
+        }
+    }
     int64_t lowest_top = INT64_MAX;
     for (int k = begin; k < end; k++) {
         struct choice c = s->lists.at[k];
@@ -284,7 +385,12 @@ static enum placement_found place(struct search *s, int begin, int end, int firs
             return found;
         if (hatless)
             break;
+        s->p->steps += end - begin + last - first;
+        if (!getenv("NOSKIP") && !sections_fit(s, begin, end, first, last, c.low, c.rank + 1))
+            break;
     }
+    if (keyed)
+        remember(s, key);
     return PLACEMENT_IMPOSSIBLE;
 }
 
@@ -311,18 +417,25 @@ static enum placement_found search_once(struct search *s) {
 }
 
 enum placement_found placement_search(struct problem *p, int64_t capacity, int64_t steps, int64_t *offset) {
-    static const char *const orders[] = {"WAT", "TAW", "TWA"};
+    const char *orders[9] = {"WAT", "TAW", "TWA", "FTA"};int orders_n = 4; if (getenv("ORD")) { orders_n = 0; for (char *w = strtok(strdup(getenv("ORD")), ","); w; w = strtok(NULL, ",")) orders[orders_n++] = w; }
     struct search s = {.p = p, .capacity = capacity, .step_limit = p->steps + steps, .offset = offset};
     size_t n = (size_t)p->n + 1, sections = (size_t)p->sections + 1;
+    int64_t total_nodes = 0;double growth = getenv("GROW") ? atof(getenv("GROW")) : 2; s.noise = getenv("NOISE") ? atof(getenv("NOISE")) : 0;
     s.low = ARENA_ARRAY(p->arena, int64_t, n);
     s.raised = ARENA_ARRAY(p->arena, int, n);
     s.total = ARENA_ARRAY(p->arena, int64_t, sections);
+    s.fails = ARENA_ARRAY(p->arena, int64_t, sections);
     s.cuts = ARENA_ARRAY(p->arena, int, sections);
     s.next = ARENA_ARRAY(p->arena, int, sections);
-    for (s.node_limit = 2 * (int64_t)p->n;; s.node_limit *= 2)
-        for (int k = 0; k < 3; k++) {
+    for (s.node_limit = 2 * (int64_t)p->n;; s.node_limit = (int64_t)((double)s.node_limit * growth))
+        for (int k = 0; k < orders_n; k++) {
+            s.turn++;
+            if (getenv("DECAY")) for (int t = 0; t < p->sections; t++) s.fails[t] /= 2;
             s.order = orders[k];
             enum placement_found found = search_once(&s);
+            total_nodes += s.nodes;
+            if (getenv("TRACE") && (found != PLACEMENT_GIVEN_UP || p->steps > s.step_limit))
+                fprintf(stderr, "capacity %lld: %d nodes %lld (last %lld) hits %lld table %zu steps %lld order %s\n", (long long)capacity, (int)found, (long long)total_nodes, (long long)s.nodes, (long long)s.hits, s.seen_count, (long long)p->steps, s.order);
             if (found != PLACEMENT_GIVEN_UP || p->steps > s.step_limit)
                 return found;
         }

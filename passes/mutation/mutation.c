@@ -62,6 +62,7 @@ struct mutation {
     struct arena arena; /* scratch */
     struct liveness *live;
     VEC(struct copy) copies;
+    struct copy **copy_of; /* [value_count] the copy that makes a value, from build_classes on */
     struct class *classes; /* [value_count] */
     int *content;          /* [value_count] */
     int content_cap;
@@ -308,20 +309,27 @@ static void see_later_load(ir_expr e, void *context) {
         return;
     struct access read = {s->reader, s->old, e->args};
     const struct ir_region *home = s->old->op ? s->old->op->parent : s->old->region;
-    s->apart = access_disjoint(s->write, read, home, false);
+    s->apart = access_spares(s->write, read, home);
 }
 
 /* Whether everybody who reads x after the update that makes y reads only elements that the update leaves as they were.
- * Both happen in one execution of the region where x is defined, which is the version they share. */
-static bool update_spares_readers(struct mutation *t, const struct ir_value *x, const struct ir_value *y) {
+ * Both happen in one execution of the region where x is defined, which is the version they share. What a loop or branch carries,
+ * takes or gives is written by the updates inside, which are members of the classes ia or ib themselves; a copy within them goes. */
+static bool update_spares_readers(struct mutation *t, const struct ir_value *x, const struct ir_value *y, int ia,
+                                  int ib) {
     struct liveness *l = t->live;
-    if (!y->op || y->op->code != OP_nest || y->op->nest.results[y->index].base < 0 || x->type.rank == 0 ||
-        l->last[x->id] == l->positions)
+    if (x->type.rank == 0 || l->last[x->id] == l->positions || l->def[x->id] == l->def[y->id])
+        return false;
+    const struct copy *copy = t->copy_of[y->id];
+    int from = copy ? find(t, copy->from->id) : -1;
+    if (copy ? from == ia || from == ib : y->op ? op_runs_regions(y->op) : y->region->op != NULL)
+        return true;
+    if (!y->op || y->op->code != OP_nest || y->op->nest.results[y->index].base < 0)
         return false;
     struct later_reads s = {.old = x, .write = {y->op, y, y->op->nest.results[y->index].target}, .apart = true};
     for (int i = 0; i < l->use_count[x->id] && s.apart; i++) {
         const struct value_use *u = &l->uses[x->id][i];
-        if (u->position < l->def[y->id] || u->op == y->op)
+        if (u->position < l->def[y->id] || use_excluded(l, u, y) || (u->op == y->op && u->position == l->def[y->id]))
             continue;
         s.reader = u->op;
         if (!u->op || u->op->code != OP_nest)
@@ -398,11 +406,12 @@ static bool may_unite(struct mutation *t, int ia, int ib, struct copy_obstacle *
                 x = y;
                 y = s;
             }
-            bool reads = meet >= 0;
-            for (int k = 0; y->op && k < y->op->operand_count; k++)
-                reads |= t->content[y->op->operands[k]->id] == t->content[x->id];
-            bool together = !reads || (y->op && inplace_allowed(y->op, y->index, x, t->content));
-            if (together && (meet >= 0 ? l->at[meet] == y->op : update_spares_readers(t, x, y)))
+            const struct ir_op *writer = y->op && !op_runs_regions(y->op) ? y->op : NULL;
+            bool last = meet >= 0 && writer && l->at[meet] == writer, reads = last;
+            for (int k = 0; writer && k < writer->operand_count; k++)
+                reads |= t->content[writer->operands[k]->id] == t->content[x->id];
+            bool together = !reads || inplace_allowed(writer, y->index, x, t->content);
+            if (together && (last || update_spares_readers(t, x, y, ia, ib)))
                 continue;
             why->what = meet >= 0 ? OBSTACLE_SAME_OPERATION : OBSTACLE_LATER_READ;
             blame_reader(t, x, y, why);
@@ -437,7 +446,7 @@ static void build_classes(struct mutation *t) {
                 for (int j = 0; j < op->regions[k]->arg_count; j++)
                     VEC_PUSH(&t->arena, values, op->regions[k]->args[j]);
     }
-    struct copy **of = ARENA_ARRAY(&t->arena, struct copy *, n + 1);
+    struct copy **of = t->copy_of = ARENA_ARRAY(&t->arena, struct copy *, n + 1);
     for (int i = 0; i < t->copies.n; i++)
         of[t->copies.at[i].to->id] = &t->copies.at[i];
     for (int i = 0; i < l->op_count; i++) {
