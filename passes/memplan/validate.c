@@ -315,26 +315,21 @@ static void run_if(struct validator *v, const struct ir_op *op) {
     size_t size = sizeof *v->holds * (size_t)(v->p->storage_count + 1);
     int *before = arena_copy(&v->arena, v->holds, size), *first = NULL;
     bool dirty_before = v->dirty, dirty = v->dirty;
-    int *results = ARENA_ARRAY(&v->arena, int, op->result_count + 1);
-    int *sides[2] = {ARENA_ARRAY(&v->arena, int, op->result_count + 1),
-                     ARENA_ARRAY(&v->arena, int, op->result_count + 1)};
-    for (int i = 0; i < op->result_count; i++)
-        results[i] = v->next++;
+    int *given[2] = {NULL, NULL}; /* by a side */
     for (int s = 0; s < op->region_count; s++) {
+        given[s] = ARENA_ARRAY(&v->arena, int, op->result_count + 1);
         memcpy(v->holds, before, size);
         v->dirty = dirty_before;
         run_region(v, op->regions[s]);
         dirty |= v->dirty;
         for (int i = 0; i < op->result_count; i++) {
+            const struct ir_value *yield = op->regions[s]->yields[i];
             const struct storage *r = v->p->of_value[op->results[i]->id];
-            sides[s][i] = sides[op->region_count - 1][i] = v->token[op->regions[s]->yields[i]->id];
-            if (r != v->p->of_value[op->regions[s]->yields[i]->id])
+            given[s][i] = v->token[yield->id];
+            if (r != v->p->of_value[yield->id])
                 fail(v, op, "a branch leaves its value in another storage");
-            if (r) {
-                if (v->holds[r->id] != v->token[op->regions[s]->yields[i]->id])
-                    fail(v, op, "a branch's value was written over");
-                v->holds[r->id] = results[i];
-            }
+            if (r && v->holds[r->id] != given[s][i])
+                fail(v, op, "a branch's value was written over");
         }
         if (!first)
             first = arena_copy(&v->arena, v->holds, size);
@@ -347,8 +342,9 @@ static void run_if(struct validator *v, const struct ir_op *op) {
             v->holds[i] = NOTHING;
         }
     for (int i = 0; i < op->result_count; i++) {
-        note_written(v, results[i], (struct written){.before = sides[0][i], .other = sides[op->region_count - 1][i]});
-        v->token[op->results[i]->id] = results[i];
+        const struct storage *r = v->p->of_value[op->results[i]->id];
+        int last = given[op->region_count - 1][i];
+        v->token[op->results[i]->id] = given[0][i] == last ? last : r ? v->holds[r->id] : v->next++;
     }
     v->dirty = dirty;
 }

@@ -420,6 +420,25 @@ static bool may_unite(struct mutation *t, int ia, int ib, struct copy_obstacle *
     return true;
 }
 
+/* Copies and views have their source's content, a branch's result that of its sides if they agree; all else is new. */
+static void find_contents(struct mutation *t, const struct ir_region *r) {
+    int *content = t->content;
+    for (const struct ir_op *op = r->first; op; op = op->next) {
+        for (int k = 0; op_runs_regions(op) && k < op->region_count; k++)
+            find_contents(t, op->regions[k]);
+        for (int i = 0; i < op->result_count; i++) {
+            int id = op->results[i]->id;
+            if (t->copy_of[id])
+                content[id] = content[t->copy_of[id]->from->id];
+            else if (op->code == OP_reshape)
+                content[id] = content[op->operands[0]->id];
+            else if (op->code == OP_if &&
+                     content[op->regions[0]->yields[i]->id] == content[op->regions[1]->yields[i]->id])
+                content[id] = content[op->regions[0]->yields[i]->id];
+        }
+    }
+}
+
 static void build_classes(struct mutation *t) {
     struct ir_func *f = t->func;
     struct liveness *l = t->live;
@@ -446,16 +465,10 @@ static void build_classes(struct mutation *t) {
                 for (int j = 0; j < op->regions[k]->arg_count; j++)
                     VEC_PUSH(&t->arena, values, op->regions[k]->args[j]);
     }
-    struct copy **of = t->copy_of = ARENA_ARRAY(&t->arena, struct copy *, n + 1);
+    t->copy_of = ARENA_ARRAY(&t->arena, struct copy *, n + 1);
     for (int i = 0; i < t->copies.n; i++)
-        of[t->copies.at[i].to->id] = &t->copies.at[i];
-    for (int i = 0; i < l->op_count; i++) {
-        struct ir_op *op = l->ops[i].op;
-        if (op->result_count == 1 && of[op->results[0]->id])
-            t->content[op->results[0]->id] = t->content[of[op->results[0]->id]->from->id];
-        else if (op->code == OP_reshape)
-            t->content[op->results[0]->id] = t->content[op->operands[0]->id];
-    }
+        t->copy_of[t->copies.at[i].to->id] = &t->copies.at[i];
+    find_contents(t, body);
     for (int i = 0; i < values.n; i++)
         VEC_PUSH(&t->arena, t->classes[values.at[i]->id].members, values.at[i]);
     for (int i = 0; i < t->pairs.n; i += 2)
