@@ -6,6 +6,7 @@ assert. The last line is `N passed, N failed`; exit status 1 if any failed."""
 import argparse
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -284,8 +285,14 @@ def test_report_json(p):
 
 def test_memory_limit(p):
     p.mxcc('model.mxl', '-o', 'model.c', '--memory-limit', '64M')
-    assert 'E0802' in p.mxcc('model.mxl', '-o', 'model.c', '--memory-limit', '1', status=1).stderr
-    p.mxcc('model.mxl', '-o', 'model.c', '--memory-limit', 'much', status=2)
+    says = p.mxcc('model.mxl', '-o', 'model.c', '--memory-limit', '1', status=1).stderr
+    least = int(re.search(r'--memory-limit (\d+) is enough for all functions', says).group(1))
+    assert 'E0802' in says and 'alive at its peak: ' in says and 'model.mxl:' in says, says
+    p.mxcc('model.mxl', '-o', 'model.c', '--memory-limit', str(least))  # what it says is true
+    assert 'needs %d bytes' % least in p.mxcc('model.mxl', '-o', 'model.c', '--memory-limit', str(least - 1), status=1).stderr
+    for wrong in ('much', '0', '-1', '256Kb', '4MiB', '1T', '0.5', 'nan', 'inf', '9e30', ''):
+        assert 'expected a number of bytes' in p.mxcc('model.mxl', '-o', 'model.c', '--memory-limit', wrong, status=2).stderr, wrong
+    p.mxcc('model.mxl', '-o', 'model.c', '--memory-limit', '99999G')
 
 
 def test_plan(p):
@@ -299,7 +306,27 @@ def test_plan(p):
     assert 'E0543' in p.mxcc('plan', 'life.csv', '--capacity', '10', status=1).stderr
     p.write('wrong.csv', 'id,lower,upper,size\n1,5,3,8\n')
     assert 'before it begins' in p.mxcc('plan', 'wrong.csv', status=1).stderr
-    p.mxcc('plan', 'life.csv', '--capacity', 'much', status=2)
+    for row, words in (('1,2,3', 'has 3 fields'), ('1,2,3,', 'size is empty'), ('1,2,3,1e3', 'size should be a whole number'), ('1,2,3,-4', 'is negative'),
+                       ('1,2,3,99999999999999999999', 'size is too large'), ('1,0,1,1125899906842625', 'above 2^50')):
+        p.write('wrong.csv', 'id,lower,upper,size\n' + row + '\n')
+        assert words in p.mxcc('plan', 'wrong.csv', status=1).stderr, (row, words)
+    p.write('wrong.csv', 'id,lower,upper,size\n' + '1,0,1,1125899906842624\n' * 1025)
+    assert 'add up to more than 2^60' in p.mxcc('plan', 'wrong.csv', status=1).stderr
+    p.write('wrong.csv', 'id;lower;upper;size\n1;0;1;2\n')
+    said = p.mxcc('plan', 'wrong.csv', status=1).stderr
+    assert 'with commas' in said and said.count('E0541') == 1, said
+    p.write('marked.csv', '\ufeffid,lower,upper,size\n1,0,1,2\n')
+    assert '1 items, 2 bytes' in p.mxcc('plan', 'marked.csv').stderr
+    for wrong in ('much', '0', '-1', '1KB', ''):
+        assert 'positive number of bytes' in p.mxcc('plan', 'life.csv', '--capacity', wrong, status=2).stderr
+    for wrong in ('0', '-1', 'x', 'nan', '1e9'):
+        assert 'positive number' in p.mxcc('plan', 'life.csv', '--seconds', wrong, status=2).stderr
+    rng = random.Random(1)  # too much for so few steps: the best that was found, and that it was given up
+    p.write('hard.csv', 'id,lower,upper,size\n' + ''.join('%d,%d,%d,%d\n' % (i, a, a + rng.randint(5, 60), rng.randint(1, 99))
+                                                         for i, a in ((i, rng.randint(0, 100)) for i in range(200))))
+    best = p.mxcc('plan', 'hard.csv', '--seconds', '0.001', '-o', 'a.csv').stderr
+    assert 'given up after the steps of 0.001 seconds' in best, best
+    assert p.mxcc('plan', 'hard.csv', '--seconds', '0.001', '-o', 'b.csv').stderr == best and p.read('a.csv') == p.read('b.csv')
 
 
 def test_build(p):
