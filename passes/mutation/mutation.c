@@ -62,7 +62,7 @@ struct mutation {
     struct arena arena; /* scratch */
     struct liveness *live;
     VEC(struct copy) copies;
-    struct copy **copy_of; /* [value_count] the copy that makes a value, from build_classes on */
+    struct copy **copy_of; /* [value_count], from build_classes on: the copy that makes a value, NULL once it is to stay */
     struct class *classes; /* [value_count] */
     int *content;          /* [value_count] */
     int content_cap;
@@ -564,6 +564,7 @@ static void merge_copies(struct mutation *t) {
             merged[c->order] = true;
             continue;
         }
+        t->copy_of[c->to->id] = NULL; /* it stays, and writes */
         if (repeat_fill(t, c))
             continue;
         struct plan_copy p = explain_copy(t->keep, c->from, c->write ? c->write : c->op, c->why_needed, why);
