@@ -283,6 +283,20 @@ def test_report_json(p):
     assert 'choose one' in p.mxcc('report', 'inc.mxl', '--json', '--html', status=2).stderr
 
 
+def test_disjoint_readers(p):
+    """A reader of elements that a write leaves alone may stay behind it, over several versions; one of an element that it writes may not."""
+    p.write('apart.mxl', 'export fn f(x: f32[64, 8], w: f32[4, 512]) -> f32 {\n    var y = x * 2\n    let old = y\n    y[:, :2] = y[:, :2] + 1\n'
+            '    y[:, 2:4] = y[:, :2]\n    let t = y[:, :4] @ w\n    let s = max(t * t)\n    let big = old[:, 4:] @ w\n    return sum(big * big * s) + max(big)\n}\n')
+    for text, apart in (('old[:, 4:]', True), ('old[:, 3:7]', False)):
+        p.write('model2.mxl', p.read('apart.mxl').replace('old[:, 4:]', text))
+        f = json.loads(p.mxcc('model2.mxl', '--emit', 'deps.json', '--verify').stdout)[0]
+        last = max(o['id'] for o in f['operations'] if o['in_place'])
+        reader = min(o['id'] for o in f['operations'] if o['line'] == 8)
+        assert (last < reader) == apart, (text, last, reader)
+        assert any(e['kind'] == 'WAR' for e in f['dependences']) != apart
+        assert json.loads(p.mxcc('report', 'model2.mxl', '--json').stdout)['functions'][0]['copies'] == []
+
+
 def test_memory_limit(p):
     p.mxcc('model.mxl', '-o', 'model.c', '--memory-limit', '64M')
     says = p.mxcc('model.mxl', '-o', 'model.c', '--memory-limit', '1', status=1).stderr
