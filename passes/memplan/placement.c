@@ -223,6 +223,7 @@ static void order_by(const struct problem *p, enum order how, const int64_t *loa
 struct solver {
     struct problem p;
     int64_t align, goal, height, bound; /* heights of rounded sizes */
+    bool capacity;                      /* the goal is one that was asked for */
     int64_t *best, *offset;             /* [p.n] */
 };
 
@@ -263,11 +264,14 @@ static enum placement_found probe(struct solver *s, int64_t capacity, int64_t st
     return found;
 }
 
-/* Rounds with ever more steps for a search: first the goal, or what was proven to be the least, then halfway between the largest one
- * given up and the best height. So there is a good height soon, and the goal gets most of the steps in the end. */
+/* A capacity gets nearly all of the steps at once. Otherwise rounds with ever more steps for a search: first the goal, or what was
+ * proven to be the least, then halfway between the largest one given up and the best height. So there is a good height soon, and the
+ * goal gets most of the steps in the end. */
 static void exact(struct solver *s, int64_t steps) {
     struct problem *p = &s->p;
     int64_t limit = p->steps + steps;
+    if (s->capacity)
+        (void)probe(s, s->goal, steps / 8 * 7);
     for (int64_t share = steps / 64 + 1; s->height > s->goal && s->height > s->bound && p->steps < limit; share *= 4) {
         int64_t low = s->bound > s->goal ? s->bound : s->goal, aim = low;
         while (s->height > low && p->steps < limit) {
@@ -345,7 +349,7 @@ static void solve(struct solver *s, struct placement_item *items, int n, const s
 struct placement_result placement_solve(struct placement_item *items, int n, int64_t align, int64_t capacity,
                                         int64_t steps) {
     struct arena arena = {0};
-    struct solver s = {.align = align < 1 ? 1 : align, .p.arena = &arena};
+    struct solver s = {.align = align < 1 ? 1 : align, .capacity = capacity > 0, .p.arena = &arena};
     struct event *events = ARENA_ARRAY(&arena, struct event, 2 * n + 1);
     int count = events_of(items, n, events);
     int64_t load = load_of(items, events, count, 1);
