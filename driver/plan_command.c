@@ -26,7 +26,7 @@ struct table {
     const struct source *source;
     int fields;      /* a row's */
     int at[COLUMNS]; /* field of a column */
-    int64_t total; /* of sizes; not beyond the first error about it */
+    int64_t total;   /* of sizes; not beyond the first error about it */
     VEC(struct placement_item) items;
     VEC(struct span) rows; /* text of a row without its end of line */
 };

@@ -62,7 +62,8 @@ struct mutation {
     struct arena arena; /* scratch */
     struct liveness *live;
     VEC(struct copy) copies;
-    struct copy **copy_of; /* [value_count], from build_classes on: the copy that makes a value, NULL once it is to stay */
+    struct copy *
+        *copy_of; /* [value_count], from build_classes on: the copy that makes a value, NULL once it is to stay */
     struct class *classes; /* [value_count] */
     int *content;          /* [value_count] */
     int content_cap;
