@@ -441,7 +441,7 @@ void diag_print(const struct diag *d, FILE *out, bool colour) {
 
 /* ---- printing as JSON ---- */
 
-static void json_string(struct text *t, const char *string) {
+void text_json_string(struct text *t, const char *string) {
     const char *end = string + strlen(string);
     int length;
     text_add(t, "\"");
@@ -468,7 +468,7 @@ static void json_span(struct text *t, struct span at) {
     span_position(at, &line, &column);
     span_position((struct span){at.source, at.end > at.begin ? at.end : at.begin, 0}, &end_line, &end_column);
     text_add(t, ", \"file\": ");
-    json_string(t, at.source->path);
+    text_json_string(t, at.source->path);
     text_printf(t, ", \"line\": %d, \"column\": %d, \"end_line\": %d, \"end_column\": %d", line, column, end_line,
                 end_column);
 }
@@ -482,11 +482,11 @@ void diag_print_json(const struct diag *d, FILE *out) {
                     : e->severity == SEVERITY_WARNING ? "warning"
                                                       : "note",
                     diag_code_name(e->code, name));
-        json_string(&t, e->message);
+        text_json_string(&t, e->message);
         json_span(&t, e->span);
         if (e->label) {
             text_add(&t, ", \"label\": ");
-            json_string(&t, e->label);
+            text_json_string(&t, e->label);
         }
         text_add(&t, ", \"notes\": [");
         for (const struct diag_note *n = e->notes; n; n = n->next) {
@@ -494,7 +494,7 @@ void diag_print_json(const struct diag *d, FILE *out) {
                         n->help    ? "help"
                         : n->trace ? "trace"
                                    : "note");
-            json_string(&t, n->text);
+            text_json_string(&t, n->text);
             json_span(&t, n->span);
             text_add(&t, "}");
         }

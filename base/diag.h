@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #include "base/arena.h"
+#include "base/text.h"
 
 struct source {
     const char *path; /* as given by the user; "<nn>" style for the standard library */
@@ -94,6 +95,8 @@ void diag_help(struct diag *d, struct diagnostic *e, const char *format, ...) __
  * end_column, label, notes}. In order of report. */
 void diag_print(const struct diag *d, FILE *out, bool colour);
 void diag_print_json(const struct diag *d, FILE *out);
+/* A string of JSON, in quotes; bytes that are no UTF-8 become U+FFFD. */
+void text_json_string(struct text *t, const char *string);
 
 /* The row of a code; false when there is none. `name` like "E0207". */
 bool diag_explain(const char *name, const char **title, const char **text);

@@ -3,7 +3,11 @@
 Each system runs three steps in a process of its own (bench/step_main.c around what mxcc generated, bench/worker_zoo.py for the peers). `process` is
 the largest resident memory of the whole process, `above idle` what that is more than the process had before it made the
 network: libraries loaded, one operation done. The ratios hold all of our process against the better peer: its process, and what it
-has above idle. Where only the head is trained the weights are taken off both sides."""
+has above idle. Where only the head is trained the weights are taken off both sides.
+
+The networks of LIMITS are also built to keep everything (`--no-recompute`) and to stay within parts of the arena that takes (`--memory-limit`), and run in
+turn right behind their peers. Losses and the hash of all weights after the steps must be those of the program that keeps everything."""
+import hashlib
 import json
 import os
 import re
@@ -21,6 +25,8 @@ ZOO = {
     "lstm_lm": ("LSTM language model, 20 x 35 words", {"x": 700, "x_classes": 10000, "y": 700, "y_classes": 10000}),
     "transformer": ("transformer, 12 layers, 512 tokens", {"x": 512, "x_classes": 50257, "y": 512, "y_classes": 50257, "n": 1}),
 }
+LIMITS = {"resnet50": (0.7, 0.5), "transformer": (0.7, 0.5)}  # of the arena without recomputation
+STEPS = "3"
 MIB = 1024.0
 
 
@@ -39,6 +45,20 @@ def build(name, folder, *flags):
     return program, constants
 
 
+def steps(program, threads, folder=None):
+    """Facts of a run; with a folder also the hash of the weights it leaves."""
+    weights = os.path.join(folder, "weights") if folder else None
+    facts = measured([program, STEPS, "1", "0.01"] + ([weights] if weights else []), threads)
+    if weights:
+        h = hashlib.sha256()
+        with open(weights, "rb") as f:
+            for part in iter(lambda: f.read(1 << 24), b""):
+                h.update(part)
+        os.remove(weights)
+        facts["weights_sha256"] = h.hexdigest()
+    return facts
+
+
 def measured(command, threads):
     p = subprocess.run(command, capture_output=True, text=True, cwd=HERE, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
     lines = [line for line in p.stdout.splitlines() if line.startswith("{")]
@@ -55,7 +75,7 @@ def measure_row(name, folder, threads):
         try:
             if system == "mxcc":
                 program, constants = build(name, folder)
-                facts = measured([program, "3", "1", "0.01"], threads)
+                facts = steps(program, threads)
                 facts.update(constants)
             else:
                 facts = measured([peer_python(system.lower()), os.path.join(HERE, "worker_zoo.py"), name, str(threads), system.lower()], threads)
@@ -72,6 +92,29 @@ def measure_row(name, folder, threads):
         row["ratio_process"], row["ratio_above_idle"] = ours["process_mib"] / process, ours["process_mib"] / above
         row["ratio_beside_weights"] = (ours["process_mib"] - weights) / (above - weights)
     return row
+
+
+def measure_limits(name, folder, threads):
+    """The same steps with everything kept, by default, and within each limit."""
+    rows = []
+    for part in (None, 1, *LIMITS[name]):
+        flags = ["--no-recompute"] if part is None else [] if part == 1 else ["--memory-limit", str(int(part * rows[0]["ARENA_BYTES"]))]
+        program, constants = build(name, folder, *flags)
+        facts = {"part": part, **constants, **steps(program, threads, folder)}
+        facts["same"] = not rows or all(facts[k] == rows[0][k] for k in ("losses", "weights_sha256"))
+        rows.append(facts)
+    return rows
+
+
+def show_limits(row):
+    print("%-36s %9s %11s %9s %10s   %s" % ("  within a limit of the arena", "arena", "process", "step ms", "FLOPs", "loss and weights"))
+    kept = row["limits"][0]
+    for r in row["limits"]:
+        what = "everything kept" if r["part"] is None else "default" if r["part"] == 1 else "within %d%%" % round(100 * r["part"])
+        same = r["weights_sha256"][:12] if r is kept else "the same to the bit" if r["same"] else "DIFFERENT"
+        print("    %-32s %9.1f %11.0f %9.0f %+9.1f%%   %s" % (what, r["ARENA_BYTES"] / MIB / MIB, r["process_mib"], r["step_ms"],
+                                                          100 * (r["FLOPS_STEP"] / kept["FLOPS_STEP"] - 1), same))
+    print(flush=True)
 
 
 def show(row, first):
@@ -95,5 +138,9 @@ def memory(options):
             continue
         with tempfile.TemporaryDirectory() as folder:
             rows.append(measure_row(name, folder, max(options.threads)))
+            if name in LIMITS and "mxcc" in rows[-1]["systems"]:
+                rows[-1]["limits"] = measure_limits(name, folder, max(options.threads))
         show(rows[-1], first=len(rows) == 1)
+        if "limits" in rows[-1]:
+            show_limits(rows[-1])
     return rows

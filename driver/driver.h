@@ -46,6 +46,9 @@ bool write_depfile(struct pipeline *p, const char *target);
 /* `--emit deps`, deps.dot, deps.json. */
 void emit_deps(struct text *out, const struct plan *p, enum emit_kind format);
 
+/* `mxcc report --json`. */
+void report_json(struct text *out, const struct ir_module *m, const struct plan *plan);
+
 /* The subcommands. */
 int compile_command(int argc, char **argv);
 int build_command(int argc, char **argv);

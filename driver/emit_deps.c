@@ -108,22 +108,9 @@ static void print_text(const struct printer *p) {
 
 /* ---- DOT ------------------------------------------------------------------------------------------------------------ */
 
-static void quoted(struct text *out, const char *s) {
-    text_add(out, "\"");
-    for (; *s; s++) {
-        if (*s == '"' || *s == '\\')
-            text_add(out, "\\");
-        if ((unsigned char)*s < ' ')
-            text_printf(out, "\\u%04x", *s);
-        else
-            text_addn(out, s, 1);
-    }
-    text_add(out, "\"");
-}
-
 /* What was printed to t, which is freed. */
 static void quoted_text(struct text *out, struct text *t) {
-    quoted(out, text_string(t));
+    text_json_string(out, text_string(t));
     text_free(t);
 }
 
@@ -170,7 +157,7 @@ static void print_dot(const struct printer *p) {
 static void json_value(const struct printer *p, const struct ir_value *v) {
     const struct storage *s = p->d->plan->of_value[v->id];
     text_printf(p->out, "{\"id\": %d, \"name\": ", v->id);
-    quoted(p->out, value_name(v));
+    text_json_string(p->out, value_name(v));
     text_printf(p->out, ", \"version\": %d, \"storage\": %d}", v->buffer_name ? v->version : 0, s ? s->id : -1);
 }
 
@@ -178,7 +165,7 @@ static void print_json(const struct printer *p) {
     const struct deps *d = p->d;
     struct text *out = p->out;
     text_add(out, "{\"function\": ");
-    quoted(out, d->plan->func->name);
+    text_json_string(out, d->plan->func->name);
     text_add(out, ",\n \"operations\": [");
     for (int i = 0; i < d->op_count; i++) {
         const struct ir_op *op = d->ops[i].op;
@@ -212,19 +199,19 @@ static void print_json(const struct printer *p) {
     }
     text_add(out, "],\n \"storages\": [");
     for (int i = 0; i < d->plan->storage_count; i++) {
-        static const char *const kinds[] = {"arena", "buffer", "argument", "result", "constant", "local"};
+        static const char *const kinds[] = {"arena", "buffer", "argument", "result", "constant", "local", "cache"};
         const struct storage *s = d->plan->storages[i];
         const char *kind = s->kind == STORAGE_BUFFER && s->buffer->kind == BUFFER_PARAM ? "param" : kinds[s->kind];
         text_printf(out, "%s\n  {\"id\": %d, \"kind\": \"%s\", \"bytes\": %lld, \"name\": ", i ? "," : "", i, kind,
                     (long long)s->bytes);
-        quoted(out, s->name ? s->name : "");
+        text_json_string(out, s->name ? s->name : "");
         text_add(out, "}");
     }
     text_add(out, "],\n \"sources\": [");
     for (int s = 0; s < d->source_count; s++) {
         static const char *const kinds[] = {"argument", "dimension", "buffer", "random"};
         text_printf(out, "%s\n  {\"kind\": \"%s\", \"name\": ", s ? "," : "", kinds[d->sources[s].kind]);
-        quoted(out, d->sources[s].name);
+        text_json_string(out, d->sources[s].name);
         text_add(out, ", \"affects\": [");
         bool any = false;
         for (int i = 0; i < d->op_count; i++)

@@ -340,6 +340,10 @@ static bool parse(struct options *o, char command, int argc, char **argv) {
         usage_error("--target cuda is not part of this build");
         return false;
     }
+    if (o->html && o->report_json) {
+        usage_error("--html and --json are two forms of one report: choose one");
+        return false;
+    }
     if (o->split < 0 || o->split > C_UNIT_FILES) {
         usage_error("--split %lld: 1 to %d files", (long long)o->split, C_UNIT_FILES);
         return false;

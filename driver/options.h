@@ -20,7 +20,7 @@ struct options {
     int64_t split;
     enum emit_kind emit;
     enum color_mode color;
-    bool json, fmt_check, html, keep, verbose, no_warnings, warnings_as_errors;
+    bool json, fmt_check, html, report_json, keep, verbose, no_warnings, warnings_as_errors;
     struct arena arena;
 };
 

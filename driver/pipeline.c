@@ -178,8 +178,11 @@ static void explain_limit(struct pipeline *p, struct diagnostic *e, const struct
     text_free(&holds);
     diag_help(&p->diag, e,
               p->options->compile.no_recompute
-                  ? "without --no-recompute values are computed again instead of kept"
-                  : "that is the least that recomputation reaches; smaller largest dimensions need less");
+                  ? "--memory-limit %lld is enough for all functions; without --no-recompute values are computed again "
+                    "instead of kept"
+                  : "that is the least that recomputation reaches: --memory-limit %lld is enough for all functions; "
+                    "smaller largest dimensions need less",
+              (long long)p->passes.plan->arena_bytes);
 }
 
 static bool within_limit(struct pipeline *p) {

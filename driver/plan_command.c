@@ -1,6 +1,7 @@
 /* `mxcc plan lifetimes.csv [--capacity BYTES] [--seconds S] [-o offsets.csv]`: the memory planner alone. Reads a table of
  * lifetimes (header id,lower,upper,size, in any order, other columns kept), places the items, checks that and writes the
- * table with a column `offset`. BYTES may end in K, M or G; S stands for a number of steps, the same on every machine.
+ * table with a column `offset`. BYTES may end in K, M or G; S stands for a number of steps, the same on every machine, after which
+ * the best placement found is given.
  */
 #include "driver/plan_command.h"
 
@@ -14,7 +15,8 @@
 #include "driver/driver.h"
 #include "passes/memplan/placement.h"
 
-#define MAX_ITEMS 1000000
+#define MAX_ITEMS       1000000
+#define DEFAULT_SECONDS 60
 
 enum column { ID, LOWER, UPPER, SIZE, COLUMNS };
 static const char *const column_names[COLUMNS] = {"id", "lower", "upper", "size"};
@@ -24,6 +26,7 @@ struct table {
     const struct source *source;
     int fields;      /* a row's */
     int at[COLUMNS]; /* field of a column */
+    int64_t total;   /* of sizes; not beyond the first error about it */
     VEC(struct placement_item) items;
     VEC(struct span) rows; /* text of a row without its end of line */
 };
@@ -49,26 +52,30 @@ static bool next_field(const char *text, size_t *at, size_t line_end, size_t *be
     return true;
 }
 
-static bool parse_int(const char *text, size_t n, int64_t *value) {
+enum number { NUMBER, NO_NUMBER, TOO_LARGE };
+
+static enum number parse_int(const char *text, size_t n, int64_t *value) {
     size_t i = 0;
     bool negative = n > 0 && text[0] == '-';
     uint64_t v = 0;
     if (negative || (n > 0 && text[0] == '+'))
         i++;
     if (i == n)
-        return false;
+        return NO_NUMBER;
+    bool large = false;
     for (; i < n; i++) {
-        if (text[i] < '0' || text[i] > '9' || v > (uint64_t)INT64_MAX / 16)
-            return false;
-        v = v * 10 + (uint64_t)(text[i] - '0');
+        if (text[i] < '0' || text[i] > '9')
+            return NO_NUMBER;
+        large |= v > (uint64_t)INT64_MAX / 16;
+        v = large ? 0 : v * 10 + (uint64_t)(text[i] - '0');
     }
     *value = negative ? -(int64_t)v : (int64_t)v;
-    return true;
+    return large ? TOO_LARGE : NUMBER;
 }
 
-static void read_header(struct table *t, size_t line_end) {
+static void read_header(struct table *t, size_t begin, size_t line_end) {
     const char *text = t->source->text;
-    size_t at = 0, b, e;
+    size_t at = begin, b, e;
     for (int c = 0; c < COLUMNS; c++)
         t->at[c] = -1;
     while (next_field(text, &at, line_end, &b, &e)) {
@@ -85,9 +92,11 @@ static void read_header(struct table *t, size_t line_end) {
     }
     for (int c = 0; c < COLUMNS; c++)
         if (t->at[c] < 0) {
-            struct diagnostic *d = diag_error(t->diag, E_plan_header, span_at(t, 0, line_end),
+            struct diagnostic *d = diag_error(t->diag, E_plan_header, span_at(t, begin, line_end),
                                               "no column `%s` in the header", column_names[c]);
-            diag_help(t->diag, d, "the first line should read id,lower,upper,size");
+            diag_help(t->diag, d, "the first line should read id,lower,upper,size, with commas and without quotes");
+            if (t->fields == 1) /* the others are missing for the same reason */
+                return;
         }
 }
 
@@ -103,11 +112,16 @@ static void read_row(struct table *t, size_t begin, size_t line_end) {
             if (t->at[c] != field)
                 continue;
             spans[c] = span_at(t, b, e > b ? e : b + 1);
-            if (c != ID && !parse_int(text + b, e - b, &values[c])) {
+            enum number kind = c == ID ? NUMBER : parse_int(text + b, e - b, &values[c]);
+            if (kind == TOO_LARGE)
+                diag_error(t->diag, E_plan_row, spans[c], "%s is too large: `%.*s` is not within 2^59", column_names[c],
+                           (int)(e - b > 40 ? 40 : e - b), text + b);
+            else if (kind == NO_NUMBER && e == b)
+                diag_error(t->diag, E_plan_row, spans[c], "%s is empty; it should be a whole number", column_names[c]);
+            else if (kind == NO_NUMBER)
                 diag_error(t->diag, E_plan_row, spans[c], "%s should be a whole number, not `%.*s`", column_names[c],
                            (int)(e - b > 40 ? 40 : e - b), text + b);
-                good = false;
-            }
+            good &= kind == NUMBER;
         }
     if (field != t->fields) {
         diag_error(t->diag, E_plan_row, span_at(t, begin, line_end), "the row has %d fields, the header %d", field,
@@ -119,15 +133,19 @@ static void read_row(struct table *t, size_t begin, size_t line_end) {
     if (values[LOWER] > values[UPPER])
         diag_error(t->diag, E_plan_row, spans[UPPER], "the item ends at %lld, before it begins at %lld",
                    (long long)values[UPPER], (long long)values[LOWER]);
-    if (values[SIZE] < 0)
-        diag_error(t->diag, E_plan_row, spans[SIZE], "the size is negative");
-    if (values[SIZE] > ((int64_t)1 << 50))
-        diag_error(t->diag, E_plan_row, spans[SIZE], "the size is above 2^50 bytes");
+    if (values[SIZE] < 0 || values[SIZE] > ((int64_t)1 << 50)) {
+        diag_error(t->diag, E_plan_row, spans[SIZE],
+                   values[SIZE] < 0 ? "the size is negative" : "the size is above 2^50 bytes");
+        return;
+    }
     if (t->items.n >= MAX_ITEMS) {
         if (t->items.n == MAX_ITEMS)
             diag_error(t->diag, E_plan_row, span_at(t, begin, line_end), "more than %d items", MAX_ITEMS);
         return;
     }
+    t->total += values[SIZE];
+    if (t->total > (int64_t)1 << 60 && t->total - values[SIZE] <= (int64_t)1 << 60)
+        diag_error(t->diag, E_plan_row, spans[SIZE], "the sizes add up to more than 2^60 bytes");
     struct arena *a = &t->diag->arena;
     VEC_PUSH(a, t->items, (struct placement_item){values[LOWER], values[UPPER], values[SIZE], 0});
     VEC_PUSH(a, t->rows, span_at(t, begin, line_end));
@@ -137,13 +155,14 @@ static void read_table(struct table *t) {
     const char *text = t->source->text;
     size_t n = t->source->length;
     bool header = true;
-    for (size_t begin = 0; begin < n && t->diag->errors < 20;) {
+    size_t mark = n >= 3 && !memcmp(text, "\xef\xbb\xbf", 3) ? 3 : 0; /* of UTF-8, as spreadsheets write it */
+    for (size_t begin = mark; begin < n && t->diag->errors < 20;) {
         size_t end = begin;
         while (end < n && text[end] != '\n')
             end++;
         size_t line_end = end > begin && text[end - 1] == '\r' ? end - 1 : end;
         if (header)
-            read_header(t, line_end);
+            read_header(t, begin, line_end);
         else if (line_end > begin)
             read_row(t, begin, line_end);
         if (header && t->diag->errors)
@@ -162,7 +181,7 @@ static bool parse_bytes(const char *s, int64_t *bytes) {
         shift = s[n - 1] == 'k' || s[n - 1] == 'K' ? 10 : s[n - 1] == 'm' || s[n - 1] == 'M' ? 20 : 30;
         n--;
     }
-    if (!parse_int(s, n, bytes) || *bytes <= 0 || *bytes > ((int64_t)1 << 60 >> shift))
+    if (parse_int(s, n, bytes) != NUMBER || *bytes <= 0 || *bytes > ((int64_t)1 << 60 >> shift))
         return false;
     *bytes <<= shift;
     return true;
@@ -180,7 +199,7 @@ int plan_command(int argc, char **argv) {
     struct diag d;
     const char *in = NULL, *out = NULL, *seconds_text = NULL;
     int64_t capacity = 0;
-    double seconds = 20;
+    double seconds = DEFAULT_SECONDS;
     diag_init(&d);
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i], *value = NULL;
@@ -210,7 +229,8 @@ int plan_command(int argc, char **argv) {
         } else if (which == 0) {
             out = value;
         } else if (which == 1 && !parse_bytes(value, &capacity)) {
-            diag_error(&d, E_plan_usage, nowhere, "--capacity needs a positive number of bytes, not `%s`", value);
+            diag_error(&d, E_plan_usage, nowhere,
+                       "--capacity needs a positive number of bytes like 1048576, 1024K or 1M, not `%s`", value);
         } else if (which == 2) {
             char *end;
             seconds_text = value;
@@ -254,12 +274,17 @@ int plan_command(int argc, char **argv) {
         crash_report(text_string(&why));
     }
     if (capacity && height > capacity) {
-        diag_error(&d, E_plan_capacity, nowhere,
-                   "the best placement found needs %lld bytes, above the capacity of %lld "
-                   "(the lower bound is %lld)",
-                   (long long)height, (long long)capacity, (long long)bound);
+        struct diagnostic *e = diag_error(&d, E_plan_capacity, nowhere,
+                                          "the best placement found needs %lld bytes, above the capacity of %lld "
+                                          "(the lower bound is %lld)",
+                                          (long long)height, (long long)capacity, (long long)bound);
+        if (bound <= capacity)
+            diag_help(&d, e, "the search was given up after the steps of %g seconds; --seconds gives it more", seconds);
         return finish(&d, 1);
     }
+    char given_up[100] = ""; /* within a capacity nothing lower was looked for */
+    if (!capacity)
+        (void)snprintf(given_up, sizeof given_up, ", given up after the steps of %g seconds (--seconds)", seconds);
     struct text result = {0};
     const char *source = t.source->text;
     size_t header = 0;
@@ -285,8 +310,8 @@ int plan_command(int argc, char **argv) {
         fprintf(stderr, "%d items, %lld bytes, lower bound %lld: optimal\n", t.items.n, (long long)height,
                 (long long)bound);
     else if (!status)
-        fprintf(stderr, "%d items, %lld bytes, lower bound %lld: %.2f%% above\n", t.items.n, (long long)height,
-                (long long)bound, 100.0 * (double)(height - bound) / (double)bound);
+        fprintf(stderr, "%d items, %lld bytes, lower bound %lld: %.2f%% above%s\n", t.items.n, (long long)height,
+                (long long)bound, 100.0 * (double)(height - bound) / (double)bound, given_up);
     text_free(&result);
     return finish(&d, status);
 }

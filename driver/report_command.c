@@ -150,7 +150,7 @@ int report_command(int argc, char **argv) {
     if (!options_parse(&o, 'p', argc, argv))
         return EXIT_USAGE;
     bool ok = pipeline_load(&p, &o, o.inputs.at[0]) && pipeline_passes(&p);
-    struct text t = {0}, page = {0};
+    struct text t = {0}, other = {0};
     struct c_unit unit = {0};
     ok = ok && pipeline_codegen(&p, &unit); /* kernels say what they need */
     if (ok) {
@@ -173,11 +173,13 @@ int report_command(int argc, char **argv) {
         for (int i = 0; i < p.passes.plan->func_count; i++)
             function(&t, &p.passes.plan->funcs[i]);
         if (o.html)
-            plan_report_html(&page, p.module, p.passes.plan);
-        ok = write_output(&o, o.output, o.html ? &page : &t);
+            plan_report_html(&other, p.module, p.passes.plan);
+        else if (o.report_json)
+            report_json(&other, p.module, p.passes.plan);
+        ok = write_output(&o, o.output, o.html || o.report_json ? &other : &t);
     }
     text_free(&t);
-    text_free(&page);
+    text_free(&other);
     c_unit_free(&unit);
     return pipeline_end(&p, ok);
 }

@@ -1,4 +1,4 @@
-/* Constant conditions, checks that hold, carried values that never change, reshapes that change nothing. */
+/* Constant conditions, checks that hold, carried values that never change, values alike on both sides of a branch, reshapes that change nothing. */
 #include "passes/simplify_internal.h"
 
 struct control {
@@ -41,6 +41,22 @@ static void inline_side(struct control *c, struct ir_op *op, bool value) {
     VEC_PUSH(&c->scratch, c->dead, op);
 }
 
+/* What both sides give alike, made before; and what they give twice, as gradients do that save a value for each of its readers. */
+static void same_on_both_sides(struct control *c, struct ir_op *op) {
+    struct ir_value **then = op->regions[0]->yields, **other = op->regions[1]->yields;
+    for (int k = 0; k < op->result_count; k++) {
+        if (then[k] == other[k] && !ir_value_defined_in(then[k], op->regions[0])) {
+            replace(c, op->results[k], then[k]);
+            continue;
+        }
+        for (int j = 0; j < k; j++)
+            if (then[j] == then[k] && other[j] == other[k]) {
+                replace(c, op->results[k], op->results[j]);
+                break;
+            }
+    }
+}
+
 static void invariant_carried(struct control *c, struct ir_op *op) {
     int operand = op->code == OP_for ? 2 : 0, arg = op->code == OP_for ? 1 : 0;
     struct ir_region *body = op->regions[op->code == OP_while];
@@ -62,6 +78,8 @@ static void visit(struct ir_op *op, void *context) {
     case OP_if:
         if (known_bool(op->operands[0], &value))
             inline_side(c, op, value);
+        else
+            same_on_both_sides(c, op);
         break;
     case OP_check:
         if (known_bool(op->operands[0], &value) && value) {

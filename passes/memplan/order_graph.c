@@ -2,7 +2,8 @@
  *
  * Besides data, these edges bind: operations with outside effects and checks stay in the program's order; whatever will write a
  * buffer in place comes after the last check that does not need its result; and readers of an old version come before the
- * operation that may overwrite it, where that makes no cycle (write after read).
+ * operation that may overwrite it, where that makes no cycle (write after read). A reader of none of the elements written needs no such
+ * edge; it is looked at again at the next version.
  *
  * The memory is what `mutation` is expected to give: values have a home of their own but for reshapes, versions of an update, what
  * a loop carries, and what lives in a buffer or in the caller's memory.
@@ -10,11 +11,18 @@
 #include <string.h>
 
 #include "passes/memplan/order_internal.h"
+#include "passes/mutation/access.h"
 #include "passes/mutation/inplace.h"
 #include "passes/mutation/liveness.h"
 #include "passes/nest_edit.h"
 
-#define REACH_LIMIT 30000000 /* steps of cycle tests a region before write-after-read edges are given up */
+#define REACH_LIMIT 30000000 /* steps of cycle tests and proofs a region before write-after-read edges are given up */
+#define PROOF_STEPS 5000     /* what a proof that two accesses share no element counts as */
+
+struct
+    spared { /* a node that reads a value, of which what makes `version` and those before it writes no element that it reads */
+    int version, node, value;
+};
 
 struct graph {
     struct ir_func *func;
@@ -27,8 +35,9 @@ struct graph {
     int *home;    /* [value_count] of roots */
     int *stamp;
     int stamp_now;
-    int *stack;    /* [n] */
-    bool backward; /* some edge leads to an earlier operation of the program */
+    int *stack;                /* [n] */
+    bool backward;             /* some edge leads to an earlier operation of the program */
+    VEC(struct spared) spared; /* by roots */
     int64_t steps;
 };
 
@@ -159,24 +168,102 @@ static bool reaches(struct graph *o, int from, int to) {
     return false;
 }
 
-/* Readers of `old`, views included, before `writer`. */
-static void readers_first(struct graph *o, const struct ir_value *old, int writer) {
-    int root = o->root[old->id];
-    for (int i = 0; i < o->n && o->steps < REACH_LIMIT; i++) {
-        struct order_node *x = &o->nodes[i];
-        if (i == writer || x->late)
-            continue;
-        bool reader = false;
-        for (int k = 0; k < x->reads.n; k++)
-            reader |= x->reads.at[k] == root;
-        if (x->op->code == OP_reshape && o->root[x->op->results[0]->id] == root)
-            continue;
-        if (reader && !reaches(o, writer, i))
-            edge(o, i, writer);
+/* ---- write after read --------------------------------------------------------------------------------------------- */
+
+enum { MAX_WRITES = 16 };
+
+struct writes { /* by which one version becomes the next */
+    struct access at[MAX_WRITES];
+    int count;
+    bool known; /* those are all */
+};
+
+/* The updates that lead from `from`, an argument of region r, to v. */
+static void writes_since(struct writes *w, const struct ir_value *v, const struct ir_value *from) {
+    while (w->known && v != from) {
+        const struct ir_op *op = v->op;
+        w->known = op && ir_value_defined_in(v, from->region);
+        if (!w->known)
+            return;
+        if (op->code == OP_reshape) {
+            v = op->operands[0];
+        } else if (op->code == OP_nest && op->nest.results[v->index].base >= 0 && w->count < MAX_WRITES) {
+            w->at[w->count++] = (struct access){op, v, op->nest.results[v->index].target};
+            v = op->operands[op->nest.results[v->index].base];
+        } else if (op->code == OP_for || op->code == OP_while) {
+            const struct ir_region *body = op->regions[op->code == OP_for ? 0 : 1];
+            writes_since(w, body->yields[v->index], body->args[v->index + (op->code == OP_for ? 1 : 0)]);
+            v = op->operands[v->index + (op->code == OP_for ? 2 : 0)];
+        } else {
+            w->known = false;
+        }
     }
 }
 
-/* The same for values that come from outside the region (arguments): found by operands. */
+static struct writes writes_of(const struct ir_op *op, int result) {
+    struct writes w = {.known = true};
+    if (op->code == OP_for || op->code == OP_while) {
+        const struct ir_region *body = op->regions[op->code == OP_for ? 0 : 1];
+        writes_since(&w, body->yields[result], body->args[result + (op->code == OP_for ? 1 : 0)]);
+    } else {
+        w.at[w.count++] = (struct access){op, op->results[result], op->nest.results[result].target};
+    }
+    return w;
+}
+
+struct spare_scan {
+    struct graph *o;
+    const struct writes *w;
+    const struct ir_op *op;
+    int value; /* root */
+    bool apart;
+};
+
+static void spare_load(ir_expr e, void *context) {
+    struct spare_scan *s = context;
+    if (e->kind != X_LOAD || !s->apart || s->o->root[s->op->operands[e->index]->id] != s->value)
+        return;
+    struct access read = {s->op, s->op->operands[e->index], e->args};
+    for (int i = 0; i < s->w->count && s->apart; i++) {
+        s->apart = access_disjoint(s->w->at[i], read, s->o->region, false);
+        s->o->steps += PROOF_STEPS;
+    }
+}
+
+/* Looks at what op and the operations inside of it read of the value. */
+static void spare_op(struct spare_scan *s, const struct ir_op *op) {
+    for (int i = 0; i < op->operand_count && s->apart; i++)
+        if (s->o->root[op->operands[i]->id] == s->value)
+            s->apart = op->code == OP_nest && !nest_is_base(op, i);
+    s->op = op;
+    if (op->code == OP_nest && s->apart)
+        nest_walk(op, spare_load, s);
+    for (int i = 0; i < op->region_count && s->apart; i++) {
+        const struct ir_region *r = op->regions[i];
+        for (const struct ir_op *x = r->first; x && s->apart; x = x->next)
+            spare_op(s, x);
+        for (int k = 0; k < r->yield_count; k++)
+            s->apart = s->apart && s->o->root[r->yields[k]->id] != s->value;
+    }
+}
+
+static bool spares(struct graph *o, const struct writes *w, int node, int value) {
+    struct spare_scan s = {.o = o, .w = w, .value = value, .apart = true};
+    if (!w || !w->known || o->steps >= REACH_LIMIT)
+        return false;
+    spare_op(&s, o->nodes[node].op);
+    return s.apart;
+}
+
+/* The node reads the value (a root), and `writer` makes the next version: it comes first, unless it may come later as well. */
+static void reader_first(struct graph *o, int node, int value, int writer, const struct writes *w, int next) {
+    if (spares(o, w, node, value))
+        VEC_PUSH(o->arena, o->spared, (struct spared){next, node, value});
+    else if (!reaches(o, writer, node))
+        edge(o, node, writer);
+}
+
+/* For values that come from outside the region (arguments): found by operands. */
 static bool reads_value(const struct ir_op *op, const struct ir_value *v) {
     for (int i = 0; i < op->operand_count; i++)
         if (op->operands[i] == v)
@@ -193,10 +280,32 @@ static bool reads_value(const struct ir_op *op, const struct ir_value *v) {
     return false;
 }
 
-static void argument_readers_first(struct graph *o, const struct ir_value *old, int writer) {
+/* Whether node i reads `old` or a view of it, other than to make one. */
+static bool is_reader(const struct graph *o, int i, const struct ir_value *old) {
+    const struct order_node *x = &o->nodes[i];
+    int root = o->root[old->id];
+    if (x->late || (x->op->code == OP_reshape && o->root[x->op->results[0]->id] == root))
+        return false;
+    if (o->node_of[old->id] < 0)
+        return reads_value(x->op, old);
+    for (int k = 0; k < x->reads.n; k++)
+        if (x->reads.at[k] == root)
+            return true;
+    return false;
+}
+
+/* Readers of `old`, views included, before `writer`, which writes w of it (NULL: anything) to make the version `next`. */
+static void old_before_new(struct graph *o, const struct ir_value *old, int writer, const struct writes *w,
+                           const struct ir_value *next) {
+    int value = o->root[old->id], known = o->spared.n, to = next ? o->root[next->id] : -1;
     for (int i = 0; i < o->n && o->steps < REACH_LIMIT; i++)
-        if (i != writer && !o->nodes[i].late && reads_value(o->nodes[i].op, old) && !reaches(o, writer, i))
-            edge(o, i, writer);
+        if (i != writer && is_reader(o, i, old))
+            reader_first(o, i, value, writer, w, to);
+    for (int i = 0; i < known && o->steps < REACH_LIMIT; i++) {
+        struct spared s = o->spared.at[i];
+        if (s.version == value && s.node != writer)
+            reader_first(o, s.node, s.value, writer, w, to);
+    }
 }
 
 /* Marks the operations that make the versions leading to v; the first of them replaces `entry`. */
@@ -220,11 +329,27 @@ static void mark_writers(struct graph *o, const struct ir_value *v) {
     }
 }
 
-static void old_before_new(struct graph *o, const struct ir_value *old, int writer) {
-    if (o->node_of[old->id] >= 0)
-        readers_first(o, old, writer);
-    else
-        argument_readers_first(o, old, writer);
+/* Whether v is a later version of `old`, by updates and loops of this region: then each of them is looked at by itself. */
+static bool succeeds(const struct graph *o, const struct ir_value *v, const struct ir_value *old) {
+    while (v->op && v->op->parent == o->region && o->root[v->id] != o->root[old->id]) {
+        const struct ir_op *op = v->op;
+        if (op->code == OP_reshape)
+            v = op->operands[0];
+        else if (op->code == OP_nest && op->nest.results[v->index].base >= 0)
+            v = op->operands[op->nest.results[v->index].base];
+        else if (op->code == OP_for || op->code == OP_while)
+            v = op->operands[(op->code == OP_for ? 2 : 0) + v->index];
+        else
+            return false;
+    }
+    return o->root[v->id] == o->root[old->id];
+}
+
+/* v takes the place of `old` at the region's end. */
+static void old_before_last(struct graph *o, const struct ir_value *old, const struct ir_value *v) {
+    int writer = o->node_of[v->id];
+    if (writer >= 0 && writer != o->node_of[old->id] && !succeeds(o, v, old))
+        old_before_new(o, old, writer, NULL, NULL);
 }
 
 static void write_after_read(struct graph *o) {
@@ -232,35 +357,28 @@ static void write_after_read(struct graph *o) {
     struct ir_func *f = o->func;
     for (int i = 0; i < o->n; i++) {
         struct ir_op *op = o->nodes[i].op;
-        if (op->code == OP_nest)
-            for (int k = 0; k < op->result_count; k++)
-                if (op->nest.results[k].base >= 0)
-                    old_before_new(o, op->operands[op->nest.results[k].base], i);
-        if (op->code == OP_for || op->code == OP_while)
-            for (int k = 0; k < op->result_count; k++)
-                old_before_new(o, op->operands[(op->code == OP_for ? 2 : 0) + k], i);
-        if (op->code == OP_write) {
-            const struct ir_value *v = op->operands[0];
-            int writer = o->node_of[v->id];
-            for (int k = 0; writer >= 0 && k < o->n; k++)
-                if (o->nodes[k].op->code == OP_read && o->nodes[k].op->buffer.buffer == op->buffer.buffer &&
-                    k != writer)
-                    old_before_new(o, o->nodes[k].op->results[0], writer);
+        bool is_loop = op->code == OP_for || op->code == OP_while;
+        for (int k = 0; (op->code == OP_nest || is_loop) && k < op->result_count; k++) {
+            int old = is_loop ? (op->code == OP_for ? 2 : 0) + k : op->nest.results[k].base;
+            if (old < 0)
+                continue;
+            struct writes w = writes_of(op, k);
+            old_before_new(o, op->operands[old], i, &w, op->results[k]);
         }
+        if (op->code == OP_write)
+            for (int k = 0; k < o->n; k++)
+                if (o->nodes[k].op->code == OP_read && o->nodes[k].op->buffer.buffer == op->buffer.buffer)
+                    old_before_last(o, o->nodes[k].op->results[0], op->operands[0]);
     }
     bool loop = r->op && (r->op->code == OP_for || r->op->code == OP_while);
     int skip = r->op && r->op->code == OP_for ? 1 : 0;
     if (loop && r->yield_count == r->arg_count - skip)
         for (int i = 0; i < r->yield_count; i++)
-            if (o->node_of[r->yields[i]->id] >= 0)
-                old_before_new(o, r->args[skip + i], o->node_of[r->yields[i]->id]);
+            old_before_last(o, r->args[skip + i], r->yields[i]);
     if (!r->op)
         for (int i = 0, k = f->result_count; i < r->arg_count && k < r->yield_count; i++)
-            if (f->arg_inout && f->arg_inout[i]) {
-                if (o->node_of[r->yields[k]->id] >= 0)
-                    old_before_new(o, r->args[i], o->node_of[r->yields[k]->id]);
-                k++;
-            }
+            if (f->arg_inout && f->arg_inout[i])
+                old_before_last(o, r->args[i], r->yields[k++]);
 }
 
 static void bind(struct graph *o) {

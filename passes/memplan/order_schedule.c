@@ -9,8 +9,9 @@
  *   backward  least growth first, from the end
  *
  * The bound: while an operation runs, everything is alive that was made by itself or before it in every order and is touched by
- * itself or after it in every order. Where the best schedule is above that, order_search.c decides whether the bound itself can
- * be reached, then halfway between what is proven or given up and the best; what it proves raises the bound.
+ * itself or after it in every order. Where the best schedule is above that, the operation that needs most is looked at before and
+ * after each other one, and order_search.c decides whether the bound itself can be reached, then halfway between what is proven or given
+ * up and the best; what it proves raises the bound.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -210,7 +211,9 @@ static void find_reach(const struct order *o, const int *topological, struct rea
         }
 }
 
-static int64_t bound_of(const struct order *o, const int *topological) {
+/* *where: the operation that needs it; -1 if not known. */
+static int64_t bound_of(const struct order *o, const int *topological, int *where) {
+    *where = -1;
     if (o->n > BOUND_NODES)
         return largest_operation(o);
     struct reach r;
@@ -253,12 +256,54 @@ static int64_t bound_of(const struct order *o, const int *topological) {
             }
         }
         int64_t now = bound_during(x, alive[i], made, reusable);
-        if (now > bound)
+        if (now > bound) {
             bound = now;
+            *where = i;
+        }
     }
     free(r.before);
     free(r.after);
     return bound;
+}
+
+/* The bound of those orders that run a before b. */
+static int64_t bound_with(struct order *o, int a, int b, int *order) {
+    int where;
+    struct order_node *x = &o->nodes[a], *y = &o->nodes[b];
+    VEC_PUSH(o->arena, x->next, b);
+    VEC_PUSH(o->arena, y->before, a);
+    schedule(o, SOURCE, order);
+    int64_t bound = bound_of(o, order, &where);
+    x->next.n--;
+    y->before.n--;
+    o->steps -= (int64_t)o->n * o->n / 8 + 1000;
+    return bound;
+}
+
+/* The operation that needs most runs before another one or after it: where both need more, so does every order. What a value keeps
+ * alive only in one of the cases (an operand waits for its second reader, or the second reader's result is there already) is not in the
+ * bound of all orders. */
+static void raise_bound(struct order *o, int where, int64_t peak, int *order) {
+    struct reach r;
+    int64_t end = o->steps / 2, best = o->bound;
+    if (where < 0)
+        return;
+    schedule(o, SOURCE, order);
+    find_reach(o, order, &r);
+    const uint64_t *before = r.before + (size_t)where * r.words, *after = r.after + (size_t)where * r.words;
+    for (int i = 0; i < o->n && best < peak && o->steps > end; i++) {
+        if (bit(before, i) || bit(after, i) || o->nodes[i].late)
+            continue;
+        int64_t first = bound_with(o, where, i, order);
+        int64_t both = first > best ? bound_with(o, i, where, order) : first;
+        if (first < both)
+            both = first;
+        if (both > best)
+            best = both;
+    }
+    o->bound = best;
+    free(r.before);
+    free(r.after);
 }
 
 /* ---- together ----------------------------------------------------------------------------------------------------- */
@@ -277,7 +322,10 @@ int64_t order_schedule(struct order *o, int *best, const char **method) {
             *method = strategy_names[how];
         }
     }
-    o->bound = bound_of(o, best);
+    int where;
+    o->bound = bound_of(o, best, &where);
+    if (o->bound < peak && o->steps > 0)
+        raise_bound(o, where, peak, now);
     int64_t low = o->bound; /* below: proven impossible, or given up */
     for (int64_t aim = low; low < peak && o->steps > 0 && (low == o->bound || peak - low > peak / 256);) {
         int64_t next, before = o->steps;

@@ -13,16 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "passes/memplan/key_set.h"
 #include "passes/memplan/order_internal.h"
-
-struct set_key { /* 128 random bits an operation, added up over a set (Zobrist 1970) */
-    uint64_t a, b;
-};
 
 struct choices {          /* a set at which operations were chosen from */
     int first, next, end; /* of `options` */
     int depth;            /* operations that had run */
-    struct set_key key;
+    struct state_key key;
 };
 
 enum prefer { LEAST_GROWTH, EARLIEST, LATEST, PREFERENCES };
@@ -42,53 +39,11 @@ struct search {
     int early;                   /* operations that are not `late` */
     int *waits, *order, depth;
     int *ready, *ready_at, ready_count; /* ready_at [n]: place in ready, -1: not there */
-    struct set_key *keys, key;          /* of nodes; of what has run */
+    struct state_key *keys, key;        /* of nodes; of what has run */
     VEC(struct choices) stack;
     VEC(struct option) options;
-    struct set_key *seen; /* open addressing; zero: free */
-    size_t seen_size, seen_count;
+    struct key_set seen; /* sets that led nowhere */
 };
-
-/* ---- sets that led nowhere ---------------------------------------------------------------------------------------- */
-
-static uint64_t mix(uint64_t x) { /* splitmix64 (Steele et al. 2014) */
-    x += 0x9E3779B97F4A7C15ull;
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EBull;
-    return x ^ (x >> 31);
-}
-
-static struct set_key *seen_place(struct set_key *table, size_t size, struct set_key k) {
-    size_t i = (size_t)k.a & (size - 1);
-    while ((table[i].a || table[i].b) && (table[i].a != k.a || table[i].b != k.b))
-        i = (i + 1) & (size - 1);
-    return &table[i];
-}
-
-static void remember(struct search *s, struct set_key k) {
-    if (2 * s->seen_count >= s->seen_size) {
-        size_t size = s->seen_size ? 2 * s->seen_size : 1024;
-        struct set_key *table = calloc(size, sizeof *table);
-        if (!table)
-            abort();
-        for (size_t i = 0; i < s->seen_size; i++)
-            if (s->seen[i].a || s->seen[i].b)
-                *seen_place(table, size, s->seen[i]) = s->seen[i];
-        free(s->seen);
-        s->seen = table;
-        s->seen_size = size;
-    }
-    struct set_key *at = seen_place(s->seen, s->seen_size, k);
-    s->seen_count += !at->a && !at->b;
-    *at = k;
-}
-
-static bool remembered(const struct search *s, struct set_key k) {
-    if (!s->seen_size)
-        return false;
-    const struct set_key *at = seen_place(s->seen, s->seen_size, k);
-    return at->a || at->b;
-}
 
 /* ---- moves -------------------------------------------------------------------------------------------------------- */
 
@@ -182,7 +137,7 @@ static void start(struct search *s) {
     struct order *o = s->o;
     order_memory_init(&s->m, o);
     s->depth = s->ready_count = s->stack.n = s->options.n = 0;
-    s->key = (struct set_key){0, 0};
+    s->key = (struct state_key){0, 0};
     for (int i = 0; i < o->n; i++) {
         s->waits[i] = o->nodes[i].before.n;
         s->ready_at[i] = -1;
@@ -205,7 +160,7 @@ static enum order_found search_once(struct search *s, int64_t steps) {
         while (s->depth > c->depth)
             unrun(s);
         if (c->next == c->end) {
-            remember(s, c->key);
+            key_set_add(&s->seen, c->key);
             s->options.n = c->first;
             if (--s->stack.n == 0)
                 return ORDER_IMPOSSIBLE;
@@ -213,7 +168,7 @@ static enum order_found search_once(struct search *s, int64_t steps) {
         }
         run(s, s->options.at[c->next++].node);
         run_safe(s);
-        if (s->depth < s->early && !remembered(s, s->key))
+        if (s->depth < s->early && !key_set_has(&s->seen, s->key))
             open_choices(s);
     }
     return ORDER_FOUND;
@@ -226,9 +181,9 @@ enum order_found order_search(struct order *o, int64_t limit, int64_t steps, int
     s.order = ARENA_ARRAY(a, int, o->n);
     s.ready = ARENA_ARRAY(a, int, o->n);
     s.ready_at = ARENA_ARRAY(a, int, o->n);
-    s.keys = ARENA_ARRAY(a, struct set_key, o->n);
+    s.keys = ARENA_ARRAY(a, struct state_key, o->n);
     for (int i = 0; i < o->n; i++) {
-        s.keys[i] = (struct set_key){mix(2 * (uint64_t)i), mix(2 * (uint64_t)i + 1)};
+        s.keys[i] = (struct state_key){key_mix(2 * (uint64_t)i), key_mix(2 * (uint64_t)i + 1)};
         s.early += !o->nodes[i].late;
     }
     enum order_found found = ORDER_GIVEN_UP;
@@ -244,7 +199,7 @@ enum order_found order_search(struct order *o, int64_t limit, int64_t steps, int
                 out[s.depth++] = i;
     }
     *next = s.lowest_above;
-    free(s.seen);
+    key_set_free(&s.seen);
     arena_free(a);
     return found;
 }

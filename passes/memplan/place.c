@@ -12,8 +12,8 @@
 #include "passes/mutation/liveness.h"
 
 #define ARENA_ALIGN 64
-#define FAST_STEPS  (PLACEMENT_STEPS_PER_SECOND / 12)
-#define BEST_STEPS  (PLACEMENT_STEPS_PER_SECOND * 3)
+#define FAST_STEPS  (PLACEMENT_STEPS_PER_SECOND / 10)
+#define BEST_STEPS  (PLACEMENT_STEPS_PER_SECOND * 2)
 
 struct plan_func *plan_of(struct plan *p, const struct ir_func *f) {
     for (int i = 0; p && i < p->func_count; i++)

@@ -17,7 +17,7 @@ struct placement_result {
 
 /* Effort is counted in steps of the search, never by the clock, so that the same items give the same offsets everywhere.
  * A second of a machine of 2023 is about this many. */
-#define PLACEMENT_STEPS_PER_SECOND INT64_C(300000000)
+#define PLACEMENT_STEPS_PER_SECOND INT64_C(200000000)
 
 /* Fills in offsets, multiples of `align`. capacity 0: none; the search ends when the height is within the capacity or is
  * the bound, else when `steps` are spent. */

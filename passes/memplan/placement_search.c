@@ -5,17 +5,32 @@
  *               found by placing items by ascending offset, each as low as those below it allow;
  *   dominance   nothing is placed at or above the lowest top that some other item could still reach;
  *   inference   what is still to come in a section of time must fit above the section's floor, the lowest offset that one
- *               of its items may still have, which is never below the offset placed last;
+ *               of its items may still have;
  *   hatless     where nothing is left to lie above an item, no other choice in its place helps the rest;
  *   splitting   items that fall apart in time are searched apart, each group in an order of its own.
  *
- * Which of several possible items is tried first decides whether a search ends at once or never. So three orders take turns
- * with a limit on visited nodes that doubles from turn to turn.
+ * Beyond that:
+ *
+ *   lifting     an item passed over at its lowest offset must lie on one that is still to come, so not below the lowest
+ *               top that those can have, which raises the floors of its sections;
+ *   skipping    where what is left does not fit once a choice is passed over, none of those behind it needs to be tried;
+ *   memory      a set of items left, with what is beneath each, that led nowhere is not entered again, in no turn.
+ *
+ * Which of several possible items is tried first decides whether a search ends at once or never. So several orders take turns
+ * with a limit on visited nodes that doubles from turn to turn. Two of them put first what lies in the section where most searches
+ * failed so far (Boussemart et al., "Boosting Systematic Search by Weighting Constraints", ECAI 2004); from the second turn on
+ * widths and areas are blurred a little, so that no turn repeats another. The numbers for that are computed, not drawn: the same items give
+ * the same offsets.
  */
 #include <stdlib.h>
 #include <string.h>
 
+#include "passes/memplan/key_set.h"
 #include "passes/memplan/placement_internal.h"
+
+#define BLUR      0.1     /* of widths and areas, at most */
+#define MOST_KEYS 2000000 /* of states remembered: 64 MiB */
+#define FEW_ITEMS 4       /* fewer left are not worth remembering */
 
 struct choice { /* an item to be placed */
     int64_t low;
@@ -34,10 +49,14 @@ struct search {
     int64_t *low;    /* lowest offset that what is placed allows */
     int64_t *offset; /* -1: not placed */
     int64_t *total;  /* of a section: sizes not placed */
+    int64_t *fails;  /* of a section: how often it did not fit */
     int *cuts;       /* of a section: items not placed that reach into the next one */
     int *next;       /* of a section: for skipping those that have their floor */
-    int *raised;     /* of an item: the move that raised it last */
+    int *bounds_of_all;
+    int *raised; /* of an item: the move that raised it last */
     int move;
+    int turn;            /* searches begun */
+    struct key_set seen; /* what led nowhere */
     VEC(struct change) trail;
     VEC(struct choice) lists;  /* a stack: the items left at each node, by ascending low, then rank */
     VEC(int) bounds;           /* a stack: sections at which a group falls apart */
@@ -46,21 +65,40 @@ struct search {
 
 /* ---- order of preference ------------------------------------------------------------------------------------------ */
 
+enum { LETTERS = 3, ORDERS = 5 };
+static const char *const orders[ORDERS] = {"TWA", "FTA", "TAW", "WAT", "FWA"};
+
 struct ranked {
-    double key[3];
+    double key[LETTERS];
     int item;
 };
 
 static int compare_ranked(const void *a, const void *b) {
     const struct ranked *x = a, *y = b;
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < LETTERS; i++)
         if (x->key[i] != y->key[i])
             return x->key[i] > y->key[i] ? -1 : 1;
     return x->item - y->item;
 }
 
-/* Ranks the choices from `begin` on by width of lifetime (W), area (A), and total still to come in their fullest section (T),
- * largest first, in the order that the letters have. */
+static int64_t largest(const int64_t *of_section, int first, int last) {
+    int64_t most = 0;
+    for (int t = first; t < last; t++)
+        if (of_section[t] > most)
+            most = of_section[t];
+    return most;
+}
+
+/* A factor from 1 to 1 + BLUR; 1 in the first turn of each order. */
+static double blur(const struct search *s, int item, int letter) {
+    if (s->turn <= ORDERS)
+        return 1;
+    uint64_t r = key_mix(((uint64_t)s->turn << 40) + ((uint64_t)item << 2) + (uint64_t)letter);
+    return 1 + BLUR * ((double)(r >> 11) / (double)(UINT64_C(1) << 53));
+}
+
+/* Ranks the choices from `begin` on by width of lifetime (W), area (A), total still to come in their fullest section (T) and
+ * failures of their worst section (F), largest first, in the order that the letters have. */
 static void rank_items(struct search *s, int begin) {
     const struct problem *p = s->p;
     int n = s->lists.n - begin;
@@ -70,15 +108,14 @@ static void rank_items(struct search *s, int begin) {
         abort();
     for (int k = 0; k < n; k++) {
         int i = list[k].item;
-        int64_t total = 0;
-        for (int t = p->first[i]; t < p->last[i]; t++)
-            if (s->total[t] > total)
-                total = s->total[t];
         r[k].item = i;
-        for (int c = 0; c < 3; c++)
-            r[k].key[c] = s->order[c] == 'W'   ? p->width[i]
-                          : s->order[c] == 'A' ? p->width[i] * (double)p->size[i]
-                                               : (double)total;
+        for (int c = 0; c < LETTERS; c++)
+            switch (s->order[c]) {
+            case 'W': r[k].key[c] = p->width[i] * blur(s, i, c); break;
+            case 'A': r[k].key[c] = p->width[i] * (double)p->size[i] * blur(s, i, c); break;
+            case 'T': r[k].key[c] = (double)largest(s->total, p->first[i], p->last[i]); break;
+            default: r[k].key[c] = (double)largest(s->fails, p->first[i], p->last[i]);
+            }
     }
     qsort(r, (size_t)n, sizeof *r, compare_ranked);
     for (int k = 0; k < n; k++)
@@ -179,22 +216,61 @@ static void append_rest(struct search *s, int begin, int end, int chosen) {
         VEC_PUSH(a, s->lists, s->lifted.at[next++]);
 }
 
-/* Whether in every section what is to come, the list from `begin` on, fits above the section's floor. The list ascends, so the
- * first of its items that reaches a section gives the floor. */
-static bool sections_fit(struct search *s, int begin, int first, int last, int64_t level) {
+/* Whether a choice is one that was passed over, when the one with (level, rank) is the next that may be placed. */
+static bool passed(struct choice c, int64_t level, int rank) {
+    return c.low < level || (c.low == level && c.rank < rank);
+}
+
+/* Sections of the item that have no floor yet get this one. False if what is to come in one does not fit above it. */
+static bool give_floor(struct search *s, int item, int64_t floor) {
     const struct problem *p = s->p;
-    for (int t = first; t <= last; t++)
-        s->next[t] = t;
-    for (int k = begin; k < s->lists.n && section_after(s, first) < last; k++) {
-        int i = s->lists.at[k].item;
-        int64_t floor = s->lists.at[k].low > level ? s->lists.at[k].low : level;
-        for (int t = section_after(s, p->first[i]); t < p->last[i]; t = section_after(s, t)) {
-            if (floor + s->total[t] > s->capacity)
-                return false;
-            s->next[t] = t + 1;
+    for (int t = section_after(s, p->first[item]); t < p->last[item]; t = section_after(s, t)) {
+        if (floor + s->total[t] > s->capacity) {
+            s->fails[t]++;
+            return false;
         }
+        s->next[t] = t + 1;
     }
     return true;
+}
+
+/* Whether in every section what is to come, the list [begin, end), fits above the section's floor: the least of its items' lowest
+ * offsets. The list ascends, and what was passed over, at its head, counts with the lowest top of the others. */
+static bool sections_fit(struct search *s, int begin, int end, int first, int last, int64_t level, int rank) {
+    const struct choice *list = s->lists.at;
+    int open = begin, k;
+    int64_t lift = INT64_MAX;
+    for (int t = first; t <= last; t++)
+        s->next[t] = t;
+    while (open < end && passed(list[open], level, rank))
+        open++;
+    if (open == end)
+        return begin == end;
+    for (k = open; k < end && list[k].low < lift; k++)
+        if (list[k].low + s->p->size[list[k].item] < lift)
+            lift = list[k].low + s->p->size[list[k].item];
+    for (k = open; k < end && list[k].low < lift && section_after(s, first) < last; k++)
+        if (!give_floor(s, list[k].item, list[k].low))
+            return false;
+    for (int b = begin; b < open && section_after(s, first) < last; b++)
+        if (!give_floor(s, list[b].item, lift))
+            return false;
+    for (; k < end && section_after(s, first) < last; k++)
+        if (!give_floor(s, list[k].item, list[k].low))
+            return false;
+    return true;
+}
+
+/* What is left in the list: whether it can be placed depends on this alone, and on no order of preference. */
+static struct state_key state_of(const struct search *s, int begin, int end, int64_t level, int rank) {
+    struct state_key key = {0, 0};
+    for (int k = begin; k < end; k++) {
+        struct choice c = s->lists.at[k];
+        uint64_t x = key_mix(((uint64_t)c.low << 1 | passed(c, level, rank)) + key_mix((uint64_t)c.item));
+        key.a += x;
+        key.b += key_mix(x);
+    }
+    return key;
 }
 
 /* ---- the search --------------------------------------------------------------------------------------------------- */
@@ -238,7 +314,7 @@ static enum placement_found try_choice(struct search *s, int begin, int end, int
     if (c.low + p->size[c.item] <= s->capacity && raise_others(s, c.item, c.low + p->size[c.item], hatless)) {
         append_rest(s, begin, end, chosen);
         s->p->steps += 2 * (end - begin) + last - first;
-        if (!sections_fit(s, lists_mark, first, last, c.low)) {
+        if (!sections_fit(s, lists_mark, s->lists.n, first, last, c.low, c.rank)) {
             found = PLACEMENT_IMPOSSIBLE;
         } else if (s->bounds.n == bounds_mark + 1) {
             found = place(s, lists_mark, s->lists.n, first, last, c.low, c.rank);
@@ -268,6 +344,14 @@ static enum placement_found place(struct search *s, int begin, int end, int firs
         return PLACEMENT_FOUND;
     if (s->nodes++ >= s->node_limit || s->p->steps > s->step_limit)
         return PLACEMENT_GIVEN_UP;
+    struct state_key key = {0, 0};
+    bool keyed = end - begin >= FEW_ITEMS;
+    if (keyed) {
+        key = state_of(s, begin, end, level, level_rank);
+        s->p->steps += end - begin;
+        if (key_set_has(&s->seen, key))
+            return PLACEMENT_IMPOSSIBLE;
+    }
     int64_t lowest_top = INT64_MAX;
     for (int k = begin; k < end; k++) {
         struct choice c = s->lists.at[k];
@@ -277,14 +361,17 @@ static enum placement_found place(struct search *s, int begin, int end, int firs
     for (int k = begin; k < end && s->lists.at[k].low < lowest_top; k++) {
         struct choice c = s->lists.at[k];
         bool hatless;
-        if (c.low < level || (c.low == level && c.rank < level_rank))
+        if (passed(c, level, level_rank))
             continue;
         enum placement_found found = try_choice(s, begin, end, k, first, last, &hatless);
         if (found != PLACEMENT_IMPOSSIBLE)
             return found;
-        if (hatless)
+        s->p->steps += end - begin + last - first;
+        if (hatless || !sections_fit(s, begin, end, first, last, c.low, c.rank + 1))
             break;
     }
+    if (keyed)
+        key_set_add(&s->seen, key);
     return PLACEMENT_IMPOSSIBLE;
 }
 
@@ -303,7 +390,7 @@ static enum placement_found search_once(struct search *s) {
         }
         VEC_PUSH(p->arena, s->lists, (struct choice){0, i, i});
     }
-    int *bounds = ARENA_ARRAY(p->arena, int, p->sections + 1), count = 0;
+    int *bounds = s->bounds_of_all, count = 0;
     for (int t = 0; t <= p->sections; t++)
         if (t == 0 || t == p->sections || !s->cuts[t - 1])
             bounds[count++] = t;
@@ -311,19 +398,24 @@ static enum placement_found search_once(struct search *s) {
 }
 
 enum placement_found placement_search(struct problem *p, int64_t capacity, int64_t steps, int64_t *offset) {
-    static const char *const orders[] = {"WAT", "TAW", "TWA"};
     struct search s = {.p = p, .capacity = capacity, .step_limit = p->steps + steps, .offset = offset};
     size_t n = (size_t)p->n + 1, sections = (size_t)p->sections + 1;
+    enum placement_found found = PLACEMENT_GIVEN_UP;
+    s.seen.most = MOST_KEYS;
     s.low = ARENA_ARRAY(p->arena, int64_t, n);
     s.raised = ARENA_ARRAY(p->arena, int, n);
     s.total = ARENA_ARRAY(p->arena, int64_t, sections);
+    s.fails = ARENA_ARRAY(p->arena, int64_t, sections);
     s.cuts = ARENA_ARRAY(p->arena, int, sections);
     s.next = ARENA_ARRAY(p->arena, int, sections);
-    for (s.node_limit = 2 * (int64_t)p->n;; s.node_limit *= 2)
-        for (int k = 0; k < 3; k++) {
-            s.order = orders[k];
-            enum placement_found found = search_once(&s);
-            if (found != PLACEMENT_GIVEN_UP || p->steps > s.step_limit)
-                return found;
-        }
+    s.bounds_of_all = ARENA_ARRAY(p->arena, int, sections);
+    s.node_limit = 2 * (int64_t)p->n;
+    while (found == PLACEMENT_GIVEN_UP && p->steps <= s.step_limit) {
+        s.order = orders[s.turn++ % ORDERS];
+        found = search_once(&s);
+        if (s.turn % ORDERS == 0)
+            s.node_limit *= 2;
+    }
+    key_set_free(&s.seen);
+    return found;
 }

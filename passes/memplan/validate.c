@@ -33,8 +33,10 @@ struct validator {
     int *holds; /* [storage_count] */
     int next;
     VEC(struct written) made; /* by token */
-    bool dirty;               /* a buffer or inout argument was changed */
-    bool *entered;            /* [storage_count]: holds what the caller gave */
+    VEC(int) looked;          /* by token: the number of the question that last followed it */
+    int questions;
+    bool dirty;    /* a buffer or inout argument was changed */
+    bool *entered; /* [storage_count]: holds what the caller gave */
     struct arena arena;
 };
 
@@ -67,7 +69,6 @@ struct spared {
     const struct ir_value *value;
     struct access write;
     bool apart;
-    int steps;
 };
 
 static void spare_load(ir_expr e, void *context) {
@@ -76,15 +77,21 @@ static void spare_load(ir_expr e, void *context) {
         return;
     struct access read = {s->op, s->value, e->args};
     const struct ir_region *home = s->value->op ? s->value->op->parent : s->value->region;
-    s->apart = s->apart && access_disjoint(s->write, read, home, false);
+    s->apart = s->apart && access_spares(s->write, read, home);
 }
 
 /* Whether all that the nest loads of the value is still there in the content `now`, back to the value's own. */
 static bool kept_in(struct spared *s, int now) {
-    while (now != s->v->token[s->value->id]) {
-        struct written w = now < s->v->made.n ? s->v->made.at[now] : (struct written){0};
-        if (++s->steps > 1000 || (!w.op && !w.other))
+    struct validator *v = s->v;
+    while (now != v->token[s->value->id]) {
+        struct written w = now < v->made.n ? v->made.at[now] : (struct written){0};
+        if (!w.op && !w.other)
             return false;
+        while (v->looked.n <= now)
+            VEC_PUSH(&v->arena, v->looked, 0);
+        if (v->looked.at[now] == v->questions) /* another branch led here */
+            return true;
+        v->looked.at[now] = v->questions;
         if (w.op) {
             s->write = (struct access){w.op, w.op->results[w.result], w.op->nest.results[w.result].target};
             nest_walk(s->op, spare_load, s);
@@ -106,6 +113,7 @@ static bool elements_left(struct validator *v, const struct ir_op *op, const str
         if (op->operands[i] == x && nest_is_base(op, i))
             return false;
     struct spared s = {.v = v, .op = op, .value = x, .apart = true};
+    v->questions++;
     return kept_in(&s, now);
 }
 
@@ -307,23 +315,21 @@ static void run_if(struct validator *v, const struct ir_op *op) {
     size_t size = sizeof *v->holds * (size_t)(v->p->storage_count + 1);
     int *before = arena_copy(&v->arena, v->holds, size), *first = NULL;
     bool dirty_before = v->dirty, dirty = v->dirty;
-    int *results = ARENA_ARRAY(&v->arena, int, op->result_count + 1);
-    for (int i = 0; i < op->result_count; i++)
-        results[i] = v->next++;
+    int *given[2] = {NULL, NULL}; /* by a side */
     for (int s = 0; s < op->region_count; s++) {
+        given[s] = ARENA_ARRAY(&v->arena, int, op->result_count + 1);
         memcpy(v->holds, before, size);
         v->dirty = dirty_before;
         run_region(v, op->regions[s]);
         dirty |= v->dirty;
         for (int i = 0; i < op->result_count; i++) {
+            const struct ir_value *yield = op->regions[s]->yields[i];
             const struct storage *r = v->p->of_value[op->results[i]->id];
-            if (r != v->p->of_value[op->regions[s]->yields[i]->id])
+            given[s][i] = v->token[yield->id];
+            if (r != v->p->of_value[yield->id])
                 fail(v, op, "a branch leaves its value in another storage");
-            if (r) {
-                if (v->holds[r->id] != v->token[op->regions[s]->yields[i]->id])
-                    fail(v, op, "a branch's value was written over");
-                v->holds[r->id] = results[i];
-            }
+            if (r && v->holds[r->id] != given[s][i])
+                fail(v, op, "a branch's value was written over");
         }
         if (!first)
             first = arena_copy(&v->arena, v->holds, size);
@@ -335,8 +341,11 @@ static void run_if(struct validator *v, const struct ir_op *op) {
         } else if (first[i] != v->holds[i]) {
             v->holds[i] = NOTHING;
         }
-    for (int i = 0; i < op->result_count; i++)
-        v->token[op->results[i]->id] = results[i];
+    for (int i = 0; i < op->result_count; i++) {
+        const struct storage *r = v->p->of_value[op->results[i]->id];
+        int last = given[op->region_count - 1][i];
+        v->token[op->results[i]->id] = given[0][i] == last ? last : r ? v->holds[r->id] : v->next++;
+    }
     v->dirty = dirty;
 }
 

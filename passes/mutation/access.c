@@ -391,6 +391,29 @@ bool access_disjoint(struct access a, struct access b, const struct ir_region *c
     return space_end(&s);
 }
 
+/* Whether the operation of region r that is a or holds it stands before that of b. */
+static bool stands_before(const struct ir_region *r, const struct ir_op *a, const struct ir_op *b) {
+    while (a->parent != r)
+        a = a->parent->op;
+    while (b->parent != r)
+        b = b->parent->op;
+    while (a && a != b)
+        a = a->next;
+    return a != NULL;
+}
+
+bool access_spares(struct access write, struct access read, const struct ir_region *home) {
+    const struct ir_region *common = write.op->parent;
+    while (!ir_region_contains(common, read.op->parent))
+        common = common->op->parent;
+    for (const struct ir_region *r = common; r != home; r = r->op->parent)
+        if ((r->op->code == OP_for || r->op->code == OP_while) && !access_disjoint(write, read, r, true))
+            return false;
+    bool later =
+        write.op != read.op && stands_before(common, read.op, write.op) && !stands_before(common, write.op, read.op);
+    return later || access_disjoint(write, read, common, false);
+}
+
 bool access_iterations_apart(struct access a, struct access b) {
     if (!comparable(a, b))
         return false;

@@ -11,6 +11,10 @@ struct access {
     const ir_expr *at;
 };
 
+/* Whether no read meets an element that an earlier execution of the write has written: both stand within `home`, at any depth, and belong to
+ * one execution of it. Writes of later iterations, and of later operations of the same one, do not count. */
+bool access_spares(struct access write, struct access read, const struct ir_region *home);
+
 /* Whether no element is in both. Both operations run inside one execution of the region `common`; with `carried` that is
  * the body of a loop and b's execution belongs to a later iteration than a's. */
 bool access_disjoint(struct access a, struct access b, const struct ir_region *common, bool carried);

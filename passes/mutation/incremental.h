@@ -21,6 +21,9 @@ void incremental_place(struct plan_func *p, struct arena *keep);
 /* Lines of `mxcc report`; nothing for an ordinary function. `bytes` prints a number of them. */
 void incremental_report(struct text *out, const struct plan_func *p, void (*bytes)(struct text *out, int64_t n));
 
+/* The same for `mxcc report --json`, an object; null for an ordinary function. */
+void incremental_report_json(struct text *out, const struct plan_func *p);
+
 /* The check of the whole, written apart: false with a message. plan_validate calls it. */
 bool incremental_validate(const struct plan_func *p, struct text *why);
 

@@ -195,6 +195,10 @@ static bool exclusive(const struct ir_region *a, const struct ir_region *b) {
     return false;
 }
 
+bool use_excluded(const struct liveness *l, const struct value_use *u, const struct ir_value *v) {
+    return l->branches && exclusive(u->region, defining_region(v));
+}
+
 bool alive_together(const struct liveness *l, const struct ir_value *a, const struct ir_value *b, int *meet) {
     *meet = -1;
     if (l->def[a->id] > l->def[b->id]) {
@@ -210,10 +214,9 @@ bool alive_together(const struct liveness *l, const struct ir_value *a, const st
     if (l->last[a->id] == l->positions) /* held at exit */
         return true;
     bool touch = false;
-    const struct ir_region *region = defining_region(b);
     for (int i = 0; i < l->use_count[a->id]; i++) {
         const struct value_use *u = &l->uses[a->id][i];
-        if (u->position < def || (l->branches && exclusive(u->region, region)))
+        if (u->position < def || use_excluded(l, u, b))
             continue;
         if (u->position > def)
             return true;

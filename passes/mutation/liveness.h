@@ -39,6 +39,9 @@ bool op_runs_regions(const struct ir_op *op);
 bool op_may_fail(const struct ir_op *op);
 struct liveness *liveness_new(struct ir_func *f, struct arena *a);
 
+/* Whether a use and the place where v is made stand on different sides of one `if`. */
+bool use_excluded(const struct liveness *l, const struct value_use *u, const struct ir_value *v);
+
 /* Whether a is read after b was written or at the same operation; in that case *meet is that operation's position (only
  * if it is the last such read, so that b may take a's place if the operation allows), else -1. */
 bool alive_together(const struct liveness *l, const struct ir_value *a, const struct ir_value *b, int *meet);

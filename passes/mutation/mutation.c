@@ -62,6 +62,8 @@ struct mutation {
     struct arena arena; /* scratch */
     struct liveness *live;
     VEC(struct copy) copies;
+    struct copy *
+        *copy_of; /* [value_count], from build_classes on: the copy that makes a value, NULL once it is to stay */
     struct class *classes; /* [value_count] */
     int *content;          /* [value_count] */
     int content_cap;
@@ -308,20 +310,27 @@ static void see_later_load(ir_expr e, void *context) {
         return;
     struct access read = {s->reader, s->old, e->args};
     const struct ir_region *home = s->old->op ? s->old->op->parent : s->old->region;
-    s->apart = access_disjoint(s->write, read, home, false);
+    s->apart = access_spares(s->write, read, home);
 }
 
 /* Whether everybody who reads x after the update that makes y reads only elements that the update leaves as they were.
- * Both happen in one execution of the region where x is defined, which is the version they share. */
-static bool update_spares_readers(struct mutation *t, const struct ir_value *x, const struct ir_value *y) {
+ * Both happen in one execution of the region where x is defined, which is the version they share. What a loop or branch carries,
+ * takes or gives is written by the updates inside, which are members of the classes ia or ib themselves; a copy within them goes. */
+static bool update_spares_readers(struct mutation *t, const struct ir_value *x, const struct ir_value *y, int ia,
+                                  int ib) {
     struct liveness *l = t->live;
-    if (!y->op || y->op->code != OP_nest || y->op->nest.results[y->index].base < 0 || x->type.rank == 0 ||
-        l->last[x->id] == l->positions)
+    if (x->type.rank == 0 || l->last[x->id] == l->positions || l->def[x->id] == l->def[y->id])
+        return false;
+    const struct copy *copy = t->copy_of[y->id];
+    int from = copy ? find(t, copy->from->id) : -1;
+    if (copy ? from == ia || from == ib : y->op ? op_runs_regions(y->op) : y->region->op != NULL)
+        return true;
+    if (!y->op || y->op->code != OP_nest || y->op->nest.results[y->index].base < 0)
         return false;
     struct later_reads s = {.old = x, .write = {y->op, y, y->op->nest.results[y->index].target}, .apart = true};
     for (int i = 0; i < l->use_count[x->id] && s.apart; i++) {
         const struct value_use *u = &l->uses[x->id][i];
-        if (u->position < l->def[y->id] || u->op == y->op)
+        if (u->position < l->def[y->id] || use_excluded(l, u, y) || (u->op == y->op && u->position == l->def[y->id]))
             continue;
         s.reader = u->op;
         if (!u->op || u->op->code != OP_nest)
@@ -398,17 +407,37 @@ static bool may_unite(struct mutation *t, int ia, int ib, struct copy_obstacle *
                 x = y;
                 y = s;
             }
-            bool reads = meet >= 0;
-            for (int k = 0; y->op && k < y->op->operand_count; k++)
-                reads |= t->content[y->op->operands[k]->id] == t->content[x->id];
-            bool together = !reads || (y->op && inplace_allowed(y->op, y->index, x, t->content));
-            if (together && (meet >= 0 ? l->at[meet] == y->op : update_spares_readers(t, x, y)))
+            const struct ir_op *writer = y->op && !op_runs_regions(y->op) ? y->op : NULL;
+            bool last = meet >= 0 && writer && l->at[meet] == writer, reads = last;
+            for (int k = 0; writer && k < writer->operand_count; k++)
+                reads |= t->content[writer->operands[k]->id] == t->content[x->id];
+            bool together = !reads || inplace_allowed(writer, y->index, x, t->content);
+            if (together && (last || update_spares_readers(t, x, y, ia, ib)))
                 continue;
             why->what = meet >= 0 ? OBSTACLE_SAME_OPERATION : OBSTACLE_LATER_READ;
             blame_reader(t, x, y, why);
             return false;
         }
     return true;
+}
+
+/* Copies and views have their source's content, a branch's result that of its sides if they agree; all else is new. */
+static void find_contents(struct mutation *t, const struct ir_region *r) {
+    int *content = t->content;
+    for (const struct ir_op *op = r->first; op; op = op->next) {
+        for (int k = 0; op_runs_regions(op) && k < op->region_count; k++)
+            find_contents(t, op->regions[k]);
+        for (int i = 0; i < op->result_count; i++) {
+            int id = op->results[i]->id;
+            if (t->copy_of[id])
+                content[id] = content[t->copy_of[id]->from->id];
+            else if (op->code == OP_reshape)
+                content[id] = content[op->operands[0]->id];
+            else if (op->code == OP_if &&
+                     content[op->regions[0]->yields[i]->id] == content[op->regions[1]->yields[i]->id])
+                content[id] = content[op->regions[0]->yields[i]->id];
+        }
+    }
 }
 
 static void build_classes(struct mutation *t) {
@@ -437,16 +466,10 @@ static void build_classes(struct mutation *t) {
                 for (int j = 0; j < op->regions[k]->arg_count; j++)
                     VEC_PUSH(&t->arena, values, op->regions[k]->args[j]);
     }
-    struct copy **of = ARENA_ARRAY(&t->arena, struct copy *, n + 1);
+    t->copy_of = ARENA_ARRAY(&t->arena, struct copy *, n + 1);
     for (int i = 0; i < t->copies.n; i++)
-        of[t->copies.at[i].to->id] = &t->copies.at[i];
-    for (int i = 0; i < l->op_count; i++) {
-        struct ir_op *op = l->ops[i].op;
-        if (op->result_count == 1 && of[op->results[0]->id])
-            t->content[op->results[0]->id] = t->content[of[op->results[0]->id]->from->id];
-        else if (op->code == OP_reshape)
-            t->content[op->results[0]->id] = t->content[op->operands[0]->id];
-    }
+        t->copy_of[t->copies.at[i].to->id] = &t->copies.at[i];
+    find_contents(t, body);
     for (int i = 0; i < values.n; i++)
         VEC_PUSH(&t->arena, t->classes[values.at[i]->id].members, values.at[i]);
     for (int i = 0; i < t->pairs.n; i += 2)
@@ -542,6 +565,7 @@ static void merge_copies(struct mutation *t) {
             merged[c->order] = true;
             continue;
         }
+        t->copy_of[c->to->id] = NULL; /* it stays, and writes */
         if (repeat_fill(t, c))
             continue;
         struct plan_copy p = explain_copy(t->keep, c->from, c->write ? c->write : c->op, c->why_needed, why);

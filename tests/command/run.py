@@ -4,7 +4,9 @@
 A test is a function named test_… that gets a Place (a folder with a small model and ways to run mxcc, cc and what they make) and uses
 assert. The last line is `N passed, N failed`; exit status 1 if any failed."""
 import argparse
+import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -254,10 +256,57 @@ def test_report(p):
     assert boxes and all(float(r.get('x')) >= 0 and float(r.get('x')) + float(r.get('width')) <= 1100.1 for r in boxes)
 
 
+def test_report_json(p):
+    """The report for programs: bytes that add up, copies with their places, and what an incremental function runs after which change."""
+    report = json.loads(p.mxcc('report', 'model.mxl', '--json').stdout)
+    assert report['model'] == 'model' and {'predict', 'step', 'init'} <= {f['name'] for f in report['functions']}
+    for f in report['functions']:
+        assert f['lower_bound'] <= f['arena_bytes'] <= report['arena_bytes'] and f['incremental'] is None
+        assert sum(s['bytes'] for s in f['peak']['alive']) <= f['lower_bound']
+    p.write('inc.mxl', 'param w: f32[4] = 1\nparam v: f32[4] = 2\n'
+            'export incremental fn f(x: f32[N <= 8, 4], z: f32[N, 4]) -> (s: f32[N], t: f32[N]) {\n'
+            '    let h = tensor[i < N] sum[j < 4] exp(x[i, j]) * w[j]\n    return h * v[0], tensor[i < N] h[i] + sum[j < 4] exp(z[i, j])\n}\n')
+    f = json.loads(p.mxcc('report', 'inc.mxl', '--json').stdout)['functions'][0]
+    inc = f['incremental']
+    names = {s['name']: s for s in inc['sources']}
+    assert {n: s['kind'] for n, s in names.items()} == {'x': 'input', 'z': 'input', 'N': 'dimension', 'w': 'buffer', 'v': 'buffer'}
+    assert inc['input_bytes'] == 2 * 8 * 4 * 4 and inc['cache_bytes'] >= inc['input_bytes'] + sum(k['bytes'] for k in inc['kept']) and inc['kept']
+    counted = [o for o in inc['operations'] if o['group'] != 'results']
+    for g in inc['groups']:  # dirty sets and operations are one relation, told twice
+        assert g['operations'] == sum(o['group'] == g['group'] for o in counted)
+        assert set(g['dirty_set']) == {n for n, s in names.items() if g['group'] in s['groups']}
+    for s in names.values():
+        assert s['operations'] == sum(o['group'] in s['groups'] for o in counted)
+    assert inc['first_call'] == len(counted) == names['N']['operations'] > names['v']['operations'] > inc['no_change'] == 0
+    kinds = {s['kind'] for s in json.loads(p.mxcc('inc.mxl', '--emit', 'deps.json').stdout)[0]['storages']}
+    assert 'cache' in kinds, kinds
+    assert 'choose one' in p.mxcc('report', 'inc.mxl', '--json', '--html', status=2).stderr
+
+
+def test_disjoint_readers(p):
+    """A reader of elements that a write leaves alone may stay behind it, over several versions; one of an element that it writes may not."""
+    p.write('apart.mxl', 'export fn f(x: f32[64, 8], w: f32[4, 512]) -> f32 {\n    var y = x * 2\n    let old = y\n    y[:, :2] = y[:, :2] + 1\n'
+            '    y[:, 2:4] = y[:, :2]\n    let t = y[:, :4] @ w\n    let s = max(t * t)\n    let big = old[:, 4:] @ w\n    return sum(big * big * s) + max(big)\n}\n')
+    for text, apart in (('old[:, 4:]', True), ('old[:, 3:7]', False)):
+        p.write('model2.mxl', p.read('apart.mxl').replace('old[:, 4:]', text))
+        f = json.loads(p.mxcc('model2.mxl', '--emit', 'deps.json', '--verify').stdout)[0]
+        last = max(o['id'] for o in f['operations'] if o['in_place'])
+        reader = min(o['id'] for o in f['operations'] if o['line'] == 8)
+        assert (last < reader) == apart, (text, last, reader)
+        assert any(e['kind'] == 'WAR' for e in f['dependences']) != apart
+        assert json.loads(p.mxcc('report', 'model2.mxl', '--json').stdout)['functions'][0]['copies'] == []
+
+
 def test_memory_limit(p):
     p.mxcc('model.mxl', '-o', 'model.c', '--memory-limit', '64M')
-    assert 'E0802' in p.mxcc('model.mxl', '-o', 'model.c', '--memory-limit', '1', status=1).stderr
-    p.mxcc('model.mxl', '-o', 'model.c', '--memory-limit', 'much', status=2)
+    says = p.mxcc('model.mxl', '-o', 'model.c', '--memory-limit', '1', status=1).stderr
+    least = int(re.search(r'--memory-limit (\d+) is enough for all functions', says).group(1))
+    assert 'E0802' in says and 'alive at its peak: ' in says and 'model.mxl:' in says, says
+    p.mxcc('model.mxl', '-o', 'model.c', '--memory-limit', str(least))  # what it says is true
+    assert 'needs %d bytes' % least in p.mxcc('model.mxl', '-o', 'model.c', '--memory-limit', str(least - 1), status=1).stderr
+    for wrong in ('much', '0', '-1', '256Kb', '4MiB', '1T', '0.5', 'nan', 'inf', '9e30', ''):
+        assert 'expected a number of bytes' in p.mxcc('model.mxl', '-o', 'model.c', '--memory-limit', wrong, status=2).stderr, wrong
+    p.mxcc('model.mxl', '-o', 'model.c', '--memory-limit', '99999G')
 
 
 def test_plan(p):
@@ -271,7 +320,27 @@ def test_plan(p):
     assert 'E0543' in p.mxcc('plan', 'life.csv', '--capacity', '10', status=1).stderr
     p.write('wrong.csv', 'id,lower,upper,size\n1,5,3,8\n')
     assert 'before it begins' in p.mxcc('plan', 'wrong.csv', status=1).stderr
-    p.mxcc('plan', 'life.csv', '--capacity', 'much', status=2)
+    for row, words in (('1,2,3', 'has 3 fields'), ('1,2,3,', 'size is empty'), ('1,2,3,1e3', 'size should be a whole number'), ('1,2,3,-4', 'is negative'),
+                       ('1,2,3,99999999999999999999', 'size is too large'), ('1,0,1,1125899906842625', 'above 2^50')):
+        p.write('wrong.csv', 'id,lower,upper,size\n' + row + '\n')
+        assert words in p.mxcc('plan', 'wrong.csv', status=1).stderr, (row, words)
+    p.write('wrong.csv', 'id,lower,upper,size\n' + '1,0,1,1125899906842624\n' * 1025)
+    assert 'add up to more than 2^60' in p.mxcc('plan', 'wrong.csv', status=1).stderr
+    p.write('wrong.csv', 'id;lower;upper;size\n1;0;1;2\n')
+    said = p.mxcc('plan', 'wrong.csv', status=1).stderr
+    assert 'with commas' in said and said.count('E0541') == 1, said
+    p.write('marked.csv', '\ufeffid,lower,upper,size\n1,0,1,2\n')
+    assert '1 items, 2 bytes' in p.mxcc('plan', 'marked.csv').stderr
+    for wrong in ('much', '0', '-1', '1KB', ''):
+        assert 'positive number of bytes' in p.mxcc('plan', 'life.csv', '--capacity', wrong, status=2).stderr
+    for wrong in ('0', '-1', 'x', 'nan', '1e9'):
+        assert 'positive number' in p.mxcc('plan', 'life.csv', '--seconds', wrong, status=2).stderr
+    rng = random.Random(1)  # too much for so few steps: the best that was found, and that it was given up
+    p.write('hard.csv', 'id,lower,upper,size\n' + ''.join('%d,%d,%d,%d\n' % (i, a, a + rng.randint(5, 60), rng.randint(1, 99))
+                                                         for i, a in ((i, rng.randint(0, 100)) for i in range(200))))
+    best = p.mxcc('plan', 'hard.csv', '--seconds', '0.001', '-o', 'a.csv').stderr
+    assert 'given up after the steps of 0.001 seconds' in best, best
+    assert p.mxcc('plan', 'hard.csv', '--seconds', '0.001', '-o', 'b.csv').stderr == best and p.read('a.csv') == p.read('b.csv')
 
 
 def test_build(p):

@@ -5,7 +5,7 @@
 
 For every .mxl file, and for N files of random programs (random_mutation.py), each copy in turn: the validator must reject the plan without it. The
 functions of copies.mxl are also built without it and called: some result must differ from what the file expects. A copy whose two sides
-both need memory of their own (a result that is also a buffer's value) is counted and cannot be left out. The last line is `N passed, N failed`.
+both need memory of their own (a result that is also a buffer's value) is counted and cannot be left out. no_copies.mxl must need none. The last line is `N passed, N failed`.
 """
 import argparse
 import concurrent.futures
@@ -110,6 +110,10 @@ def main():
             passed += n - len(bad)
             fixed += f
             failures += bad
+    kept = sum(copies(o.mxcc, os.path.join(HERE, 'no_copies.mxl')))
+    passed += kept == 0
+    if kept:
+        failures.append('no_copies.mxl: %d copies that nothing needs' % kept)
     seen, bad = wrong_results(o.mxcc, os.path.join(HERE, 'copies.mxl'))
     passed += seen - len(bad)
     failures += bad

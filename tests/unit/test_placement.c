@@ -159,17 +159,62 @@ static void minimalloc(char name) {
             x[n++] = (struct placement_item){lower, upper, size, 0};
     fclose(f);
     cr_assert_gt(n, 100);
-    struct placement_result r = placement_solve(x, n, 1, 1048576, 20 * PLACEMENT_STEPS_PER_SECOND);
+    struct placement_result r = placement_solve(x, n, 1, 1048576, PLACEMENT_STEPS_PER_SECOND);
     cr_expect_leq(r.height, 1048576, "%s", path);
     cr_expect(disjoint(x, n, 1));
 }
 
 Test(placement, minimalloc) {
-#ifdef __SANITIZE_ADDRESS__
-    const char *names = "BCD"; /* the others take a minute here */
-#else
-    const char *names = "ABCDEF";
-#endif
-    for (; *names; names++)
+    for (const char *names = "ABCDEF"; *names; names++)
         minimalloc(*names);
+}
+
+enum { CUT_TIMES = 100, CUT_UNITS = 1024 };
+
+/* The full rectangle of memory and time is cut into n items, mostly along time, so that they live long; a third then shrinks a little.
+ * They fit the rectangle. */
+static void cut_rectangle(uint64_t *s, struct placement_item *x, int n) {
+    x[0] = (struct placement_item){0, CUT_TIMES, CUT_UNITS, 0};
+    for (int k = 1; k < n;) {
+        int i = pick(s, k);
+        for (int again = 0; again < 2; again++) {
+            int j = pick(s, k);
+            if ((x[j].upper - x[j].lower) * x[j].size > (x[i].upper - x[i].lower) * x[i].size)
+                i = j;
+        }
+        int64_t length = x[i].upper - x[i].lower;
+        x[k] = x[i];
+        if (pick(s, 4)) {
+            if (x[i].size < 8)
+                continue;
+            x[k].size = x[i].size * (15 + pick(s, 70)) / 100;
+            x[i].size -= x[k++].size;
+        } else if (length >= 2) {
+            x[k].lower = x[i].upper = x[i].lower + 1 + pick(s, (int)length - 1);
+            k++;
+        }
+    }
+    for (int i = 0; i < n; i++) {
+        if (!pick(s, 3))
+            x[i].size -= pick(s, (int)x[i].size / 8 + 1);
+        int j = pick(s, i + 1);
+        struct placement_item t = x[i];
+        x[i] = x[j];
+        x[j] = t;
+    }
+}
+
+Test(placement, cut_rectangles) {
+    int met = 0;
+    for (int k = 0; k < 12; k++) {
+        struct placement_item x[400];
+        uint64_t s = 12345 + (uint64_t)k;
+        int n = 100 + 12 * k;
+        cut_rectangle(&s, x, n);
+        struct placement_result r = placement_solve(x, n, 1, CUT_UNITS, PLACEMENT_STEPS_PER_SECOND / 4);
+        cr_expect(disjoint(x, n, 1));
+        cr_expect_leq(r.bound, CUT_UNITS);
+        met += r.height <= CUT_UNITS;
+    }
+    cr_expect_geq(met, 8, "%d of 12", met);
 }
