@@ -317,6 +317,8 @@ int train_command(struct session *s) {
                            (long long)t->batch, path, (long long)t->at.batch_size);
     if (status == MX_OK)
         status = training_start(t);
+    if (status == MX_OK && s->resume)
+        status = rank_states_load(t, path);
     if (status == MX_OK && first)
         status = session_make_folder(s);
     if (status == MX_OK && first)
@@ -362,6 +364,8 @@ int train_command(struct session *s) {
             }
             kept = true;
             mx_status begun = ranks_collect(s->ranks, s->model, &s->why);
+            if (begun == MX_OK)
+                begun = rank_states_save(t, path);
             if (begun == MX_OK && first)
                 begun = session_save(s, path, &t->at);
             if (begun != MX_OK)

@@ -1,4 +1,5 @@
-/* A training run: shared by train.c (the loop), train_setup.c (data, batches, ranks) and metrics.c (what is told). */
+/* A training run: shared by train.c (the loop), train_setup.c (data, batches, ranks), rank_states.c (checkpoints of what
+ * each rank has for itself) and metrics.c (what is told). */
 #ifndef MXRT_TRAINING_H
 #define MXRT_TRAINING_H
 
@@ -50,6 +51,13 @@ mx_status training_start(struct training *t);
 
 /* The position's sums are those of the tally. */
 void training_position(struct training *t);
+
+/* ---- rank_states.c */
+
+/* Before the position is saved: every rank's own states into a file beside `path`, which the position then names. */
+mx_status rank_states_save(struct training *t, const char *path);
+/* After training_start, on resumption from `path`: every rank's own states, if that many ranks saved them. */
+mx_status rank_states_load(struct training *t, const char *path);
 
 /* ---- metrics.c */
 
