@@ -174,6 +174,8 @@ static mx_status compute(struct ranks *r, const struct ranks_batch *b) {
         return r->failed ? MX_ERROR_PEER : status;
     }
     mx_status status = finish_groups(r);
+    if (r->split->counts_calls)
+        r->p->set_calls(r->model, r->p->calls(r->model) + 1);
     for (int place = 0; place < r->split->key_count && status == MX_OK; place++) {
         const struct mxrt_key *k = ranks_key_at(r, place);
         memset(r->keys[ranks_key_number(r, place)], 0, (size_t)k->elements * mxrt_dtype_size(k->dtype));
