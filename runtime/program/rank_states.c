@@ -1,9 +1,9 @@
 /* Checkpoints of states that each rank has for itself, as the hidden state of texts that go on: a second file beside the checkpoint has every
  * rank's.
  *
- * Two files are not replaced at once, and a run may be killed between them. So the second one is written first, under one of two
- * names in turn, and the checkpoint, once it is whole, names the one that belongs to it: the file of the checkpoint before stays
- * whole until then. One name would leave, for a moment, a checkpoint whose states are those of another step.
+ * Two files are not replaced at once, and a run may be killed between them. So the second one has the step in its name and is written
+ * first, and that of the checkpoint before stays until the new checkpoint is whole, too. One name would leave, for a moment, a
+ * checkpoint whose states are those of another step.
  *
  * Another number of ranks has other texts: then states begin from their initial values, as at the start of a run. */
 #include <stdlib.h>
@@ -13,12 +13,12 @@
 
 enum { NAME = 200 };
 
-/* checkpoint.safetensors: checkpoint.ranks.0.safetensors or .1. */
-static void path_of(const char *path, int64_t states, char *out, size_t size) {
+/* checkpoint.safetensors: checkpoint.ranks.STEP.safetensors. */
+static void path_of(const char *path, int64_t step, char *out, size_t size) {
     static const char ending[] = ".safetensors";
     size_t n = strlen(path), e = sizeof ending - 1;
     n -= n >= e && strcmp(path + n - e, ending) == 0 ? e : 0;
-    (void)snprintf(out, size, "%.*s.ranks.%d%s", (int)n, path, (int)(states & 1), ending);
+    (void)snprintf(out, size, "%.*s.ranks.%lld%s", (int)n, path, (long long)step, ending);
 }
 
 /* The tensors of `size` ranks in `memory`, each rank's `bytes` behind those of the one before. */
@@ -61,7 +61,7 @@ static mx_status write_file(struct training *t, const char *path, unsigned char 
     char file[4200], numbers[3][24];
     struct table table;
     mx_status status = table_make(t, memory, &table);
-    path_of(path, t->at.states, file, sizeof file);
+    path_of(path, t->at.step, file, sizeof file);
     (void)snprintf(numbers[0], sizeof *numbers, "%lld", (long long)t->at.ranks);
     (void)snprintf(numbers[1], sizeof *numbers, "%lld", (long long)t->at.step);
     (void)snprintf(numbers[2], sizeof *numbers, "%llu", (unsigned long long)t->at.seed);
@@ -71,6 +71,20 @@ static mx_status write_file(struct training *t, const char *path, unsigned char 
         status = mxrt_saver_begin(s->saver, file, table.tensors, table.count, pairs, 4, &s->why);
     table_free(&table);
     return status;
+}
+
+/* The file of the checkpoint before the last one is of no use. */
+static void drop_older(struct training *t, const char *path) {
+    char file[4200];
+    path_of(path, t->states[1], file, sizeof file);
+    if (t->states[1] >= 0 && t->states[1] != t->states[0])
+        (void)remove(file);
+    t->states[1] = -1;
+}
+
+void rank_states_saved(struct training *t, const char *path) {
+    if (ranks_rank(t->s->ranks) == 0)
+        drop_older(t, path);
 }
 
 mx_status rank_states_save(struct training *t, const char *path) {
@@ -89,9 +103,11 @@ mx_status rank_states_save(struct training *t, const char *path) {
     }
     if (status == MX_OK) {
         t->at.ranks = size;
-        t->at.states = t->at.states == 1 ? 2 : 1;
-        if (ranks_rank(s->ranks) == 0)
-            status = write_file(t, path, all);
+        if (ranks_rank(s->ranks) == 0 && (status = write_file(t, path, all)) == MX_OK && t->states[0] != t->at.step) {
+            drop_older(t, path); /* to begin this file was to wait for the checkpoint of the last one */
+            t->states[1] = t->states[0];
+            t->states[0] = t->at.step;
+        }
     }
     free(mine);
     free(all);
@@ -122,7 +138,7 @@ static bool read_file(struct training *t, const char *path, unsigned char *memor
     struct head head = {0};
     struct mxrt_why why = {0};
     struct table table = {0};
-    path_of(path, t->at.states, file, sizeof file);
+    path_of(path, t->at.step, file, sizeof file);
     mx_status status = mxrt_checkpoint_metadata(file, take, &head, &why);
     if (status == MX_OK && (head.ranks != t->at.ranks || head.step != t->at.step || head.seed != t->at.seed))
         status = mxrt_fail(&why, MX_ERROR_FORMAT, "%.200s is of another checkpoint (%lld ranks, step %lld)", file,
@@ -156,8 +172,8 @@ mx_status rank_states_load(struct training *t, const char *path) {
     unsigned char *all = malloc(bytes * (size_t)size), found = 0;
     if (!all)
         return mxrt_fail(&s->why, MX_ERROR_MEMORY, "no memory for the states of %d ranks", size);
-    if (rank == 0)
-        found = read_file(t, path, all);
+    if (rank == 0 && (found = read_file(t, path, all)))
+        t->states[0] = t->at.step;
     mx_status status = ranks_broadcast(s->ranks, 0, &found, sizeof found, &s->why);
     if (status == MX_OK && found)
         status = ranks_broadcast(s->ranks, 0, all, bytes * (size_t)size, &s->why);

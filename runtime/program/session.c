@@ -22,17 +22,16 @@ const struct mxrt_setting *session_setting(const struct session *s, const char *
     return NULL;
 }
 
-/* In this order; the last two only where ranks have states of their own. */
+/* In this order; the last one only where ranks have states of their own. */
 #define POSITION_KEYS \
-    { "seed", "calls", "epoch", "batch", "step", "batch_size", "samples", "labels", "ranks", "states" }
-enum { POSITIONS = 10, POSITIONS_OF_ONE = 8 };
+    { "seed", "calls", "epoch", "batch", "step", "batch_size", "samples", "labels", "ranks" }
+enum { POSITIONS = 9, POSITIONS_OF_ONE = 8 };
 
 static void take_metadata(void *context, const char *key, const char *value) {
     struct position *at = context;
     const char *const keys[POSITIONS] = POSITION_KEYS;
-    int64_t *const fields[POSITIONS] = {
-        (int64_t *)&at->seed, (int64_t *)&at->calls, &at->epoch,  &at->batch, &at->step,
-        &at->batch_size,      &at->samples,          &at->labels, &at->ranks, &at->states};
+    int64_t *const fields[POSITIONS] = {(int64_t *)&at->seed, (int64_t *)&at->calls, &at->epoch,  &at->batch, &at->step,
+                                        &at->batch_size,      &at->samples,          &at->labels, &at->ranks};
     for (int i = 0; i < POSITIONS; i++)
         if (strcmp(key, keys[i]) == 0) {
             *fields[i] = (int64_t)strtoull(value, NULL, 10);
@@ -149,8 +148,7 @@ mx_status session_save(struct session *s, const char *path, const struct positio
                                              (unsigned long long)at->batch_size,
                                              (unsigned long long)at->samples,
                                              (unsigned long long)at->labels,
-                                             (unsigned long long)at->ranks,
-                                             (unsigned long long)at->states};
+                                             (unsigned long long)at->ranks};
         (void)snprintf(pairs[n].key, sizeof pairs->key, "model");
         (void)snprintf(pairs[n++].value, sizeof pairs->value, "%s", s->p->name);
         for (int i = 0; i < (at->ranks > 1 ? POSITIONS : POSITIONS_OF_ONE); i++) {

@@ -36,8 +36,7 @@ struct position {
     uint64_t seed, calls;
     int64_t epoch, batch, step; /* next to be done: epoch from 0, batch in it; steps done */
     int64_t batch_size, samples, labels;
-    int64_t ranks,
-        states; /* above 1: so many ranks had states of their own, which are in file `states` (rank_states.c) */
+    int64_t ranks; /* above 1: so many ranks had states of their own, in another file (rank_states.c) */
     double sums[MAX_RESULTS];
     uint32_t *vocabulary;
     int vocabulary_size;

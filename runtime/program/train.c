@@ -297,6 +297,7 @@ int train_command(struct session *s) {
         return 1;
     char path[4096], line[600];
     t->s = s;
+    t->states[0] = t->states[1] = -1;
     session_path(s, "checkpoint.safetensors", path, sizeof path);
     mx_status status = s->net ? ranks_open(&s->ranks, s->p, s->net, &s->ranks_options, &s->why) : MX_OK;
     const bool first = ranks_rank(s->ranks) == 0;
@@ -378,6 +379,8 @@ int train_command(struct session *s) {
         survive(t, path);
     struct mxrt_why why = s->why; /* of what ended the training, if that is an error */
     mx_status saved = session_saved(s);
+    if (saved == MX_OK)
+        rank_states_saved(t, path);
     if (status != MX_OK && status != MX_ERROR_INTERRUPTED)
         s->why = why;
     else if (saved != MX_OK)

@@ -54,16 +54,17 @@ class Ranks:
         default = {'digits': 'digits.csv', 'plain': 'digits.csv', 'two': 'points.csv'}.get(name, 'lines.txt')
         return [self.program(name, *flags), 'train', '--data', os.path.join(self.data, data or default), '--out', out, '--seed', '3', *options]
 
-    def train(self, name, *options, virtual=0, mpi=0, out=None, status=(0,), flags=(), data=None, more=()):
+    def train(self, name, *options, virtual=0, mpi=0, out=None, status=(0,), flags=(), data=None):
         """The run's folder; `virtual` ranks in one process, `mpi` processes, or neither."""
         out = out or self.folder(name)
         command = self.command(name, out, '--quiet', *options, flags=flags, data=data)
         if virtual:
             command += ['--virtual-ranks', str(virtual)]
-        elif mpi:
+        if mpi:
             need_mpi()
-            store = [] if '--kvstore' in options else ['--kvstore', 'dist_sync']
-            command = MPIRUN + list(more) + ['-n', str(mpi)] + command + store + ['--rank-timeout', '60', '--threads', '1']
+            store = () if '--kvstore' in options else ('--kvstore', 'dist_sync')
+            Job([*command, *store, '--rank-timeout', '60', '--threads', '1'], mpi).succeed(status)
+            return out
         r = sh(command, timeout=300)
         expect(r.status in status, '%s', r)
         return out
@@ -179,6 +180,17 @@ class Job:
     def exits(self):
         """{rank: (status, when)}"""
         return {int(m.group(1)): (int(m.group(2)), t) for m, t in self.wait_for(r'^exit (\d+) (\d+)$', 0, 0)}
+
+    def succeed(self, statuses=(0,), seconds=300):
+        """Waits for the end of all ranks; mpirun's own status is 0 whatever they do, since it lets survivors live."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.end()
+            raise Failure('%d ranks did not end\n%s' % (self.size, self.output())) from None
+        self.reader.join(5)
+        exits = self.exits()
+        expect(len(exits) == self.size and all(s in statuses for s, _ in exits.values()), 'exit statuses %s\n%s', exits, self.output()[-1500:])
 
     def end(self):
         """Ends what is left of it, by pids."""
