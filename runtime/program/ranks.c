@@ -155,7 +155,7 @@ static mx_status allocate(struct ranks *r, struct mxrt_why *why) {
     }
     r->status_count = STATUS_HEAD + r->step->result_count;
     const size_t status_at = bytes;
-    bytes += sizeof(float) * (size_t)r->status_count;
+    bytes += sizeof *r->status_vector * (size_t)r->status_count;
     r->memory = aligned_alloc(ALIGN, (bytes + ALIGN - 1) / ALIGN * ALIGN);
     r->arena = aligned_alloc(ALIGN, ((size_t)s->arena + ALIGN) / ALIGN * ALIGN);
     if (!r->keys || !r->offset || !r->applied || !r->is_copied || !r->copies || !r->carried[0] || !r->carried[1] ||
@@ -165,7 +165,7 @@ static mx_status allocate(struct ranks *r, struct mxrt_why *why) {
     r->offset[s->key_count] = status_at;
     for (int i = 0; i < s->key_count; i++)
         r->keys[i] = r->memory + r->offset[i];
-    r->status_vector = (float *)(void *)(r->memory + status_at);
+    r->status_vector = (double *)(void *)(r->memory + status_at);
     return MX_OK;
 }
 

@@ -75,8 +75,9 @@ mx_status ranks_step(struct ranks *r, void *model, const struct ranks_batch *b, 
                      struct mxrt_why *why);
 /* Completes the step under way: the model is as after it. */
 mx_status ranks_settle(struct ranks *r, void *model, struct ranks_done *done, struct mxrt_why *why);
-/* After MX_ERROR_PEER: makes the model consistent, as after the last step whose averages had all arrived here. `done`: that step, if it was not told
- * before. *undone: steps that were begun and are as if they had not been. */
+/* After MX_ERROR_PEER: makes the model consistent, as after the last step whose averages had all arrived here. `done`: that step, if it was not
+ * told before. *undone: how many of the steps that ranks_step ended without an error are as if they had not been; -1: one more is
+ * complete than those. */
 void ranks_recover(struct ranks *r, void *model, struct ranks_done *done, int *undone);
 
 #endif
