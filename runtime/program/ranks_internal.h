@@ -6,6 +6,7 @@
 #include "mxrt/array.h"
 #include "ranks.h"
 
+enum { HOST = 64 };
 enum { SCALARS = 64, STATUS_HEAD = 3 }; /* of the status: votes to stop, samples, labels; then results */
 
 /* How a key's tensor meets those of the other ranks, and what it does then. All are called by the rank's own thread. */
@@ -37,6 +38,7 @@ struct ranks {
     struct mxrt_engine *engine;
     struct mxrt_kvstore *kv;
     int rank, size;
+    char (*hosts)[HOST]; /* [size] names of the machines */
 
     unsigned char *memory; /* all keys' tensors in the order in which they become final, then the status */
     void **keys;
