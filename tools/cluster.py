@@ -4,8 +4,8 @@
     cluster.py [--hosts FILE] [--restarts R] N PROGRAM [arguments of the program…]
 
 Starts N ranks of a generated program with mpirun, as root too, more than there are cores if need be, and so that the others live when one
-is lost (--hosts: a host file, one machine a line; its folder of results must be shared). Each rank computes with its share of its machine's cores,
-unless --threads says otherwise. The results' folder is --out, or PROGRAM-run.
+is lost (--hosts: a host file, one machine a line; the folder of results must be one that all share). The results' folder is --out, or
+PROGRAM-run.
 
 When a rank is lost, or hangs, the job is started again from its last checkpoint, at most R times (3). An error of the program itself, as
 bad options or a loss that is no number, ends it. Ctrl-C: the run stops after its step, and is saved; once more: at once.
@@ -26,11 +26,6 @@ MPIRUN = ['mpirun', '--allow-run-as-root', '--oversubscribe', '--enable-recovery
 # The program is a child in the background, so that the shell gets mpirun's signals: SIGUSR1 asks rank 0 to stop.
 WRAPPER = r'''
 rank=$OMPI_COMM_WORLD_RANK
-if [ "$1" = share ]; then
-    threads=$(($(nproc) / ${OMPI_COMM_WORLD_LOCAL_SIZE:-1}))
-    set -- "$@" --threads $((threads > 1 ? threads : 1))
-fi
-shift
 trap 'test "$rank" != 0 || kill -INT "$child"' USR1
 (trap "" USR1; exec "$@") </dev/null &
 child=$!
@@ -44,7 +39,7 @@ echo "cluster: rank $rank ended: $status" >&2
 exit "$status"
 '''
 ENDED = re.compile(r'cluster: rank (\d+) ended: (\d+)$')
-LOSS = re.compile(r': error: (?:operation `[^`]*`: )?rank \d+ \((?!.* gave up: )')
+LOSS = re.compile(r': error: (?:operation `[^`]*`: )?(?:rank \d+ \((?!.* gave up: )|the other ranks take this one for lost)')
 NOT_STARTED = 'the job did not start'
 NOISE = re.compile(r'PMIX ERROR: .* in file .*event_notification')
 
@@ -75,8 +70,7 @@ class Job:
     def __init__(self, hosts, ranks, program, arguments):
         self.ranks, self.ended, self.error, self.loss, self.began = ranks, {}, None, None, False
         self.changed = threading.Condition()
-        share = 'keep' if option(arguments, '--threads') else 'share'
-        command = MPIRUN + (['--hostfile', hosts] if hosts else []) + (['-x', 'MXRT_MPI'] if 'MXRT_MPI' in os.environ else []) + ['-n', str(ranks), 'sh', '-c', WRAPPER, 'sh', share, program, *arguments]
+        command = MPIRUN + (['--hostfile', hosts] if hosts else []) + (['-x', 'MXRT_MPI'] if 'MXRT_MPI' in os.environ else []) + ['-n', str(ranks), 'sh', '-c', WRAPPER, 'sh', program, *arguments]
         # A session of its own: Ctrl-C is for the launcher, which asks rank 0.
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
         self.reader = threading.Thread(target=self.read)
