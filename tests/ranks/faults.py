@@ -11,8 +11,8 @@ TIMEOUT = 3.0  # --rank-timeout
 SLACK = 2.0
 # What a run does after a loss: without --shard, --servers and states of ranks a survivor saves the last step that was complete.
 RUNS = {
-    'plain': ('plain', ('--epochs', '80', '--batch', '26'), True), 'lines': ('lines', ('--epochs', '20'), True), 'carried': ('carried', ('--epochs', '12'), False),
-    'shard': ('plain', ('--epochs', '80', '--batch', '26', '--shard'), False), 'servers': ('plain', ('--epochs', '80', '--batch', '26', '--servers', '1'), False),
+    'plain': ('plain', ('--epochs', '100', '--batch', '26'), True), 'lines': ('lines', ('--epochs', '20'), True), 'carried': ('carried', ('--epochs', '12'), False),
+    'shard': ('plain', ('--epochs', '100', '--batch', '26', '--shard'), False), 'servers': ('plain', ('--epochs', '100', '--batch', '26', '--servers', '1'), False),
 }
 
 
@@ -38,7 +38,10 @@ def cases(env):
             if not job.wait_for(' to train, ', 1, 90):
                 expect(False, '%s: it did not begin\n%s', title, job.output())
             pids = job.ranks()
-            time.sleep(chance.random() * 1.5)
+            epoch = chance.randrange(int(options[1]) * 3 // 4)
+            if epoch:
+                job.wait_for('^epoch +%d/' % epoch, 1, 90)
+            time.sleep(chance.random() * 0.05)
             if len(job.ranks()) < n or job.exits():
                 job.succeed()
                 return False
@@ -89,7 +92,7 @@ def cases(env):
         print('     %d of %d runs were hit while they trained' % (hits, times))
 
     if env.long:
-        yield 'soak', lambda: soak(100)
+        yield 'soak', lambda: soak(env.times)
         return
     for k, (kind, n, how) in enumerate((('plain', 3, 'kill'), ('lines', 2, 'stop'), ('carried', 3, 'kill'), ('servers', 3, 'kill'), ('shard', 2, 'stop'))):
         yield '%s: %s' % (how, kind), lambda kind=kind, n=n, how=how, k=k: fault(kind, n, how, env.seed + 100 * k)

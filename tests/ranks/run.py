@@ -32,7 +32,8 @@ def main():
     p.add_argument('--mxcc', default=os.path.join(ROOT, 'build', 'mxcc'))
     p.add_argument('--only', default='', help='parts, separated by commas')
     p.add_argument('--filter', default='', help='only cases with this word in their name')
-    p.add_argument('--long', action='store_true')
+    p.add_argument('--long', action='store_true', help='the soak instead of a few losses')
+    p.add_argument('--times', type=int, default=100, help='losses of the soak')
     p.add_argument('--seed', type=int, default=random.SystemRandom().randrange(10 ** 6))
     p.add_argument('--keep', help='work in this folder and leave it')
     p.add_argument('-v', action='store_true', help='print what passed, too')
@@ -43,7 +44,7 @@ def main():
         work = os.path.abspath(o.keep or temporary)
         os.makedirs(work, exist_ok=True)
         env = Env(os.path.abspath(o.mxcc), work, [], [], [])
-        env.long, env.seed = o.long, o.seed
+        env.long, env.times, env.seed = o.long, o.times, o.seed
         for part in [w for w in o.only.split(',') if w] or PARTS:
             for case, run in importlib.import_module(part).cases(env):
                 title = '%s: %s' % (part, case)

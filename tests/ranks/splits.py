@@ -4,7 +4,7 @@ import re
 
 from jobs import HERE, ROOT, Ranks, expect, must, points_csv, read, same, sh, stem, write
 
-STRICT = '-std=c99 -O1 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror'.split()
+STRICT = '-std=c99 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror'.split()
 
 HEAD = '''use nn
 use optim
@@ -133,8 +133,9 @@ def cases(env):
         must([env.mxcc, r.source(name), '--main', '-o', c])
         must([env.mxcc, r.source(name), '--main', '--split', '3', '-o', os.path.join(folder, name + '-split.c')])
         flags = must([env.mxcc, '--cflags']).out.split()
-        for compiler in env.compilers:
-            p = sh([compiler, *STRICT, *flags, '-c', c, '-o', os.devnull], timeout=300)
+        for compiler in env.compilers:  # some warnings need the flow of data, which takes long
+            how = ['-O1', '-c', '-o', os.devnull] if name == 'carried_any' and compiler == 'gcc' else ['-fsyntax-only']
+            p = sh([compiler, *STRICT, *flags, *how, c], timeout=300)
             expect(p.status == 0 and not p.err, '%s', p)
 
     def in_pieces():
