@@ -10,7 +10,7 @@
 
 #include "training.h"
 
-static volatile sig_atomic_t interrupted;
+static _Atomic int interrupted; /* from the handler, whatever thread it runs on, to the ranks of this process */
 
 static void on_interrupt(int number) {
     (void)number;
