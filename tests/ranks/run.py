@@ -31,7 +31,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--mxcc', default=os.path.join(ROOT, 'build', 'mxcc'))
     p.add_argument('--only', default='', help='parts, separated by commas')
-    p.add_argument('--filter', default='', help='only cases with this word in their name')
+    p.add_argument('--filter', default='', help='only cases with one of these, separated by commas, in their name')
     p.add_argument('--long', action='store_true', help='the soak instead of a few losses')
     p.add_argument('--times', type=int, default=100, help='losses of the soak')
     p.add_argument('--seed', type=int, default=random.SystemRandom().randrange(10 ** 6))
@@ -48,7 +48,7 @@ def main():
         for part in [w for w in o.only.split(',') if w] or PARTS:
             for case, run in importlib.import_module(part).cases(env):
                 title = '%s: %s' % (part, case)
-                if o.filter not in title:
+                if not any(w in title for w in o.filter.split(',')):
                     continue
                 began = time.monotonic()
                 try:
