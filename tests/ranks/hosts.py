@@ -4,9 +4,10 @@ import contextlib
 import os
 import re
 import shutil
+import sys
 import time
 
-from jobs import Job, Ranks, Skip, checkpoint, expect, must, need_mpi, same, sh, write
+from jobs import ROOT, Job, Ranks, Skip, checkpoint, expect, must, need_mpi, same, sh, write
 
 NET = '10.%d.%d' % (64 + os.getpid() // 250 % 64, os.getpid() % 250)
 
@@ -44,14 +45,20 @@ exec ip netns exec %s-$n unshare --uts sh -c "hostname %s-$n; $*"
         for i in range(self.count + 1):
             sh(['ip', 'netns', 'del', '%s-%d' % (self.name, i) if i else self.name])
 
-    def mpirun(self, places, folder):
-        """On the first host; places[i] ranks on host i."""
-        file = write(os.path.join(folder, 'hosts-%s' % '-'.join(map(str, places))),
+    def file(self, places, folder):
+        """A host file: places[i] ranks on host i."""
+        return write(os.path.join(folder, 'hosts-%s' % '-'.join(map(str, places))),
                      ''.join('%s.%d slots=%d\n' % (NET, i + 1, n) for i, n in enumerate(places)))
-        return ['ip', 'netns', 'exec', self.name + '-1', 'unshare', '--uts', 'sh', '-c', 'hostname %s-1; exec "$@"' % self.name, 'sh',
-                'mpirun', '--allow-run-as-root', '--oversubscribe', '--enable-recovery', '--hostfile', file, '--map-by', 'slot',
-                '--mca', 'plm_rsh_agent', self.agent, '--mca', 'oob_tcp_if_include', NET + '.0/24', '--mca', 'btl_tcp_if_include', NET + '.0/24',
-                '--mca', 'btl', 'tcp,self,vader', '--mca', 'btl_vader_single_copy_mechanism', 'none']
+
+    def on_first(self):
+        """Begins a command that runs on the first host, whose mpirun finds the others."""
+        settings = {'plm_rsh_agent': self.agent, 'oob_tcp_if_include': NET + '.0/24', 'btl_tcp_if_include': NET + '.0/24',
+                    'btl': 'tcp,self,vader', 'btl_vader_single_copy_mechanism': 'none', 'rmaps_base_mapping_policy': 'slot'}
+        return ['ip', 'netns', 'exec', self.name + '-1', 'env', *('OMPI_MCA_%s=%s' % x for x in settings.items()),
+                'unshare', '--uts', 'sh', '-c', 'hostname %s-1; exec "$@"' % self.name, 'sh']
+
+    def mpirun(self, places, folder):
+        return [*self.on_first(), 'mpirun', '--allow-run-as-root', '--oversubscribe', '--enable-recovery', '--hostfile', self.file(places, folder)]
 
     def bytes_sent(self, i):
         text = must(['ip', '-s', '-n', '%s-%d' % (self.name, i), 'link', 'show', 'net0']).out
@@ -136,5 +143,17 @@ def cases(env):
             r.train('plain', *long, '--resume', virtual=4, out=out)
             same(r.train('plain', *long, virtual=4), out, 'resumed without the host')
 
+    def launched():
+        """./run cluster --hosts."""
+        with hosts(folder, 2) as h:
+            out = r.folder('launched')
+            words = r.command('two', out, *options, '--quiet', '--rank-timeout', '30')
+            before = h.bytes_sent(2)
+            p = sh([*h.on_first(), sys.executable, os.path.join(ROOT, 'tools', 'cluster.py'), '--hosts', h.file((1, 2), folder), '3', *words])
+            expect(p.status == 0, '%s', p)
+            expect(h.bytes_sent(2) - before > 20000, 'the second host had no rank')
+            same(r.train('two', *options, virtual=3), out, 'on two hosts')
+
     yield 'the same bits', bits
+    yield 'the launcher', launched
     yield 'a host is cut off', cut
