@@ -46,6 +46,35 @@ int step_split_last(const struct step_split *s) {
     return s->group_count && !s->groups[s->group_count - 1].key_count ? s->group_count - 1 : -1;
 }
 
+/* ---- what goes into values ---------------------------------------------------------------------------------------- */
+
+struct reach {
+    const struct step_analysis *a;
+    bool *seen; /* [value_count] */
+    VEC(struct ir_value *) work;
+};
+
+static void reach_value(struct ir_value *v, void *context) {
+    struct reach *r = context;
+    if (r->seen[v->id])
+        return;
+    r->seen[v->id] = true;
+    VEC_PUSH((struct arena *)&r->a->scratch, r->work, v);
+}
+
+/* Everything that goes into the values reached so far; behind the cut, not through it. */
+static void reach_all(struct reach *r, bool through_cut) {
+    while (r->work.n) {
+        struct ir_value *v = r->work.at[--r->work.n];
+        if (v->op && (through_cut || r->a->key_of[v->id] < 0))
+            distribute_uses(v->op, reach_value, r);
+    }
+}
+
+static struct reach reach_new(struct step_analysis *a) {
+    return (struct reach){.a = a, .seen = ARENA_ARRAY(&a->scratch, bool, a->func->value_count)};
+}
+
 /* ---- taint -------------------------------------------------------------------------------------------------------- */
 
 struct flags {
@@ -102,17 +131,18 @@ static bool refuse(struct step_analysis *a, struct span where, const char *why) 
     return false;
 }
 
-static bool has_inner_gradient(const struct ir_op *op) {
+static const struct ir_op *inner_gradient(const struct ir_op *op) {
     for (int i = 0; i < op->region_count; i++)
         for (const struct ir_op *in = op->regions[i]->first; in; in = in->next) {
             if (in->code == OP_grad && in->grad.wrt_buffers)
                 for (int k = 0; k + 1 < in->operand_count; k++)
                     if (in->grad.wrt_buffers[k])
-                        return true;
-            if (has_inner_gradient(in))
-                return true;
+                        return in;
+            const struct ir_op *inside = inner_gradient(in);
+            if (inside)
+                return inside;
         }
-    return false;
+    return NULL;
 }
 
 static void add_key(struct step_analysis *a, struct ir_value *v, const struct ir_buffer *b, bool is_gradient) {
@@ -123,9 +153,7 @@ static void add_key(struct step_analysis *a, struct ir_value *v, const struct ir
 }
 
 /* The gradients of parameters are the cut, but those that go into a further gradient. */
-static bool see_grad(struct step_analysis *a, struct ir_op *op, const bool *differentiated, const int *uses) {
-    if (a->after[op->operands[0]->id])
-        return refuse(a, op->span, "this gradient depends on an update that was made in the same call");
+static void see_grad(struct step_analysis *a, struct ir_op *op, const bool *differentiated, const int *uses) {
     for (int i = 0; i < op->result_count; i++) {
         struct ir_value *v = op->results[i];
         const struct ir_buffer *b = op->grad.wrt_buffers ? op->grad.wrt_buffers[i] : NULL;
@@ -137,7 +165,30 @@ static bool see_grad(struct step_analysis *a, struct ir_op *op, const bool *diff
             a->after[v->id] = true;
         }
     }
-    return true;
+}
+
+/* A parameter would get a value that differs between ranks: where an update went into a further gradient, that is why. */
+static bool refuse_parameter(struct step_analysis *a, const struct ir_op *write, const bool *differentiated) {
+    struct reach written = reach_new(a);
+    reach_value(write->operands[0], &written);
+    reach_all(&written, true);
+    for (int i = 0; i < a->op_count; i++) {
+        if (a->ops[i]->code != OP_grad)
+            continue;
+        struct reach loss = reach_new(a);
+        reach_value(a->ops[i]->operands[0], &loss);
+        reach_all(&loss, true);
+        for (int k = 0; k < i; k++)
+            for (int r = 0; r < a->ops[k]->result_count && a->ops[k]->code == OP_grad && a->ops[k]->grad.wrt_buffers;
+                 r++) {
+                int id = a->ops[k]->results[r]->id;
+                if (a->ops[k]->grad.wrt_buffers[r] && differentiated[id] && loss.seen[id] && written.seen[id])
+                    return refuse(a, a->ops[i]->span,
+                                  "this gradient depends on an update that was made in the same call");
+            }
+    }
+    return refuse(a, write->operands[0]->span,
+                  "a parameter changes by something that differs between ranks, beside its gradient");
 }
 
 /* One walk in program order. False: refused. *changed: a state turned out to be local. */
@@ -145,19 +196,18 @@ static bool taint(struct step_analysis *a, const bool *differentiated, const int
     for (int i = 0; i < a->op_count; i++) {
         struct ir_op *op = a->ops[i];
         if (op->code == OP_grad) {
-            if (!see_grad(a, op, differentiated, uses))
-                return false;
+            see_grad(a, op, differentiated, uses);
             continue;
         }
-        if (has_inner_gradient(op))
-            return refuse(a, op->span, "a gradient of parameters is taken inside a loop or branch");
+        const struct ir_op *inside = inner_gradient(op);
+        if (inside)
+            return refuse(a, inside->span, "a gradient of parameters is taken inside a loop or branch");
         struct flags f = {.a = a};
         distribute_uses(op, see_use, &f);
         if (op->code == OP_write) {
             int id = op->buffer.buffer->id;
             if (f.local && op->buffer.buffer->kind == BUFFER_PARAM)
-                return refuse(a, op->operands[0]->span,
-                              "a parameter changes by something that differs between ranks, beside its gradient");
+                return refuse_parameter(a, op, differentiated);
             if (f.local && f.after)
                 return refuse(a, op->operands[0]->span,
                               "a state mixes gradients with something that differs between ranks");
@@ -183,33 +233,6 @@ static bool taint(struct step_analysis *a, const bool *differentiated, const int
 }
 
 /* ---- what is read where --------------------------------------------------------------------------------------------- */
-
-struct reach {
-    const struct step_analysis *a;
-    bool *seen; /* [value_count] */
-    VEC(struct ir_value *) work;
-};
-
-static void reach_value(struct ir_value *v, void *context) {
-    struct reach *r = context;
-    if (r->seen[v->id])
-        return;
-    r->seen[v->id] = true;
-    VEC_PUSH((struct arena *)&r->a->scratch, r->work, v);
-}
-
-/* Everything that goes into the values reached so far; behind the cut, not through it. */
-static void reach_all(struct reach *r, bool through_cut) {
-    while (r->work.n) {
-        struct ir_value *v = r->work.at[--r->work.n];
-        if (v->op && (through_cut || r->a->key_of[v->id] < 0))
-            distribute_uses(v->op, reach_value, r);
-    }
-}
-
-static struct reach reach_new(struct step_analysis *a) {
-    return (struct reach){.a = a, .seen = ARENA_ARRAY(&a->scratch, bool, a->func->value_count)};
-}
 
 /* Which local states only follow what they see: their old values go into nothing else. */
 static void statistics(struct step_analysis *a) {

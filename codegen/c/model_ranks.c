@@ -162,7 +162,7 @@ void unit_ranks(struct unit *u) {
         text_add(&why, s->why_not);
         text_add(c, "static const struct mxrt_split mx_split = {");
         unit_quoted(c, text_string(&why));
-        text_add(c, ", 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, false, 0, NULL, NULL, NULL};\n\n");
+        text_add(c, ", 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, false, false, 0, NULL, NULL, NULL};\n\n");
         text_free(&why);
         return;
     }
@@ -179,7 +179,7 @@ void unit_ranks(struct unit *u) {
     text_printf(
         c,
         "static const struct mxrt_split mx_split = {\n    NULL, %d, %d, mx_split_keys, mx_split_groups, mx_split_final, mx_split_needed, "
-        "mx_split_group_of, mx_split_read, mx_split_carried, mx_split_late,\n    %s, %lld, mx_split_gradients, %s, mx_split_apply};\n\n",
-        s->key_count, s->group_count, s->report ? "true" : "false", (long long)arena,
-        s->report ? "mx_split_report" : "NULL");
+        "mx_split_group_of, mx_split_read, mx_split_carried, mx_split_late,\n    %s, %s, %lld, mx_split_gradients, %s, mx_split_apply};\n\n",
+        s->key_count, s->group_count, s->report ? "true" : "false", s->gradients->uses_random ? "true" : "false",
+        (long long)arena, s->report ? "mx_split_report" : "NULL");
 }

@@ -20,13 +20,14 @@ struct bucket {
 struct buckets {
     struct bucket *at;
     int count, *of; /* [key_count + 1] */
+    uint64_t cuts;  /* how often they were cut */
     double latency, bandwidth;
     bool replan; /* to be chosen again, from the time of the first step */
 };
 
 static mx_dtype dtype_at(const struct ranks *r, int place) {
     const struct mxrt_key *k = ranks_key_at(r, place);
-    return k ? k->dtype : MX_F32;
+    return k ? k->dtype : MX_F64;
 }
 
 static int64_t elements_at(const struct ranks *r, int place) {
@@ -83,6 +84,7 @@ static mx_status make_sparse(struct ranks *r, struct bucket *b, struct mxrt_why 
 static mx_status make(struct ranks *r, size_t bytes, struct mxrt_why *why) {
     struct buckets *all = r->own;
     const int n = r->split->key_count + 1;
+    all->cuts++;
     all->at = calloc((size_t)n, sizeof *all->at);
     if (!all->at)
         return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for %d buckets", n);
@@ -250,7 +252,9 @@ static void send(struct ranks *r, int key) {
     if (b->value.is_sparse)
         gather_rows(r, b);
     b->version++;
-    mx_status status = mxrt_kv_all_reduce(r->kv, ranks_id(r, (int)(b - all->at)), &b->value, b->priority, &r->why);
+    /* One id a bucket, not a step: compression keeps what it left out for the next one. */
+    mx_status status =
+        mxrt_kv_all_reduce(r->kv, all->cuts << 24 | (uint64_t)(b - all->at), &b->value, b->priority, &r->why);
     if (status != MX_OK)
         (void)ranks_failed(r, status);
 }

@@ -207,13 +207,13 @@ static mx_status begin(struct ranks *r) {
 static void send(struct ranks *r, int key) {
     const struct servers *s = r->own;
     struct mxrt_kv_value v = {
-        .dtype = MX_F32, .elements = r->status_count, .data = r->status_vector, .variable = s->vars[key]};
+        .dtype = MX_F64, .elements = r->status_count, .data = r->status_vector, .variable = s->vars[key]};
     mx_status status = MX_OK;
     if (r->failed)
         return;
     if (key == r->split->key_count) {
         if (!ranks_apart(r))
-            status = mxrt_kv_all_reduce(r->kv, ranks_id(r, key), &v, 0, &r->why);
+            status = mxrt_kv_all_reduce(r->kv, 0, &v, 0, &r->why);
     } else {
         const struct mxrt_key *k = &r->split->keys[key];
         const struct mxrt_kv_key name = {NULL, key};

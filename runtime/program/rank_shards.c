@@ -126,7 +126,7 @@ static mx_status open_shards(struct ranks *r, void *model, struct mxrt_why *why)
         status = mxrt_var_new(r->engine, "gradients", &s->sums[i], why);
     for (int i = 0; i < r->split->group_count && status == MX_OK; i++)
         status = mxrt_var_new(r->engine, "parameters", &s->news[i], why);
-    s->state = (struct mxrt_kv_value){.dtype = MX_F32,
+    s->state = (struct mxrt_kv_value){.dtype = MX_F64,
                                       .elements = r->status_count,
                                       .data = r->status_vector,
                                       .variable = s->sums[r->split->key_count]};
@@ -185,7 +185,7 @@ static void send(struct ranks *r, int key) {
         if (k)
             v = (struct mxrt_kv_value){
                 .dtype = k->dtype, .elements = k->elements, .data = r->keys[key], .variable = s->sums[key]};
-        status = mxrt_kv_all_reduce(r->kv, ranks_id(r, key), &v, 0, &r->why);
+        status = mxrt_kv_all_reduce(r->kv, (uint64_t)key, &v, 0, &r->why);
     }
     if (status != MX_OK)
         (void)ranks_failed(r, status);

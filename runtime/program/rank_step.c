@@ -115,29 +115,28 @@ static void on_final(void *context, int key) {
 /* ---- the status: what every rank is to know of a step ---------------------------------------------------------------- */
 
 static void put_status(struct ranks *r, const struct ranks_batch *b) {
-    float *v = r->status_vector;
+    double *v = r->status_vector;
+    const double weight = ranks_apart(r) || !b->total ? 1 : (double)b->n / (double)b->total;
     memset(v, 0, sizeof *v * (size_t)r->status_count);
     v[0] = b->stop ? 1 : 0;
-    v[1] = (float)b->n;
-    v[2] = (float)b->labels;
+    v[1] = (double)b->n;
+    v[2] = (double)b->labels;
     for (int i = 0; i < r->step->result_count && b->n; i++)
         if (r->step->results[i].rank == 0 && !r->split->result_is_late[i]) {
             mx_dtype t = r->step->results[i].dtype;
-            v[STATUS_HEAD + i] = (float)(mxrt_get(t, b->results[i], 0) * (t < MX_I64 ? (double)r->weight : 1.0));
+            v[STATUS_HEAD + i] = mxrt_get(t, b->results[i], 0) * (t < MX_I64 ? weight : 1);
         }
 }
 
 static void tell(struct ranks *r) {
-    const float *v = r->status_vector;
+    const double *v = r->status_vector;
     if (r->told)
         return;
     r->told = true;
-    r->done = (struct ranks_done){.any = true,
-                                  .stop = v[0] > 0,
-                                  .samples = (int64_t)((double)v[1] + 0.5),
-                                  .labels = (int64_t)((double)v[2] + 0.5)};
+    r->done = (struct ranks_done){
+        .any = true, .stop = v[0] > 0, .samples = (int64_t)(v[1] + 0.5), .labels = (int64_t)(v[2] + 0.5)};
     for (int i = 0; i < r->step->result_count && i < 64; i++)
-        r->done.values[i] = (double)v[STATUS_HEAD + i];
+        r->done.values[i] = v[STATUS_HEAD + i];
 }
 
 /* Waits until the step under way has arrived whole. */
@@ -174,6 +173,8 @@ static mx_status compute(struct ranks *r, const struct ranks_batch *b) {
         return r->failed ? MX_ERROR_PEER : status;
     }
     mx_status status = finish_groups(r);
+    if (r->split->counts_calls)
+        r->p->set_calls(r->model, r->p->calls(r->model) + 1);
     for (int place = 0; place < r->split->key_count && status == MX_OK; place++) {
         const struct mxrt_key *k = ranks_key_at(r, place);
         memset(r->keys[ranks_key_number(r, place)], 0, (size_t)k->elements * mxrt_dtype_size(k->dtype));
@@ -238,7 +239,10 @@ mx_status ranks_step(struct ranks *r, void *model, const struct ranks_batch *b, 
                      struct mxrt_why *why) {
     r->model = model;
     r->weight = ranks_apart(r) ? 1 : (float)((double)b->n / (double)b->total);
-    return give(r, step(r, b), done, why);
+    mx_status status = step(r, b);
+    if (status == MX_OK)
+        r->counted = r->steps;
+    return give(r, status, done, why);
 }
 
 mx_status ranks_settle(struct ranks *r, void *model, struct ranks_done *done, struct mxrt_why *why) {
@@ -253,13 +257,14 @@ mx_status ranks_settle(struct ranks *r, void *model, struct ranks_done *done, st
 }
 
 void ranks_recover(struct ranks *r, void *model, struct ranks_done *done, int *undone) {
+    bool undo = false;
     r->model = model;
-    *undone = 0;
     if (r->in_step) { /* what it has changed on its way */
         (void)ranks_copy_buffers(r, r->split->buffer_is_carried, r->carried[r->slot], true);
         r->p->set_calls(model, r->calls[r->slot]);
     }
-    if (r->pending && !r->failed && arrive(r) == MX_OK && finish_groups(r) == MX_OK) {
+    /* What has arrived whole is completed: its groups may have changed something without a copy. */
+    if (r->pending && (r->arrived || !r->failed) && arrive(r) == MX_OK && finish_groups(r) == MX_OK) {
         r->pending = false;
     } else if (r->pending) {
         int slot = r->in_step ? r->slot ^ 1 : r->slot;
@@ -269,9 +274,10 @@ void ranks_recover(struct ranks *r, void *model, struct ranks_done *done, int *u
         (void)ranks_copy_buffers(r, r->split->buffer_is_carried, r->carried[slot], true);
         r->p->set_calls(model, r->calls[slot]);
         r->pending = false;
-        *undone = 1;
+        undo = true;
     }
     r->in_step = false;
+    *undone = (int)(int64_t)(r->counted - (r->steps - undo));
     *done = r->done;
     r->done.any = false;
 }

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "ranks_internal.h"
 
@@ -30,7 +31,15 @@ bool ranks_saves(const struct ranks *r) {
     for (int i = 0; i < r->p->buffer_count; i++)
         if (r->split->buffer_is_carried[i])
             return false;
-    return r->way->undoes && r->rank == (mxrt_net_lost(r->net, NULL) == 0 ? 1 : 0);
+    const int lost = mxrt_net_lost(r->net, NULL);
+    int saver = lost == 0;
+    /* A machine that is gone took all its ranks with it. */
+    for (int i = 0; i < r->size && lost >= 0; i++)
+        if (strcmp(r->hosts[i], r->hosts[lost]) != 0) {
+            saver = i;
+            break;
+        }
+    return r->way->undoes && r->rank == saver;
 }
 
 int64_t ranks_part(const struct ranks *r, int64_t n, int64_t *first) {
@@ -156,7 +165,7 @@ static mx_status allocate(struct ranks *r, struct mxrt_why *why) {
     }
     r->status_count = STATUS_HEAD + r->step->result_count;
     const size_t status_at = bytes;
-    bytes += sizeof(float) * (size_t)r->status_count;
+    bytes += sizeof *r->status_vector * (size_t)r->status_count;
     r->memory = aligned_alloc(ALIGN, (bytes + ALIGN - 1) / ALIGN * ALIGN);
     r->arena = aligned_alloc(ALIGN, ((size_t)s->arena + ALIGN) / ALIGN * ALIGN);
     if (!r->keys || !r->offset || !r->applied || !r->is_copied || !r->copies || !r->carried[0] || !r->carried[1] ||
@@ -166,7 +175,7 @@ static mx_status allocate(struct ranks *r, struct mxrt_why *why) {
     r->offset[s->key_count] = status_at;
     for (int i = 0; i < s->key_count; i++)
         r->keys[i] = r->memory + r->offset[i];
-    r->status_vector = (float *)(void *)(r->memory + status_at);
+    r->status_vector = (double *)(void *)(r->memory + status_at);
     return MX_OK;
 }
 
@@ -187,6 +196,18 @@ static mx_status check(const struct ranks *r, struct mxrt_why *why) {
         return mxrt_fail(why, MX_ERROR_ARGUMENT,
                          "--shard: optimizer state is split over all ranks, or kept by --servers: choose one");
     return MX_OK;
+}
+
+static mx_status gather_hosts(struct ranks *r, struct mxrt_why *why) {
+    char mine[HOST] = "";
+    r->hosts = calloc((size_t)r->size, sizeof *r->hosts);
+    if (!r->hosts)
+        return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for the names of %d machines", r->size);
+    (void)gethostname(mine, sizeof mine - 1);
+    mx_status status = ranks_gather(r, mine, sizeof mine, r->hosts, why);
+    for (int i = 0; i < r->size; i++)
+        r->hosts[i][HOST - 1] = 0;
+    return status;
 }
 
 mx_status ranks_open(struct ranks **out, const struct mxrt_program *p, struct mxrt_net *net,
@@ -219,6 +240,8 @@ mx_status ranks_open(struct ranks **out, const struct mxrt_program *p, struct mx
         status = mxrt_kv_create(&r->kv, options->store, r->engine, &kv, why);
     if (status == MX_OK && options->compression != MXRT_KV_NONE)
         status = mxrt_kv_set_compression(r->kv, options->compression, options->threshold, why);
+    if (status == MX_OK)
+        status = gather_hosts(r, why);
     if (status != MX_OK) {
         mxrt_net_fail(net, why->text);
         ranks_close(r);
@@ -244,6 +267,7 @@ void ranks_close(struct ranks *r) {
     free_all(r->copies, r->p->buffer_count);
     free_all(r->carried[0], r->p->buffer_count);
     free_all(r->carried[1], r->p->buffer_count);
+    free(r->hosts);
     free(r->memory);
     free(r->arena);
     free(r->keys);

@@ -29,8 +29,9 @@ void ranks_close(struct ranks *r);     /* waits for the others, unless one is lo
 int ranks_rank(const struct ranks *r); /* 0 and 1 for NULL: one process */
 int ranks_size(const struct ranks *r);
 void ranks_fail(struct ranks *r, const char *message);
-/* After a loss: whether this rank is the one to save, the first that is left; never where ranks have states of their own, which nobody
- * could gather. */
+/* After a loss: whether this rank is one to save: the first that is on another machine than the lost one, or the first that is left. Where
+ * machines have lost sight of each other, that may be one on each side. Never where ranks have states of their own, which nobody
+ * could gather, or keep parts of the optimizer's. */
 bool ranks_saves(const struct ranks *r);
 
 /* This rank's part of n samples: how many, and which is the first. */
@@ -75,8 +76,9 @@ mx_status ranks_step(struct ranks *r, void *model, const struct ranks_batch *b, 
                      struct mxrt_why *why);
 /* Completes the step under way: the model is as after it. */
 mx_status ranks_settle(struct ranks *r, void *model, struct ranks_done *done, struct mxrt_why *why);
-/* After MX_ERROR_PEER: makes the model consistent, as after the last step whose averages had all arrived here. `done`: that step, if it was not told
- * before. *undone: steps that were begun and are as if they had not been. */
+/* After MX_ERROR_PEER: makes the model consistent, as after the last step whose averages had all arrived here. `done`: that step, if it was not
+ * told before. *undone: how many of the steps that ranks_step ended without an error are as if they had not been; -1: one more is
+ * complete than those. */
 void ranks_recover(struct ranks *r, void *model, struct ranks_done *done, int *undone);
 
 #endif

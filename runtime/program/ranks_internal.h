@@ -6,6 +6,7 @@
 #include "mxrt/array.h"
 #include "ranks.h"
 
+enum { HOST = 64 };
 enum { SCALARS = 64, STATUS_HEAD = 3 }; /* of the status: votes to stop, samples, labels; then results */
 
 /* How a key's tensor meets those of the other ranks, and what it does then. All are called by the rank's own thread. */
@@ -37,17 +38,19 @@ struct ranks {
     struct mxrt_engine *engine;
     struct mxrt_kvstore *kv;
     int rank, size;
+    char (*hosts)[HOST]; /* [size] names of the machines */
 
     unsigned char *memory; /* all keys' tensors in the order in which they become final, then the status */
     void **keys;
-    size_t *offset; /* [key_count + 1] by key; the last one: of the status */
-    float *status_vector;
+    size_t *offset;        /* [key_count + 1] by key; the last one: of the status */
+    double *status_vector; /* not f32: it is never compressed, and counts are exact */
     int status_count;
     unsigned char *arena;
 
     void *model;       /* of the call under way */
     float weight;      /* of this rank's part */
     uint64_t steps;    /* begun */
+    uint64_t counted;  /* of them, those that the caller knows of */
     uint64_t blocking; /* collectives asked for that block */
     double seconds;    /* of the last call of gradients */
     bool in_step, pending, told, arrived, failed;

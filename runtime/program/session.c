@@ -22,12 +22,17 @@ const struct mxrt_setting *session_setting(const struct session *s, const char *
     return NULL;
 }
 
+/* In this order; the last one only where ranks have states of their own. */
+#define POSITION_KEYS \
+    { "seed", "calls", "epoch", "batch", "step", "batch_size", "samples", "labels", "ranks" }
+enum { POSITIONS = 9, POSITIONS_OF_ONE = 8 };
+
 static void take_metadata(void *context, const char *key, const char *value) {
     struct position *at = context;
-    const char *const keys[] = {"seed", "calls", "epoch", "batch", "step", "batch_size", "samples", "labels"};
-    int64_t *const fields[] = {(int64_t *)&at->seed, (int64_t *)&at->calls, &at->epoch, &at->batch, &at->step,
-                               &at->batch_size,      &at->samples,          &at->labels};
-    for (int i = 0; i < 8; i++)
+    const char *const keys[POSITIONS] = POSITION_KEYS;
+    int64_t *const fields[POSITIONS] = {(int64_t *)&at->seed, (int64_t *)&at->calls, &at->epoch,  &at->batch, &at->step,
+                                        &at->batch_size,      &at->samples,          &at->labels, &at->ranks};
+    for (int i = 0; i < POSITIONS; i++)
         if (strcmp(key, keys[i]) == 0) {
             *fields[i] = (int64_t)strtoull(value, NULL, 10);
             at->found |= i == 2;
@@ -57,6 +62,20 @@ static struct mxrt_named *named_buffers(struct session *s, mx_status *status) {
     return named;
 }
 
+size_t session_states(struct session *s, unsigned char *memory, bool back) {
+    const struct mxrt_split *split = s->p->split && !s->p->split->why_not ? s->p->split : NULL;
+    size_t bytes = 0;
+    for (int i = 0; i < s->p->buffer_count && split; i++) {
+        mx_tensor t;
+        if (!split->buffer_is_carried[i] || s->p->buffer(s->model, i, &t) != MX_OK)
+            continue;
+        if (memory && t.bytes)
+            memcpy(back ? t.data : memory + bytes, back ? memory + bytes : t.data, t.bytes);
+        bytes += t.bytes;
+    }
+    return bytes;
+}
+
 mx_status session_open(struct session *s, const char *path, struct position *at) {
     struct position *own = at ? at : calloc(1, sizeof *own);
     if (!own)
@@ -76,6 +95,15 @@ mx_status session_open(struct session *s, const char *path, struct position *at)
             mxrt_fail(&s->why, MX_ERROR_MEMORY, "the model cannot be made: %s", text && *text ? text : "no memory");
         s->model = NULL;
     }
+    /* Where ranks have states of their own, the file has one rank's, which are nobody else's: they begin anew, unless rank_states_load has
+     * everybody's. */
+    unsigned char *states = NULL;
+    if (status == MX_OK && path && (own->ranks > 1 || ranks_size(s->ranks) > 1)) {
+        if ((states = malloc(session_states(s, NULL, false) + 1)))
+            (void)session_states(s, states, false);
+        else
+            status = mxrt_fail(&s->why, MX_ERROR_MEMORY, "no memory to read %s", path);
+    }
     if (status == MX_OK && path) {
         struct mxrt_named *named = named_buffers(s, &status);
         struct position *again = calloc(1, sizeof *again); /* the metadata is read twice; the first reading holds */
@@ -86,7 +114,10 @@ mx_status session_open(struct session *s, const char *path, struct position *at)
         free(named);
         if (status == MX_OK)
             s->p->set_calls(s->model, own->calls);
+        if (states)
+            (void)session_states(s, states, true);
     }
+    free(states);
     if (status == MX_OK && own->text_length)
         status = mxrt_vocabulary(own->text, own->text_length, &own->vocabulary, &own->vocabulary_size, &s->why);
     if (!at) {
@@ -108,7 +139,7 @@ mx_status session_save(struct session *s, const char *path, const struct positio
     if (!pairs || !list)
         status = mxrt_fail(&s->why, MX_ERROR_MEMORY, "no memory to save");
     if (status == MX_OK) {
-        const char *const keys[] = {"seed", "calls", "epoch", "batch", "step", "batch_size", "samples", "labels"};
+        const char *const keys[POSITIONS] = POSITION_KEYS;
         const unsigned long long values[] = {at->seed,
                                              s->p->calls(s->model),
                                              (unsigned long long)at->epoch,
@@ -116,10 +147,11 @@ mx_status session_save(struct session *s, const char *path, const struct positio
                                              (unsigned long long)at->step,
                                              (unsigned long long)at->batch_size,
                                              (unsigned long long)at->samples,
-                                             (unsigned long long)at->labels};
+                                             (unsigned long long)at->labels,
+                                             (unsigned long long)at->ranks};
         (void)snprintf(pairs[n].key, sizeof pairs->key, "model");
         (void)snprintf(pairs[n++].value, sizeof pairs->value, "%s", s->p->name);
-        for (int i = 0; i < 8; i++) {
+        for (int i = 0; i < (at->ranks > 1 ? POSITIONS : POSITIONS_OF_ONE); i++) {
             (void)snprintf(pairs[n].key, sizeof pairs->key, "%s", keys[i]);
             (void)snprintf(pairs[n++].value, sizeof pairs->value, "%llu", values[i]);
         }

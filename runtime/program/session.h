@@ -39,6 +39,7 @@ struct position {
     uint64_t seed, calls;
     int64_t epoch, batch, step; /* next to be done: epoch from 0, batch in it; steps done */
     int64_t batch_size, samples, labels;
+    int64_t ranks; /* above 1: so many ranks had states of their own, in another file (rank_states.c) */
     double sums[MAX_RESULTS];
     uint32_t *vocabulary;
     int vocabulary_size;
@@ -54,6 +55,8 @@ mx_status session_open(struct session *s, const char *path, struct position *at)
 mx_status session_save(struct session *s, const char *path, const struct position *at);
 mx_status session_saved(struct session *s);
 void session_close(struct session *s);
+/* States that each rank has for itself, one behind the other, out of the model, or back: how many bytes. Memory NULL: only that. */
+size_t session_states(struct session *s, unsigned char *memory, bool back);
 /* The path of the run's checkpoint. */
 void session_path(const struct session *s, const char *file, char *out, size_t size);
 mx_status session_make_folder(struct session *s);

@@ -10,7 +10,7 @@
 
 #include "training.h"
 
-static volatile sig_atomic_t interrupted;
+static _Atomic int interrupted; /* from the handler, whatever thread it runs on, to the ranks of this process */
 
 static void on_interrupt(int number) {
     (void)number;
@@ -270,9 +270,16 @@ static void survive(struct training *t, const char *path) {
         s->why = why;
         return;
     }
-    mx_status status = session_save(s, path, &t->at);
+    /* By a name of its own: rank 0, or one on the other side of a cut, may be writing, too. Each is whole when it takes its place. */
+    char mine[4200];
+    (void)snprintf(mine, sizeof mine, "%s.%d", path, ranks_rank(s->ranks));
+    mx_status status = session_saved(s);
+    if (status == MX_OK)
+        status = session_save(s, mine, &t->at);
     if (status == MX_OK)
         status = session_saved(s);
+    if (status == MX_OK && rename(mine, path) != 0)
+        status = mxrt_fail(&s->why, MX_ERROR_IO, "cannot write %s: %s", path, strerror(errno));
     if (status == MX_OK)
         (void)snprintf(s->why.text, sizeof s->why.text, "%.400s; saved %.150s as of step %lld: --resume goes on",
                        why.text, path, (long long)t->at.step);
@@ -311,6 +318,7 @@ int train_command(struct session *s) {
         return 1;
     char path[4096], line[600];
     t->s = s;
+    t->states[0] = t->states[1] = -1;
     session_path(s, "checkpoint.safetensors", path, sizeof path);
     mx_status status = s->net ? ranks_open(&s->ranks, s->p, s->net, &s->ranks_options, &s->why) : MX_OK;
     const bool first = ranks_rank(s->ranks) == 0;
@@ -331,6 +339,8 @@ int train_command(struct session *s) {
                            (long long)t->batch, path, (long long)t->at.batch_size);
     if (status == MX_OK)
         status = training_start(t);
+    if (status == MX_OK && s->resume)
+        status = rank_states_load(t, path);
     if (status == MX_OK && first)
         status = session_make_folder(s);
     if (status == MX_OK && first)
@@ -377,6 +387,8 @@ int train_command(struct session *s) {
             kept = true;
             mx_status begun = ranks_collect(s->ranks, s->model, &s->why);
             int64_t begin = mxrt_trace_begin(s->trace);
+            if (begun == MX_OK)
+                begun = rank_states_save(t, path);
             if (begun == MX_OK && first)
                 begun = session_save(s, path, &t->at);
             mxrt_trace_end(s->trace, begin, "copy for a checkpoint");
@@ -390,6 +402,8 @@ int train_command(struct session *s) {
         survive(t, path);
     struct mxrt_why why = s->why; /* of what ended the training, if that is an error */
     mx_status saved = session_saved(s);
+    if (saved == MX_OK)
+        rank_states_saved(t, path);
     if (status != MX_OK && status != MX_ERROR_INTERRUPTED)
         s->why = why;
     else if (saved != MX_OK)

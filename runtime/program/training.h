@@ -1,4 +1,5 @@
-/* A training run: shared by train.c (the loop), train_setup.c (data, batches, ranks) and metrics.c (what is told). */
+/* A training run: shared by train.c (the loop), train_setup.c (data, batches, ranks), rank_states.c (checkpoints of what
+ * each rank has for itself) and metrics.c (what is told). */
 #ifndef MXRT_TRAINING_H
 #define MXRT_TRAINING_H
 
@@ -28,6 +29,7 @@ struct training {
     struct mxrt_progress progress;
     double began;
     struct tally tally; /* of the epoch so far */
+    int64_t states[2];  /* steps of the last file of states and the one before; -1: none (rank_states.c) */
     bool stop;          /* over ranks: one of them asked for it */
     char kept[5000];    /* says which checkpoint is the last good one */
 };
@@ -50,6 +52,15 @@ mx_status training_start(struct training *t);
 
 /* The position's sums are those of the tally. */
 void training_position(struct training *t);
+
+/* ---- rank_states.c */
+
+/* Before the position is saved: every rank's own states into a file beside `path`. */
+mx_status rank_states_save(struct training *t, const char *path);
+/* After the last checkpoint is whole: only its states stay. */
+void rank_states_saved(struct training *t, const char *path);
+/* After training_start, on resumption from `path`: every rank's own states, if that many ranks saved them. */
+mx_status rank_states_load(struct training *t, const char *path);
 
 /* ---- metrics.c */
 

@@ -88,7 +88,8 @@ struct mxrt_split {
     const bool
         *result_is_late; /* [result_count of the step]: comes from `report`; its other results from `gradients` */
     bool has_report;
-    int64_t arena; /* bytes that `apply` and `report` work in */
+    bool counts_calls; /* `gradients` draws random numbers: a call counts, and a step counts where it is not called */
+    int64_t arena;     /* bytes that `apply` and `report` work in */
     /* args, results: the step's; keys[i]: the memory of key i's tensor. */
     mx_status (*gradients)(void *model, const int64_t *dims, void *const *args, void *const *results, void *const *keys,
                            const struct mxrt_exchange *x);
