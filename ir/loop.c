@@ -217,6 +217,13 @@ lx lx_select(struct loop_builder *b, lx c, lx x, lx y) {
     return e;
 }
 
+lx lx_shuffle(struct loop_builder *b, lx x, int bits) {
+    struct lx *e = lx_new(b, LX_SHUFFLE, x->dtype, 1, 1);
+    e->value.i = bits;
+    e->args[0] = x;
+    return e;
+}
+
 lx lx_call(struct loop_builder *b, const char *name, enum dtype t, int count, const lx *args) {
     struct lx *e = lx_new(b, LX_CALL, t, 1, count);
     e->name = name;
@@ -349,6 +356,10 @@ void loop_local(struct loop_builder *b, struct loop_block *k, struct loop_mem *m
 
 void loop_comment(struct loop_builder *b, struct loop_block *k, const char *text) {
     stmt(b, k, LS_COMMENT)->text = text;
+}
+
+void loop_barrier(struct loop_builder *b, struct loop_block *k) {
+    stmt(b, k, LS_BARRIER);
 }
 
 struct loop_stmt *loop_call(struct loop_builder *b, struct loop_block *k, const struct loop_func *f) {

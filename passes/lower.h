@@ -67,6 +67,14 @@ uint32_t nest_uses(ir_expr e);
 bool nest_stride(struct lower *l, ir_expr load, int i, int64_t *stride);
 void nest_store(struct nest_scope *n, int result, lx value);
 int64_t nest_flops(const struct ir_nest *nest, int results);
+/* passes/lower.c: accumulators of reductions. */
+bool lower_is_arg(enum reduce_op op);
+lx lower_identity(struct loop_builder *b, enum reduce_op op, enum dtype t);
+lx lower_combine(struct loop_builder *b, enum reduce_op op, lx sum, lx value);
+void lower_extremum(struct nest_scope *n, enum reduce_op op, struct loop_var *acc, struct loop_var *position, lx value,
+                    lx at);
+/* How many of the last of `count` indices from `first` are one loop: every load walks them in step. 1: none are. */
+int lower_flat_count(struct lower *l, int first, int count);
 /* Tasks that a loop of `extent` iterations of the given work is split into: depends on the shape alone. */
 int64_t lower_tasks(const struct lower *l, int64_t extent, double work);
 

@@ -290,6 +290,28 @@ static void nest(struct function *f, struct ir_op *op) {
     function_finish(f, &k);
 }
 
+/* to[i] = from[i] over all elements of a type; from NULL: the one element `scalar`. */
+static void copy_elements(struct function *f, struct loop_block *k, struct ir_type t, struct loop_mem *to,
+                          struct loop_mem *from, lx scalar) {
+    struct loop_builder *b = f->b;
+    lx zero = lx_int(b, 0);
+    if (!from) {
+        loop_store(b, k, to, zero, scalar);
+        return;
+    }
+    struct loop_var *i = loop_var_new(b, "i", I64, 1);
+    struct loop_stmt *loop = loop_for(b, k, i, zero, function_elements(f, t), 1, LOOP_SERIAL);
+    loop_store(b, &loop->body, to, lx_var(b, i), lx_load(b, from, lx_var(b, i), 1));
+}
+
+/* The same from where a value lives. */
+static void copy_value(struct function *f, struct loop_block *k, struct loop_mem *to, const struct ir_value *v) {
+    if (v->type.rank == 0)
+        copy_elements(f, k, v->type, to, NULL, function_scalar(f, v));
+    else
+        copy_elements(f, k, v->type, to, function_mem(f, v), NULL);
+}
+
 void function_copy(struct function *f, const struct ir_value *from, const struct ir_value *to) {
     const struct storage *s = function_storage(f, from), *t = function_storage(f, to);
     if (!t || s == t)
@@ -297,16 +319,7 @@ void function_copy(struct function *f, const struct ir_value *from, const struct
     struct loop_block k;
     loop_block_init(&k);
     function_begin(f);
-    struct loop_mem *target = function_mem(f, to);
-    if (from->type.rank == 0) {
-        loop_store(f->b, &k, target, lx_int(f->b, 0), function_scalar(f, from));
-    } else {
-        struct loop_var *i = loop_var_new(f->b, "i", I64, 1);
-        struct loop_stmt *loop =
-            loop_for(f->b, &k, i, lx_int(f->b, 0), function_elements(f, from->type), 1, LOOP_SERIAL);
-        loop_store(f->b, &loop->body, target, lx_var(f->b, i),
-                   lx_load(f->b, function_mem(f, from), lx_var(f->b, i), 1));
-    }
+    copy_value(f, &k, function_mem(f, to), from);
     function_finish(f, &k);
 }
 
@@ -485,17 +498,13 @@ static void operation(struct function *f, struct ir_op *op) {
         struct loop_block k;
         loop_block_init(&k);
         function_begin(f);
-        if (op->results[0]->type.rank == 0) {
-            loop_store(f->b, &k, function_mem(f, op->results[0]), lx_int(f->b, 0), function_scalar(f, op->results[0]));
-        } else {
-            struct loop_mem *data = loop_mem_new(f->b, "data", op->results[0]->type.dtype, MEM_PARAM);
+        struct loop_mem *data = NULL;
+        if (op->results[0]->type.rank) {
+            data = loop_mem_new(f->b, "data", op->results[0]->type.dtype, MEM_PARAM);
             cgen_set_name(f->g, data->id, cgen_const_data(f->g, op));
-            struct loop_var *i = loop_var_new(f->b, "i", I64, 1);
-            struct loop_stmt *loop =
-                loop_for(f->b, &k, i, lx_int(f->b, 0), function_elements(f, op->results[0]->type), 1, LOOP_SERIAL);
-            loop_store(f->b, &loop->body, function_mem(f, op->results[0]), lx_var(f->b, i),
-                       lx_load(f->b, data, lx_var(f->b, i), 1));
         }
+        copy_elements(f, &k, op->results[0]->type, function_mem(f, op->results[0]), data,
+                      data ? NULL : function_scalar(f, op->results[0]));
         function_finish(f, &k);
         break;
     }
@@ -536,10 +545,7 @@ static void operation(struct function *f, struct ir_op *op) {
             f->plan->of_value[fake.id] = own;
             struct loop_mem *from = function_mem(f, &fake);
             f->plan->of_value[fake.id] = saved;
-            struct loop_var *i = loop_var_new(f->b, "i", I64, 1);
-            struct loop_stmt *loop =
-                loop_for(f->b, &k, i, lx_int(f->b, 0), function_elements(f, fake.type), 1, LOOP_SERIAL);
-            loop_store(f->b, &loop->body, to, lx_var(f->b, i), lx_load(f->b, from, lx_var(f->b, i), 1));
+            copy_elements(f, &k, fake.type, to, from, NULL);
             function_finish(f, &k);
         }
         break;
@@ -557,11 +563,7 @@ static void operation(struct function *f, struct ir_op *op) {
         to->base = arena_printf(&f->g->arena, "m->%s", cgen_buffer_field(f->g, op->buffer.buffer));
         cgen_set_name(f->g, to->id, cgen_enter_name(f->g, op->buffer.buffer->name));
         VEC_PUSH(&f->g->arena, f->pointers, to);
-        struct loop_var *i = loop_var_new(f->b, "i", I64, 1);
-        struct loop_stmt *loop = loop_for(f->b, &k, i, lx_int(f->b, 0), function_elements(f, v->type), 1, LOOP_SERIAL);
-        lx at = lx_var(f->b, i);
-        loop_store(f->b, &loop->body, to, at,
-                   v->type.rank == 0 ? function_scalar(f, v) : lx_load(f->b, function_mem(f, v), at, 1));
+        copy_value(f, &k, to, v);
         function_finish(f, &k);
         break;
     }
@@ -630,14 +632,7 @@ static void final_copies(struct function *f) {
         cgen_set_name(f->g, to->id,
                       result ? cgen_result_name(f->g, f->func, index) : cgen_arg_name(f->g, f->func, index));
         to->written = true;
-        if (v->type.rank == 0) {
-            loop_store(f->b, &k, to, lx_int(f->b, 0), function_scalar(f, v));
-        } else {
-            struct loop_var *e = loop_var_new(f->b, "i", I64, 1);
-            struct loop_stmt *loop =
-                loop_for(f->b, &k, e, lx_int(f->b, 0), function_elements(f, v->type), 1, LOOP_SERIAL);
-            loop_store(f->b, &loop->body, to, lx_var(f->b, e), lx_load(f->b, function_mem(f, v), lx_var(f->b, e), 1));
-        }
+        copy_value(f, &k, to, v);
         function_finish(f, &k);
     }
 }
