@@ -16,6 +16,7 @@ struct options {
     VEC(const char *) binds;  /* ends with NULL if any */
     VEC(const char *) stdlib_dirs;
     struct compile_options compile;
+    bool cpu_given;
     const char *output, *name, *depfile, *optimize, *cc, *march;
     int64_t split;
     enum emit_kind emit;

@@ -58,6 +58,8 @@ int cgen_scope_mark(struct cgen *g);
 void cgen_scope_leave(struct cgen *g, int mark);
 /* `const float *x = …;` for a POINTER memory. */
 void cprint_mem(struct cprint *p, const struct loop_mem *m);
+/* "restrict " as the unit's language spells it, or "". */
+const char *cprint_restrict(const struct cgen *g, const struct loop_mem *m);
 bool cgen_mentions(const char *text, const char *name);
 void cprint_func(struct cgen *g, struct loop_func *f); /* and sets its stack_bytes */
 /* Whether fn on vectors of t can be printed as one vector expression. */
@@ -84,6 +86,15 @@ void cgen_scope_restore(struct cgen *g, struct cgen_names names);
 /* ---- share.c --------------------------------------------------------------------------------------------------- */
 
 /* Prints an operation as a call where it occurs more than once in the unit; false: the caller prints it in place. */
+/* The text in which equal blocks are equal; NULL where a function would not do. */
+struct cgen_captures;
+const char *cgen_block_key(struct cgen *g, const struct loop_block *k, const struct cgen_captures *c);
+/* The captures as parameters: ", const float *x, int64_t N", named anew until they are left; and as arguments, "x, N". */
+const char **cgen_enter_parameters(struct cgen *g, const struct cgen_captures *c, struct text *head);
+void cgen_leave_parameters(struct cgen *g, const struct cgen_captures *c, const char **outer);
+void cgen_arguments(struct cgen *g, struct text *line, const struct cgen_captures *c);
+/* "net_body_0_qkv_weight" -> "weight": what a memory is to every caller. */
+const char *cgen_parameter_name(const char *name);
 bool cgen_share_block(struct cprint *p, const struct loop_block *k, const char *hint);
 void cgen_blocks_free(struct cgen *g);
 bool cgen_uses_instance(const char *text); /* whether printed code uses `m` */

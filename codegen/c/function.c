@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "codegen/c/function_internal.h"
+#include "codegen/cuda/cuda.h"
+#include "passes/gpu.h"
 
 static void region(struct function *f, const struct ir_region *r);
 
@@ -23,7 +24,7 @@ struct storage *function_storage(struct function *f, const struct ir_value *v) {
 
 static bool by_value(const struct function *f, const struct storage *s) {
     if (s->kind == STORAGE_SCALAR)
-        return true;
+        return !f->slot || f->slot[s->id] < 0;
     return s->kind == STORAGE_ARG && f->func->body->args[s->index]->type.rank == 0 &&
            !(f->func->arg_inout && f->func->arg_inout[s->index]);
 }
@@ -71,12 +72,17 @@ struct loop_mem *function_mem(void *context, const struct ir_value *v) {
         }
     struct loop_mem *m = loop_mem_new(f->b, s->name, v->type.dtype, by_value(f, s) ? MEM_SCALAR : MEM_POINTER);
     const char *name = NULL;
-    switch (s->kind) {
+    if (g->cuda && m->kind == MEM_POINTER)
+        m->base = cuda_base(f, s);
+    switch (m->base ? STORAGE_BUFFER : s->kind) {
     case STORAGE_SCALAR: name = scalar_variable(f, s, v->type.dtype); break;
     case STORAGE_ARG: name = cgen_arg_name(g, f->func, s->index); break;
     case STORAGE_RESULT: name = cgen_result_name(g, f->func, s->index); break;
     case STORAGE_CONST: name = cgen_const_data(g, s->op); break;
-    case STORAGE_BUFFER: m->base = arena_printf(&g->arena, "m->%s", cgen_buffer_field(g, s->buffer)); break;
+    case STORAGE_BUFFER:
+        if (!m->base)
+            m->base = arena_printf(&g->arena, "m->%s", cgen_buffer_field(g, s->buffer));
+        break;
     case STORAGE_ARENA: m->base = arena_printf(&g->arena, "(void *)(m->arena + %lld)", (long long)s->offset); break;
     case STORAGE_CACHE:
         m->base = arena_printf(&g->arena, "(void *)(m->cache + %lld)", (long long)(f->plan->cache_offset + s->offset));
@@ -100,7 +106,7 @@ struct loop_mem *function_mem(void *context, const struct ir_value *v) {
 struct loop_mem *function_workspace(void *context, struct loop_block *out, const char *name, enum dtype t,
                                     int64_t elements) {
     struct function *f = context;
-    int64_t bytes = codegen_workspace_bytes(t, elements);
+    int64_t bytes = codegen_workspace_bytes(f->g->options, t, elements);
     struct loop_mem *m;
     if (bytes == 0) {
         m = loop_mem_new(f->b, name, t, MEM_LOCAL);
@@ -115,7 +121,11 @@ struct loop_mem *function_workspace(void *context, struct loop_block *out, const
     const struct storage *s = plan_workspace(f->plan, f->op);
     if (!s || f->workspace + bytes > s->bytes)
         bug(f, "a kernel's workspace is not in the plan");
-    m->base = arena_printf(&f->g->arena, "(void *)(m->arena + %lld)", (long long)(s->offset + f->workspace));
+    if (f->g->cuda)
+        m->base =
+            cuda_base(f, &(struct storage){.kind = STORAGE_ARENA, .offset = s->offset + f->workspace, .bytes = bytes});
+    else
+        m->base = arena_printf(&f->g->arena, "(void *)(m->arena + %lld)", (long long)(s->offset + f->workspace));
     f->workspace += bytes;
     cgen_set_name(f->g, m->id, cgen_enter_name(f->g, name));
     VEC_PUSH(&f->g->arena, f->pointers, m);
@@ -242,6 +252,11 @@ void function_finish(struct function *f, struct loop_block *k) {
         bug(f, text_string(&why));
     }
     text_free(&why);
+    if (f->g->cuda) {
+        cuda_print_block(f, k);
+        cgen_scope_leave(f->g, f->scope);
+        return;
+    }
     if (cgen_share_block(&f->print, k, f->hint ? f->hint : "nest")) {
         cgen_scope_leave(f->g, f->scope);
         return;
@@ -266,6 +281,20 @@ void function_finish(struct function *f, struct loop_block *k) {
     p->stack = stack;
 }
 
+bool function_on_device(const struct function *f, const struct loop_mem *m) {
+    return f->g->cuda && m->kind != MEM_SCALAR;
+}
+
+/* CUDA: a nest of scalars that the host has and keeps. */
+static bool on_host(struct function *f, const struct ir_op *op) {
+    for (int i = 0; i < op->result_count; i++) {
+        const struct storage *s = function_storage(f, op->results[i]);
+        if (f->g->cuda && s && (s->kind != STORAGE_SCALAR || f->slot[s->id] >= 0))
+            return false;
+    }
+    return f->g->cuda != NULL;
+}
+
 static void nest(struct function *f, struct ir_op *op) {
     struct loop_block k;
     loop_block_init(&k);
@@ -283,8 +312,10 @@ static void nest(struct function *f, struct ir_op *op) {
                       .share = share_kernel,
                       .context = f};
     int first = f->b->next_id;
-    if (!codegen_lower_kernel(&l))
+    if (on_host(f, op))
         lower_nest(&l);
+    else
+        codegen_lower(&l);
     loop_drop_unused(f->b, &k, first);
     f->flops += f->repeat * (double)l.flops;
     function_finish(f, &k);
@@ -295,6 +326,13 @@ static void copy_elements(struct function *f, struct loop_block *k, struct ir_ty
                           struct loop_mem *from, lx scalar) {
     struct loop_builder *b = f->b;
     lx zero = lx_int(b, 0);
+    if (function_on_device(f, to)) {
+        struct gpu_each e = gpu_open_each(b, k, from ? function_elements(f, t) : lx_int(b, 1),
+                                          from ? ir_dim_upper(ir_type_elements(f->func->module, t)) : 1, "i");
+        loop_store(b, e.body, to, from ? e.at : zero, from ? lx_load(b, from, e.at, 1) : scalar);
+        gpu_close_each(&e);
+        return;
+    }
     if (!from) {
         loop_store(b, k, to, zero, scalar);
         return;
@@ -344,6 +382,10 @@ static const char *scalar_text_of(struct function *f, const struct ir_value *v) 
     function_begin(f);
     lx e = function_scalar(f, v);
     /* A rank 0 value in the arena, a buffer or a result is read through its base. */
+    if (e->kind == LX_LOAD && function_on_device(f, e->mem)) {
+        f->pointers.n = 0;
+        return cuda_fetch(f, e->mem);
+    }
     if (e->kind == LX_LOAD && e->mem->kind == MEM_POINTER && f->pointers.n) {
         const char *text =
             arena_printf(&f->g->arena, "*(const %s *)%s", cgen_c_type(e->dtype), f->pointers.at[0]->base);
@@ -427,7 +469,16 @@ static void op_for(struct function *f, struct ir_op *op) {
         if (index) {
             function_begin(f);
             struct loop_mem *m = function_mem(f, body->args[0]);
-            cprint_line(&f->print, "*(int64_t *)%s = %s;", m->base ? m->base : cgen_name_of(f->g, m->id), i);
+            if (function_on_device(f, m)) {
+                struct loop_var *counter = loop_var_new(f->b, i, I64, 1);
+                struct loop_block k;
+                loop_block_init(&k);
+                cgen_set_name(f->g, counter->id, i);
+                copy_elements(f, &k, body->args[0]->type, m, NULL, lx_var(f->b, counter));
+                function_finish(f, &k);
+            } else {
+                cprint_line(&f->print, "*(int64_t *)%s = %s;", m->base ? m->base : cgen_name_of(f->g, m->id), i);
+            }
         }
     }
     double repeat = f->repeat;
@@ -485,6 +536,7 @@ static void op_dim(struct function *f, struct ir_op *op) {
 
 static void operation(struct function *f, struct ir_op *op) {
     f->op = op;
+    f->staged = 0;
     bool plain = op->code == OP_read || op->code == OP_reshape || op->code == OP_stop || op->code == OP_write;
     if (!plain && op->code != OP_const && op->code != OP_dim)
         function_comment(f, op);
@@ -560,7 +612,10 @@ static void operation(struct function *f, struct ir_op *op) {
         loop_block_init(&k);
         function_begin(f);
         struct loop_mem *to = loop_mem_new(f->b, op->buffer.buffer->name, v->type.dtype, MEM_POINTER);
-        to->base = arena_printf(&f->g->arena, "m->%s", cgen_buffer_field(f->g, op->buffer.buffer));
+        if (f->g->cuda)
+            to->base = cuda_base(f, &(struct storage){.kind = STORAGE_BUFFER, .buffer = op->buffer.buffer});
+        else
+            to->base = arena_printf(&f->g->arena, "m->%s", cgen_buffer_field(f->g, op->buffer.buffer));
         cgen_set_name(f->g, to->id, cgen_enter_name(f->g, op->buffer.buffer->name));
         VEC_PUSH(&f->g->arena, f->pointers, to);
         copy_value(f, &k, to, v);
@@ -647,6 +702,8 @@ void cgen_c_function(struct cgen *g, struct plan_func *p) {
     f->scalar_name = ARENA_ARRAY(&g->arena, const char *, p->storage_count + 1);
     f->scalar_declared = ARENA_ARRAY(&g->arena, bool, p->storage_count + 1);
     f->symbol_var = ARENA_ARRAY(&g->arena, struct loop_var *, g->module->symbol_count + 1);
+    if (g->cuda)
+        f->slot = cuda_scalar_slots(g, p, &(int){0});
     k->scope.n = 0;
     k->stack = k->stack_max = 0;
 
@@ -693,11 +750,16 @@ void cgen_c_function(struct cgen *g, struct plan_func *p) {
     for (int i = 0; i < g->module->symbol_count; i++)
         if (g->module->symbols[i]->op && g->module->symbols[i]->func == func)
             function_symbol(f, g->module->symbols[i]);
+    if (g->cuda)
+        cuda_arguments(f);
     if (p->incremental)
         groups(f, func->body);
     else
         region(f, func->body);
-    final_copies(f);
+    if (g->cuda)
+        cuda_results(f);
+    else
+        final_copies(f);
     for (int i = 0; i < func->result_symbol_count; i++)
         cprint_line(&f->print, "*%s = %s;", cgen_found_name(g, func, i),
                     function_expr(f, function_dim(f, func->result_symbols[i].value)));

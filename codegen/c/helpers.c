@@ -19,7 +19,11 @@ static bool first_need(struct cgen *g, const char *name) {
 /* The multiply-add of a scalar type as the target has it; without a definition the helpers round twice. In portable mode
  * there is none, so that every compiler gives the same bits. */
 static void fma_macros(struct cgen *g) {
-    if (!first_need(g, "#MX_FMA") || !g->options->vector_extensions)
+    if (!first_need(g, "#MX_FMA"))
+        return;
+    if (g->cuda)
+        text_add(&g->helpers, "#define MX_FMA(a, b, c) fmaf(a, b, c)\n#define MX_FMA_F64(a, b, c) fma(a, b, c)\n\n");
+    if (g->cuda || !g->options->vector_extensions)
         return;
     text_add(&g->helpers, "/* One rounding where the target has the instruction. */\n"
                           "#if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__aarch64__)\n"
@@ -82,7 +86,12 @@ void cgen_need(struct cgen *g, const char *name) {
         body++;
     /* The function ends at its closing brace in the first column. */
     const char *close = strstr(body, "\n}\n");
-    text_addn(&g->helpers, body, (size_t)(close ? close + 3 - body : (long)strlen(body)));
+    const char *text = arena_strndup(&g->arena, body, (size_t)(close ? close + 3 - body : (long)strlen(body)));
+    const char *head = g->cuda ? strstr(text, "static inline ") : NULL;
+    if (head) /* for both sides */
+        text_printf(&g->helpers, "%.*sstatic __host__ __device__ inline %s", (int)(head - text), text, head + 14);
+    else
+        text_add(&g->helpers, text);
     text_add(&g->helpers, "\n");
 }
 

@@ -38,7 +38,18 @@ static const char *const reserved[] = {
     "time",     "signal",   "free",    "stdin",   "stdout", "stderr", "errno",    "NULL",     "EOF",      "I",
     "N_",       "unix",     "linux"};
 
-static bool name_taken(struct cgen_kernels *k, const char *name) {
+/* What C++ and CUDA take beyond that. */
+static const char *const reserved_cuda[] = {
+    "and",     "catch",    "delete",   "explicit", "export",    "friend", "mutable",   "namespace", "not",
+    "nullptr", "operator", "or",       "private",  "protected", "public", "template",  "this",      "throw",
+    "try",     "typeid",   "typename", "using",    "virtual",   "xor",    "threadIdx", "blockIdx",  "blockDim",
+    "gridDim", "warpSize", "min",      "max",      "printf",    "assert", "clock",     "rint",      "fma",
+    "signbit", "isnan",    "isinf",    "norm",     "rsqrt",     "exp2",   "log2",      "sum_",      "half"};
+
+static bool name_taken(const struct cgen *g, struct cgen_kernels *k, const char *name) {
+    for (size_t i = 0; g->cuda && i < sizeof reserved_cuda / sizeof *reserved_cuda; i++)
+        if (!strcmp(reserved_cuda[i], name))
+            return true;
     for (size_t i = 0; i < sizeof reserved / sizeof *reserved; i++)
         if (!strcmp(reserved[i], name))
             return true;
@@ -58,7 +69,7 @@ const char *cgen_enter_name(struct cgen *g, const char *wanted) {
     if (clean[0] == '_') /* reserved for the implementation at file scope, and ugly */
         clean[0] = 't';
     const char *name = clean;
-    for (int i = 2; name_taken(k, name); i++)
+    for (int i = 2; name_taken(g, k, name); i++)
         name = arena_printf(&g->arena, "%s_%d", clean, i);
     VEC_PUSH(&g->arena, k->scope, name);
     return name;
@@ -506,6 +517,11 @@ void cprint_expr(struct cprint *p, lx e, int precedence) {
         if (P_COND < precedence)
             add(p, ")");
         return;
+    case LX_SHUFFLE:
+        add(p, "__shfl_xor_sync(0xffffffffu, ");
+        cprint_expr(p, e->args[0], P_COMMA + 1);
+        text_printf(p->out, ", %d)", (int)e->value.i);
+        return;
     case LX_CALL:
         cgen_need(g, e->name);
         text_printf(p->out, "%s(", e->name);
@@ -713,11 +729,13 @@ void cprint_block(struct cprint *p, const struct loop_block *block) {
         case LS_LOCAL: {
             const char *name = cgen_enter_name(p->g, s->mem->name);
             cgen_set_name(p->g, s->mem->id, name);
-            cprint_line(p, "%s %s[%lld];", cgen_c_type(s->mem->dtype), name, (long long)s->mem->count);
+            cprint_line(p, "%s%s %s[%lld];", s->mem->kind == MEM_SHARED ? "__shared__ " : "",
+                        cgen_c_type(s->mem->dtype), name, (long long)s->mem->count);
             count_stack(p, s->mem->count * dtype_size(s->mem->dtype));
             break;
         }
         case LS_COMMENT: cprint_line(p, "/* %s */", s->text); break;
+        case LS_BARRIER: cprint_line(p, "__syncthreads();"); break;
         case LS_CALL:
             count_call(p, s->callee->stack_bytes);
             indent(p);
@@ -754,10 +772,14 @@ void cprint_block(struct cprint *p, const struct loop_block *block) {
     }
 }
 
+const char *cprint_restrict(const struct cgen *g, const struct loop_mem *m) {
+    return !m->no_alias ? "" : g->cuda ? "__restrict__ " : "restrict ";
+}
+
 void cprint_mem(struct cprint *p, const struct loop_mem *m) {
     cprint_line(p, "%s%s *%s%s = (%s%s *)%s;", m->written ? "" : "const ", cgen_c_type(m->dtype),
-                m->no_alias ? "restrict " : "", cgen_name_of(p->g, m->id), m->written ? "" : "const ",
-                cgen_c_type(m->dtype), m->base);
+                cprint_restrict(p->g, m), cgen_name_of(p->g, m->id), m->written ? "" : "const ", cgen_c_type(m->dtype),
+                m->base);
 }
 
 /* Whether the identifier `name` stands in printed code. */

@@ -69,8 +69,13 @@ static void count_loops(const struct loop_stmt *s, void *context) {
         ++*(int *)context;
 }
 
+/* Data of the unit that device code reaches by its name alone. */
+static bool is_global(const struct cgen *g, const struct loop_mem *m) {
+    return g->cuda && m->kind != MEM_SCALAR && !m->base;
+}
+
 /* NULL where a function would not do: no loop, or it writes a variable of the function around it. */
-static const char *block_key(struct cgen *g, const struct loop_block *k, const struct cgen_captures *c) {
+const char *cgen_block_key(struct cgen *g, const struct loop_block *k, const struct cgen_captures *c) {
     int loops = 0;
     loop_walk(k, NULL, count_loops, &loops);
     if (loops == 0 || c->mems.n + c->vars.n > 40)
@@ -82,8 +87,8 @@ static const char *block_key(struct cgen *g, const struct loop_block *k, const s
             text_free(&raw);
             return NULL;
         }
-        text_printf(&raw, "mem%d%d%d x.%d %s\n", m->kind == MEM_SCALAR, m->written, m->no_alias, m->id,
-                    dtype_name(m->dtype));
+        text_printf(&raw, "mem%d%d%d x.%d %s %s\n", m->kind == MEM_SCALAR, m->written, m->no_alias, m->id,
+                    dtype_name(m->dtype), is_global(g, m) ? cgen_name_of(g, m->id) : "");
     }
     for (int i = 0; i < c->vars.n; i++)
         text_printf(&raw, "var x.%d %s\n", c->vars.at[i]->id, dtype_name(c->vars.at[i]->dtype));
@@ -98,7 +103,7 @@ static const char *block_key(struct cgen *g, const struct loop_block *k, const s
 /* ---- the function and its calls ------------------------------------------------------------------------------------------ */
 
 /* "net_body_0_qkv_weight", "net.weight" -> "weight": what the memory is to every caller. */
-static const char *parameter_name(const char *name) {
+const char *cgen_parameter_name(const char *name) {
     const char *dot = strrchr(name, '.');
     if (dot && isalpha((unsigned char)dot[1]))
         name = dot + 1;
@@ -116,34 +121,66 @@ bool cgen_uses_instance(const char *text) {
     return false;
 }
 
-static void print_function(struct cgen *g, struct cgen_block *b, const struct loop_block *k,
-                           const struct cgen_captures *c, const char *hint) {
-    struct cgen_kernels *p = cgen_private(g);
-    struct text body = {0}, head = {0};
-    const char *outer[48];
+const char **cgen_enter_parameters(struct cgen *g, const struct cgen_captures *c, struct text *head) {
+    const char **outer = ARENA_ARRAY(&g->arena, const char *, c->mems.n + c->vars.n + 1);
     int n = 0;
-    int64_t stack = p->stack;
-    /* a scope of its own: names of the function around it mean nothing there */
-    struct cgen_names saved = cgen_scope_replace(g);
-    b->function = arena_printf(&g->arena, "%s_mx_%s_%d", g->prefix, cgen_identifier(&g->arena, parameter_name(hint)),
-                               p->functions++);
     for (int i = 0; i < c->mems.n; i++) {
         const struct loop_mem *m = c->mems.at[i];
         outer[n++] = cgen_name_of(g, m->id);
-        const char *name = cgen_enter_name(g, parameter_name(m->name ? m->name : "t"));
+        if (is_global(g, m))
+            continue;
+        const char *name = cgen_enter_name(g, cgen_parameter_name(m->name ? m->name : "t"));
         cgen_set_name(g, m->id, name);
         if (m->kind == MEM_SCALAR)
-            text_printf(&head, ", %s %s", cgen_c_type(m->dtype), name);
+            text_printf(head, ", %s %s", cgen_c_type(m->dtype), name);
         else
-            text_printf(&head, ", %s%s *%s%s", m->written ? "" : "const ", cgen_c_type(m->dtype),
-                        m->no_alias ? "restrict " : "", name);
+            text_printf(head, ", %s%s *%s%s", m->written ? "" : "const ", cgen_c_type(m->dtype), cprint_restrict(g, m),
+                        name);
     }
     for (int i = 0; i < c->vars.n; i++) {
         outer[n++] = cgen_name_of(g, c->vars.at[i]->id);
         const char *name = cgen_enter_name(g, c->vars.at[i]->name);
         cgen_set_name(g, c->vars.at[i]->id, name);
-        text_printf(&head, ", %s %s", cprint_register_type(c->vars.at[i]->dtype), name);
+        text_printf(head, ", %s %s", cprint_register_type(c->vars.at[i]->dtype), name);
     }
+    return outer;
+}
+
+void cgen_leave_parameters(struct cgen *g, const struct cgen_captures *c, const char **outer) {
+    int n = 0;
+    for (int i = 0; i < c->mems.n; i++)
+        cgen_set_name(g, c->mems.at[i]->id, outer[n++]);
+    for (int i = 0; i < c->vars.n; i++)
+        cgen_set_name(g, c->vars.at[i]->id, outer[n++]);
+}
+
+void cgen_arguments(struct cgen *g, struct text *line, const struct cgen_captures *c) {
+    bool first = true;
+    for (int i = 0; i < c->mems.n; i++) {
+        const struct loop_mem *m = c->mems.at[i];
+        if (is_global(g, m))
+            continue;
+        text_add(line, first ? "" : ", ");
+        first = false;
+        if (m->kind == MEM_POINTER && m->base)
+            text_printf(line, "(%s%s *)%s", m->written ? "" : "const ", cgen_c_type(m->dtype), m->base);
+        else
+            text_add(line, cgen_name_of(g, m->id));
+    }
+    for (int i = 0; i < c->vars.n; i++, first = false)
+        text_printf(line, "%s%s", first ? "" : ", ", cgen_name_of(g, c->vars.at[i]->id));
+}
+
+static void print_function(struct cgen *g, struct cgen_block *b, const struct loop_block *k,
+                           const struct cgen_captures *c, const char *hint) {
+    struct cgen_kernels *p = cgen_private(g);
+    struct text body = {0}, head = {0};
+    int64_t stack = p->stack;
+    /* a scope of its own: names of the function around it mean nothing there */
+    struct cgen_names saved = cgen_scope_replace(g);
+    b->function = arena_printf(&g->arena, "%s_mx_%s_%d", g->prefix,
+                               cgen_identifier(&g->arena, cgen_parameter_name(hint)), p->functions++);
+    const char **outer = cgen_enter_parameters(g, c, &head);
     struct cprint q = {.g = g, .out = &body, .indent = 1};
     cprint_block(&q, k);
     bool instance = cgen_uses_instance(text_string(&body));
@@ -158,10 +195,7 @@ static void print_function(struct cgen *g, struct cgen_block *b, const struct lo
         b->function = arena_printf(&g->arena, "%s(m", b->function);
     else
         b->function = arena_printf(&g->arena, "%s(", b->function);
-    for (int i = n = 0; i < c->mems.n; i++)
-        cgen_set_name(g, c->mems.at[i]->id, outer[n++]);
-    for (int i = 0; i < c->vars.n; i++)
-        cgen_set_name(g, c->vars.at[i]->id, outer[n++]);
+    cgen_leave_parameters(g, c, outer);
     cgen_scope_restore(g, saved);
     p->stack = stack;
     text_free(&body);
@@ -171,19 +205,9 @@ static void print_function(struct cgen *g, struct cgen_block *b, const struct lo
 static void print_call(struct cprint *p, const struct cgen_block *b, const struct cgen_captures *c) {
     struct text line = {0};
     size_t length = strlen(b->function);
-    bool first = b->function[length - 1] == '(';
-    text_add(&line, b->function);
-    for (int i = 0; i < c->mems.n; i++, first = false) {
-        const struct loop_mem *m = c->mems.at[i];
-        text_add(&line, first ? "" : ", ");
-        if (m->kind == MEM_POINTER && m->base)
-            text_printf(&line, "(%s%s *)%s", m->written ? "" : "const ", cgen_c_type(m->dtype), m->base);
-        else
-            text_add(&line, cgen_name_of(p->g, m->id));
-    }
-    for (int i = 0; i < c->vars.n; i++, first = false)
-        text_printf(&line, "%s%s", first ? "" : ", ", cgen_name_of(p->g, c->vars.at[i]->id));
-    cprint_line(p, "%s);", text_string(&line));
+    cgen_arguments(p->g, &line, c);
+    cprint_line(p, "%s%s%s);", b->function, b->function[length - 1] == '(' || !line.length ? "" : ", ",
+                text_string(&line));
     text_free(&line);
 }
 
@@ -191,7 +215,7 @@ bool cgen_share_block(struct cprint *p, const struct loop_block *k, const char *
     struct cgen *g = p->g;
     struct cgen_captures c = {.arena = &g->arena};
     cgen_capture(&c, k);
-    const char *key = block_key(g, k, &c);
+    const char *key = cgen_block_key(g, k, &c);
     if (!key)
         return false;
     struct cgen_block *b;
