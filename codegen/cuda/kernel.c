@@ -41,15 +41,20 @@ const char *cuda_place(struct function *f) {
     struct arena *a = &f->g->arena;
     if (!op)
         return f->func->name;
-    const char *name = op->result_count && op->results[0]->name ? op->results[0]->name
-                       : op->name && op->code != OP_print       ? op->name
-                                                                : ir_optable[op->code].name;
+    bool text = op->code == OP_print || op->code == OP_check; /* whose name is a message */
+    const char *name = op->result_count && op->results[0]->name && !text ? op->results[0]->name
+                       : op->name && op->name[0] && !text                ? op->name
+                                                                         : ir_optable[op->code].name;
     int line = 0, column = 0;
     if (!op->span.source)
         return arena_printf(a, "%s: %s", f->func->name, name);
     span_position(op->span, &line, &column);
     const char *path = op->span.source->path, *slash = strrchr(path, '/');
-    return arena_printf(a, "%s:%d %s", slash ? slash + 1 : path, line, name);
+    char *place = arena_printf(a, "%s:%d %s", slash ? slash + 1 : path, line, name);
+    for (char *s = place; *s; s++) /* it stands in a string of C, and in a format */
+        if (*s == '"' || *s == '\\' || *s == '%' || *s == '\n')
+            *s = '\'';
+    return place;
 }
 
 static struct loop_stmt *threads_of(const struct loop_stmt *grid) {

@@ -82,16 +82,24 @@ const char *cuda_fetch(struct function *f, const struct loop_mem *m) {
     return name;
 }
 
+static bool is_read(const struct function *f, const struct ir_value *v) {
+    for (int i = 0; i < f->op->operand_count; i++)
+        if (f->plan->of_value[f->op->operands[i]->id] == f->plan->of_value[v->id])
+            return true;
+    return false;
+}
+
 void cuda_stage(struct function *f, const struct ir_value *v, struct loop_mem *m) {
     struct cgen *g = f->g;
     if (m->kind == MEM_SCALAR)
         return;
     const char *staging = arena_printf(&g->arena, "(void *)(m->mx_staging + %lld)", (long long)f->staged);
     f->staged += (ir_type_bytes_upper(v->type) + 255) & ~(int64_t)255;
-    if (m->base)
+    bool read = is_read(f, v); /* else it is only written */
+    if (read && m->base)
         cprint_line(&f->print, "MX_TRY(%s_mx_fetch(m, %s, %s, %s, \"%s\"));", g->prefix, staging, m->base,
                     bytes_of(f, v->type), cuda_place(f));
-    else
+    else if (read)
         cprint_line(&f->print, "MX_TRY(%s_mx_cuda(m, cudaMemcpyFromSymbol(%s, %s, %s), \"%s\"));", g->prefix, staging,
                     cgen_name_of(g, m->id), bytes_of(f, v->type), cuda_place(f));
     m->base = staging;

@@ -22,7 +22,7 @@ void unit_cuda_includes(struct text *out) {
         "    ((blocks) > 0 ? (kernel<<<(unsigned)(blocks), (threads), 0, (stream)>>>(__VA_ARGS__), MX_LAUNCHED(stream)) : cudaSuccess)\n"
         "#endif\n"
         "/* Memory of the device and its size, for tools that check accesses. */\n"
-        "#ifndef MX_AT\n#define MX_AT(address, bytes) ((void *)(address))\n#endif\n"
+        "#ifndef MX_AT\n#define MX_AT(address, bytes) ((void *)(address))\n#define MX_FRESH(address, bytes) ((void)0)\n#endif\n"
         "#define MX_TRY(call) \\\n"
         "    do { \\\n        const mx_status mx_tried = (call); \\\n        if (mx_tried != MX_OK) \\\n            return mx_tried; \\\n    } while (0)\n\n");
 }
@@ -74,6 +74,7 @@ void unit_cuda_helpers(struct unit *u) {
 void unit_cuda_buffers(struct unit *u) {
     struct text *c = &u->c;
     const char *p = u->prefix, *up = u->upper;
+    const struct cuda *d = u->g.cuda;
     text_printf(c, "static const int64_t %s_mx_offsets[] = {", p);
     for (int i = 0; i < u->module->buffer_count; i++)
         text_printf(c, "%s%lld,", i % 8 ? " " : "\n    ", (long long)u->g.cuda->buffer[i]);
@@ -99,12 +100,15 @@ void unit_cuda_buffers(struct unit *u) {
                 "        MX_TRY(%s_mx_cuda(m, cudaStreamSynchronize(m->mx_stream), \"param\"));\n    }\n"
                 "    m->mx_viewed[i] |= how;\n    return MX_OK;\n}\n\n",
                 p, p, p, p);
-    text_printf(c,
-                "static mx_status %s_mx_begin(struct %s *m) {\n"
-                "    for (int i = 0; i < %s_BUFFER_COUNT; i++)\n        if (m->mx_viewed[i]) {\n"
-                "            MX_TRY(%s_mx_move(m, i, 1, %s_mx_buffers[i].name));\n"
-                "            m->mx_viewed[i] &= 2;\n        }\n    return MX_OK;\n}\n\n",
-                p, p, up, p, p);
+    text_printf(
+        c,
+        "static mx_status %s_mx_begin(struct %s *m) {\n"
+        "    for (int i = 0; i < %s_BUFFER_COUNT; i++)\n        if (m->mx_viewed[i]) {\n"
+        "            MX_TRY(%s_mx_move(m, i, 1, %s_mx_buffers[i].name));\n"
+        "            m->mx_viewed[i] &= 2;\n        }\n"
+        "    MX_FRESH(m->mx_device + %lld, %lld);\n    MX_FRESH(m->mx_device + %lld, %lld);\n    return MX_OK;\n}\n\n",
+        p, p, up, p, p, (long long)d->arena, (long long)(d->cache - d->arena), (long long)d->scalars,
+        (long long)(d->total - d->scalars));
     text_printf(c,
                 "static mx_status %s_mx_end(struct %s *m, const char *where) {\n"
                 "    for (int i = 0; i < %s_BUFFER_COUNT; i++)\n        if (m->mx_viewed[i])\n"
