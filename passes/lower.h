@@ -29,6 +29,8 @@ void lower_nest(struct lower *l);
 
 /* codegen/kernels: false if the nest is no product of this form or too small to gain. */
 bool lower_contraction(struct lower *l);
+/* The same for a GPU. */
+bool lower_gpu_contraction(struct lower *l);
 /* false unless a BLAS was asked for and the nest is a product that it takes. */
 bool lower_blas(struct lower *l);
 

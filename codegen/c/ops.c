@@ -393,6 +393,8 @@ static const char *base_of(struct function *f, const struct ir_value *v) {
         cuda_stage(f, v, m);
     if (m->kind == MEM_SCALAR)
         return arena_printf(&f->g->arena, "&%s", cgen_name_of(f->g, m->id));
+    if (f->g->cuda) /* C++ wants the type */
+        return arena_printf(&f->g->arena, "(%s *)%s", cgen_c_type(m->dtype), m->base);
     return m->base ? m->base : cgen_name_of(f->g, m->id);
 }
 
@@ -507,7 +509,8 @@ void op_print(struct function *f, struct ir_op *op) {
 void op_extern(struct function *f, struct ir_op *op) {
     struct cgen *g = f->g;
     if (op->external.header) {
-        const char *line = arena_printf(&g->arena, "#include \"%s\"\n", op->external.header);
+        const char *line = arena_printf(
+            &g->arena, g->cuda ? "extern \"C\" {\n#include \"%s\"\n}\n" : "#include \"%s\"\n", op->external.header);
         if (!strstr(text_string(&g->helpers), line)) {
             struct text with = {0};
             text_printf(&with, "%s%s", line, text_string(&g->helpers));

@@ -681,6 +681,8 @@ static void print_for(struct cprint *p, const struct loop_stmt *s) {
     }
     const char *name = cgen_enter_name(p->g, s->var->name);
     cgen_set_name(p->g, s->var->id, name);
+    if (s->loop == LOOP_UNROLL && p->g->cuda) /* arrays of registers are such only with constant subscripts */
+        add(p, "#pragma unroll\n");
     indent(p);
     text_printf(p->out, "for (int64_t %s", name);
     expr_line(p, " = ", s->lo, "; ");
@@ -729,7 +731,7 @@ void cprint_block(struct cprint *p, const struct loop_block *block) {
         case LS_LOCAL: {
             const char *name = cgen_enter_name(p->g, s->mem->name);
             cgen_set_name(p->g, s->mem->id, name);
-            cprint_line(p, "%s%s %s[%lld];", s->mem->kind == MEM_SHARED ? "__shared__ " : "",
+            cprint_line(p, "%s%s %s[%lld];", s->mem->kind == MEM_SHARED ? "__shared__ __align__(16) " : "",
                         cgen_c_type(s->mem->dtype), name, (long long)s->mem->count);
             count_stack(p, s->mem->count * dtype_size(s->mem->dtype));
             break;
