@@ -19,6 +19,8 @@ struct loop_var {
     int lanes;       /* 1: scalar */
     int count;       /* > 0: an array of registers, subscripted by constants once its loops are unrolled */
     bool is_mutable; /* assigned after its definition */
+    bool bounded;    /* an index in least .. most */
+    int64_t least, most;
 };
 
 enum loop_mem_kind {
@@ -189,6 +191,10 @@ void loop_walk(const struct loop_block *k, void (*fn)(lx, void *), void (*on_stm
 void lx_walk(lx e, void (*fn)(lx, void *), void *context);
 /* Removes definitions of registers from number `first` on that nothing in the block reads. */
 void loop_drop_unused(struct loop_builder *b, struct loop_block *k, int first);
+
+/* ir/loop_range.c: the interval of an index whose every part fits 32 bits; false if that is not known. */
+bool lx_range(lx e, int64_t *lo, int64_t *hi);
+void loop_var_bound(struct loop_var *v, int64_t least, int64_t most);
 
 /* ir/loop_print.c: for people and for tests. */
 void loop_print(struct text *out, const struct loop_block *k, int indent);

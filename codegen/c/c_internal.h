@@ -41,6 +41,7 @@ struct cprint {
     struct cgen *g;
     struct text *out;
     int indent;
+    bool narrow;                         /* indices that fit are of 32 bits */
     const char *lane;                    /* inside a loop over lanes: its counter */
     const struct loop_stmt *unrolled[8]; /* loops being expanded, and the value of each counter */
     int64_t unrolled_at[8];
@@ -65,6 +66,8 @@ void cprint_func(struct cgen *g, struct loop_func *f); /* and sets its stack_byt
 /* Whether fn on vectors of t can be printed as one vector expression. */
 bool cprint_vector_fn(const struct cgen *g, enum scalar_fn fn, enum dtype t);
 const char *cprint_number(struct cgen *g, enum dtype t, double f, int64_t i);
+/* "int" for a register that lx_range bounds, where indices are narrow. */
+const char *cprint_index_type(const struct cprint *p, const struct loop_var *v);
 const char *cprint_register_type(enum dtype t); /* f16 and bf16 are computed with as float */
 
 /* What a body uses but does not define: it travels to an outlined function. */

@@ -154,6 +154,7 @@ lx function_symbol(void *context, const struct ir_symbol *s) {
     struct loop_var *v = f->symbol_var[s->id];
     if (!v) {
         v = f->symbol_var[s->id] = loop_var_new(f->b, s->name, I64, 1);
+        loop_var_bound(v, s->lo, s->hi);
         if (s->op) {
             const char *name = cgen_enter_name(f->g, s->name);
             cgen_set_name(f->g, v->id, name);

@@ -154,6 +154,16 @@ static const struct {
     [I_AND] = {" && ", NULL, P_AND},       [I_OR] = {" || ", NULL, P_OR},        [I_NOT] = {"!", NULL, P_UNARY},
 };
 
+const char *cprint_index_type(const struct cprint *p, const struct loop_var *v) {
+    return p->narrow && v->bounded ? "int" : cprint_register_type(v->dtype);
+}
+
+/* Operands of 32 bits whose result may need more. */
+static bool is_wide_of_narrow(lx e) {
+    int64_t lo, hi;
+    return !lx_range(e, &lo, &hi) && lx_range(e->args[0], &lo, &hi) && lx_range(e->args[1], &lo, &hi);
+}
+
 static void index_op(struct cprint *p, lx e) {
     const char *function = index_ops[e->op].function;
     if (function) {
@@ -172,7 +182,12 @@ static void index_op(struct cprint *p, lx e) {
         return;
     }
     bool and_in_or = e->op == I_OR;
-    cprint_expr(p, e->args[0], and_in_or ? P_BITOR : level);
+    if (p->narrow && e->dtype == I64 && is_wide_of_narrow(e)) {
+        add(p, "(int64_t)");
+        cprint_expr(p, e->args[0], P_UNARY);
+    } else {
+        cprint_expr(p, e->args[0], and_in_or ? P_BITOR : level);
+    }
     int64_t c;
     if (e->op == I_ADD && lx_is_int(e->args[1], &c) && c < 0) {
         text_printf(p->out, " - %s", cprint_number(p->g, I64, 0, -c));
@@ -623,7 +638,10 @@ static void print_def(struct cprint *p, const struct loop_stmt *s) {
         close_lanes(p, open);
         return;
     }
-    const char *type = v->lanes > 1 ? cgen_vector_type(p->g, v->dtype, v->lanes) : cprint_register_type(v->dtype);
+    int64_t lo, hi;
+    if (p->narrow && s->value && lx_range(s->value, &lo, &hi))
+        loop_var_bound(v, lo, hi);
+    const char *type = v->lanes > 1 ? cgen_vector_type(p->g, v->dtype, v->lanes) : cprint_index_type(p, v);
     indent(p);
     text_printf(p->out, "%s%s %s", v->is_mutable ? "" : "const ", type, name);
     if (s->value)
@@ -683,8 +701,13 @@ static void print_for(struct cprint *p, const struct loop_stmt *s) {
     cgen_set_name(p->g, s->var->id, name);
     if (s->loop == LOOP_UNROLL && p->g->cuda) /* arrays of registers are such only with constant subscripts */
         add(p, "#pragma unroll\n");
+    if (p->narrow && lx_range(s->lo, &lo, &hi)) {
+        int64_t first = lo;
+        if (lx_range(s->hi, &lo, &hi))
+            loop_var_bound(s->var, first, hi + s->step > first ? hi + s->step : first);
+    }
     indent(p);
-    text_printf(p->out, "for (int64_t %s", name);
+    text_printf(p->out, "for (%s %s", cprint_index_type(p, s->var), name);
     expr_line(p, " = ", s->lo, "; ");
     text_printf(p->out, "%s < ", name);
     cprint_expr(p, s->hi, P_LT + 1);

@@ -90,8 +90,13 @@ const char *cgen_block_key(struct cgen *g, const struct loop_block *k, const str
         text_printf(&raw, "mem%d%d%d x.%d %s %s\n", m->kind == MEM_SCALAR, m->written, m->no_alias, m->id,
                     dtype_name(m->dtype), is_global(g, m) ? cgen_name_of(g, m->id) : "");
     }
-    for (int i = 0; i < c->vars.n; i++)
-        text_printf(&raw, "var x.%d %s\n", c->vars.at[i]->id, dtype_name(c->vars.at[i]->dtype));
+    for (int i = 0; i < c->vars.n; i++) {
+        const struct loop_var *v = c->vars.at[i];
+        text_printf(&raw, "var x.%d %s", v->id, dtype_name(v->dtype));
+        if (g->cuda) /* how wide indices are depends on them */
+            text_printf(&raw, " %d %lld %lld", v->bounded, (long long)v->least, (long long)v->most);
+        text_add(&raw, "\n");
+    }
     loop_print(&raw, k, 0);
     renumber(&key, text_string(&raw));
     const char *s = arena_strdup(&g->arena, text_string(&key));
@@ -141,7 +146,8 @@ const char **cgen_enter_parameters(struct cgen *g, const struct cgen_captures *c
         outer[n++] = cgen_name_of(g, c->vars.at[i]->id);
         const char *name = cgen_enter_name(g, c->vars.at[i]->name);
         cgen_set_name(g, c->vars.at[i]->id, name);
-        text_printf(head, ", %s %s", cprint_register_type(c->vars.at[i]->dtype), name);
+        text_printf(head, ", %s %s", cprint_index_type(&(struct cprint){.narrow = g->cuda != NULL}, c->vars.at[i]),
+                    name);
     }
     return outer;
 }

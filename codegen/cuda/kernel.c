@@ -79,7 +79,11 @@ static const char *print_kernel(struct function *f, const struct loop_stmt *grid
     cgen_set_name(g, grid->var->id, block);
     cgen_set_name(g, threads->var->id, thread);
     lx_is_int(threads->hi, &count);
-    struct cprint q = {.g = g, .out = &body, .indent = 1};
+    struct cprint q = {.g = g, .out = &body, .indent = 1, .narrow = true};
+    int64_t lo, hi;
+    loop_var_bound(threads->var, 0, count - 1);
+    if (lx_range(grid->hi, &lo, &hi))
+        loop_var_bound(grid->var, 0, hi > 0 ? hi - 1 : 0);
     for (const struct loop_stmt *s = grid->body.first; s; s = s->next)
         if (s->kind == LS_LOCAL) {
             struct loop_stmt alone = *s;
@@ -91,9 +95,9 @@ static const char *print_kernel(struct function *f, const struct loop_stmt *grid
     cprint_block(&q, &threads->body);
     q.out = &body;
     if (cgen_mentions(text_string(&inner), block))
-        cprint_line(&q, "const int64_t %s = blockIdx.x;", block);
+        cprint_line(&q, "const %s %s = blockIdx.x;", cprint_index_type(&q, grid->var), block);
     if (cgen_mentions(text_string(&inner), thread))
-        cprint_line(&q, "const int64_t %s = threadIdx.x;", thread);
+        cprint_line(&q, "const %s %s = threadIdx.x;", cprint_index_type(&q, threads->var), thread);
     text_addn(&body, text_string(&inner), inner.length);
     const char *parameters = text_string(&head);
     text_printf(&g->outlined, "/* %s */\nstatic __global__ void __launch_bounds__(%lld) %s(%s)\n{\n%s}\n\n",
@@ -129,6 +133,9 @@ static void launch(struct function *f, struct loop_stmt *grid) {
             c.vars.n--;
         }
     const char *key = cgen_block_key(g, &alone, &c), *name = NULL;
+    int64_t lo = 0, hi = -1;
+    if (key) /* the block's number is an index, too */
+        key = arena_printf(&g->arena, "%s%lld", key, lx_range(grid->hi, &lo, &hi) ? (long long)hi : -1);
     for (int i = 0; key && i < d->kernels.n && !name; i++)
         if (d->kernels.at[i].key && !strcmp(d->kernels.at[i].key, key))
             name = d->kernels.at[i].name;
