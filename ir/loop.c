@@ -273,7 +273,7 @@ struct loop_var *loop_var_new(struct loop_builder *b, const char *name, enum dty
 struct loop_mem *loop_mem_new(struct loop_builder *b, const char *name, enum dtype t, enum loop_mem_kind kind) {
     struct loop_mem *m = ARENA_NEW(b->arena, struct loop_mem);
     m->id = b->next_id++;
-    m->name = name;
+    m->name = name ? name : "t";
     m->dtype = t;
     m->kind = kind;
     return m;

@@ -22,7 +22,7 @@ struct cgen_block {
 
 /* ---- the canonical text ------------------------------------------------------------------------------------------------ */
 
-/* name.17 becomes v0, v1, … ; numbers and operators stay. */
+/* name.17 becomes v0, v1, … ; numbers and operators stay. Names have dots, too: of net.layers.3.17 the last number counts. */
 static void renumber(struct text *out, const char *text) {
     struct {
         int *at, n, cap;
@@ -40,13 +40,21 @@ static void renumber(struct text *out, const char *text) {
             continue;
         }
         const char *begin = s;
-        while (isalnum((unsigned char)*s) || *s == '_')
-            s++;
-        if (*s != '.' || !isdigit((unsigned char)s[1])) {
+        const char *number = NULL; /* the last part, if it is one */
+        for (;; s++) {
+            const char *part = s;
+            bool digits = true;
+            for (; isalnum((unsigned char)*s) || *s == '_'; s++)
+                digits &= isdigit((unsigned char)*s) != 0;
+            number = digits && s > part && part > begin ? part : NULL;
+            if (*s != '.' || !(isalnum((unsigned char)s[1]) || s[1] == '_'))
+                break;
+        }
+        if (!number) {
             text_addn(out, begin, (size_t)(s - begin));
             continue;
         }
-        int id = (int)strtol(s + 1, (char **)&s, 10), k = 0;
+        int id = (int)strtol(number, NULL, 10), k = 0;
         while (k < seen.n && seen.at[k] != id)
             k++;
         if (k == seen.n) {
