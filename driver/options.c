@@ -290,6 +290,10 @@ static bool for_target(struct options *o) {
     bool cuda = n > 3 && strcmp(o->output + n - 3, ".cu") == 0 && o->command == 'c' && o->emit == EMIT_C;
     if (cuda)
         o->compile.target = TARGET_CUDA;
+    if (o->compile.target != TARGET_CUDA && o->arch) {
+        usage_error("--arch belongs to --target cuda; --cpu names a processor");
+        return false;
+    }
     if (o->compile.target != TARGET_CUDA)
         return true;
     const struct {

@@ -17,7 +17,7 @@ struct options {
     VEC(const char *) stdlib_dirs;
     struct compile_options compile;
     bool cpu_given;
-    const char *output, *name, *depfile, *optimize, *cc, *march;
+    const char *output, *name, *depfile, *optimize, *cc, *march, *arch;
     int64_t split;
     enum emit_kind emit;
     enum color_mode color;

@@ -3,18 +3,17 @@
 
     samples.py --mxcc build/mxcc [--only NAME]...
 
-For each small variant of samples/zoo (tests/zoo/run.py): the loss and all gradients are eager's, and after some steps of training the
-parameters are those of the C unit, up to rounding. samples/digits.mxl, fashion.mxl, chars.mxl and gpt.mxl run their own step and
-evaluation, compared with C's in the same way. With EMULATED_REVERSED=1 threads run in the opposite order: the same bits. Only Python's
+For each small variant of samples/zoo (tests/zoo/run.py): the loss and all gradients are eager's up to rounding, the losses of the steps
+after that are those of the C unit, and all of it is the same to the bit when threads run in the opposite order. samples/digits.mxl
+trains an epoch on a tenth of its data as a program (--main): the weights are those of the C program up to rounding. Only Python's
 standard library is needed.
 """
 import argparse
-import ctypes
+import importlib.util
+import json
 import math
 import os
-import re
 import struct
-import subprocess
 import sys
 import tempfile
 
@@ -23,10 +22,7 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path[:0] = [HERE, os.path.join(HERE, '..', 'zoo')]
 import run as cuda  # noqa: E402  (this folder's)
 
-zoo_path = os.path.join(HERE, '..', 'zoo', 'run.py')
-import importlib.util  # noqa: E402
-
-spec = importlib.util.spec_from_file_location('zoo', zoo_path)
+spec = importlib.util.spec_from_file_location('zoo', os.path.join(HERE, '..', 'zoo', 'run.py'))
 zoo = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(zoo)
 sh, expect, Failure = zoo.sh, zoo.expect, zoo.Failure
@@ -59,26 +55,28 @@ def zoo_model(env, name, folder):
                '-DY_COUNT=%d' % math.prod(y_shape), '-DY_CLASSES=%d' % y_classes, '-DGRADIENTS=%d' % (len(eager) - 1)]
     defines += ['-DSTEP_N=%d' % x_shape[0]] if has_n else []
     program, saved = emulate(env, name, folder, model, defines), os.path.join(folder, 'saved')
-    sh(program, 1, 5, rate, saved)
+    losses = training(program, rate, saved)
     with open(saved, 'rb') as f:
-        zoo.compare(name, eager, struct.unpack('<%df' % len(eager), f.read()))
-    # Without the gradients the program saves the weights that it trained.
-    defines = [d for d in defines if not d.startswith('-DGRADIENTS')]
-    program = emulate(env, name, folder, model, defines)
-    sh(program, 2, 5, rate, saved)
+        got = f.read()
+    zoo.compare(name, eager, struct.unpack('<%df' % len(eager), got))
+    again = training(program, rate, saved, {'EMULATED_REVERSED': '1'})
     with open(saved, 'rb') as f:
-        trained = f.read()
-    sh(program, 2, 5, rate, saved, env={'EMULATED_REVERSED': '1'})
-    with open(saved, 'rb') as f:
-        expect(f.read() == trained, name, 'trains to other bits when threads run in the opposite order')
-    plain, plain_saved, _ = zoo.build(env, name, folder, model)
-    sh(plain, 2, 5, rate, plain_saved)
-    compare_files(name, saved, plain_saved, 2 * 2 * rate)
+        expect(f.read() == got and again == losses, name, 'gives other bits when threads run in the opposite order')
+    unit, plain = os.path.join(folder, name + '.c'), os.path.join(folder, name + '-c')
+    sh(env.mxcc, model, '-o', unit)
+    sh('cc', '-O1', '-ffp-contract=off', '-I' + folder, '-include', name + '.h', *defines, *sh(env.mxcc, '--cflags').split(),
+       os.path.join(ROOT, 'bench', 'step_main.c'), unit, '-lm', '-o', plain)
+    expected = training(plain, rate, saved)
+    expect(all(abs(v - w) <= 1e-4 * abs(w) for v, w in zip(losses, expected)), name, 'losses are', losses, 'and those of C', expected)
+
+
+def training(program, rate, saved, env=None):
+    """Losses of a few steps: the later ones are those of updated weights."""
+    return json.loads(sh(program, 3, 5, rate, saved, env=env))['losses']
 
 
 def tensors(path):
     """{name: values} of the floats of a safetensors file."""
-    import json
     with open(path, 'rb') as f:
         raw = f.read()
     n = struct.unpack('<Q', raw[:8])[0]
@@ -103,7 +101,7 @@ def compare_files(name, a, b, moved):
         expect(apart <= 1e-3 * scale + moved, name, key, 'is', apart, 'from that of C, its largest entry is', scale)
         square += sum((v - w) ** 2 for v, w in zip(one[key], other[key]))
         norm += sum(v * v for v in other[key])
-    expect(math.sqrt(square) <= 1e-3 * math.sqrt(norm), name, 'weights are', math.sqrt(square), 'from those of C, their norm is', math.sqrt(norm))
+    expect(math.sqrt(square) <= 5e-3 * math.sqrt(norm), name, 'weights are', math.sqrt(square), 'from those of C, their norm is', math.sqrt(norm))
 
 
 def sample(env, name, folder):
