@@ -36,20 +36,45 @@ const char *cuda_base(struct function *f, const struct storage *s) {
     return arena_printf(&g->arena, "MX_AT(m->mx_device + %lld, %lld)", (long long)at, (long long)bytes);
 }
 
+/* What a nest without a name does: its reduction, or the last function of its value. */
+static const char *nest_name(const struct ir_op *op) {
+    const struct ir_nest *nest = &op->nest;
+    if (nest->acc_count) {
+        ir_expr body = nest->accs[0].body;
+        bool product = nest->accs[0].op == RED_SUM && body->kind == X_FN && body->fn == FN_mul;
+        return product ? "product" : reduce_names[nest->accs[0].op];
+    }
+    for (ir_expr e = nest->results[0].value;; e = e->args[0]) {
+        if (e->kind == X_FN)
+            return scalar_table[e->fn].name;
+        if (e->kind == X_LOAD)
+            return nest->results[0].base >= 0 ? "write" : "gather";
+        if (e->kind != X_CAST && e->kind != X_BITCAST)
+            return nest->results[0].base >= 0 ? "write" : "fill";
+    }
+}
+
+static const char *operation_name(const struct ir_op *op) {
+    if (op->code == OP_print || op->code == OP_check) /* whose name is a message */
+        return ir_optable[op->code].name;
+    if (op->result_count && op->results[0]->name)
+        return op->results[0]->name;
+    if (op->name && op->name[0])
+        return op->name;
+    return op->code == OP_nest ? nest_name(op) : ir_optable[op->code].name;
+}
+
 const char *cuda_place(struct function *f) {
     const struct ir_op *op = f->op;
     struct arena *a = &f->g->arena;
     if (!op)
         return f->func->name;
-    bool text = op->code == OP_print || op->code == OP_check; /* whose name is a message */
-    const char *name = op->result_count && op->results[0]->name && !text ? op->results[0]->name
-                       : op->name && op->name[0] && !text                ? op->name
-                                                                         : ir_optable[op->code].name;
+    const char *name = operation_name(op);
     int line = 0, column = 0;
     if (!op->span.source)
         return arena_printf(a, "%s: %s", f->func->name, name);
     span_position(op->span, &line, &column);
-    const char *path = op->span.source->path, *slash = strrchr(path, '/');
+    const char *path = op->span.source->path, *slash = *path == '<' ? NULL : strrchr(path, '/');
     char *place = arena_printf(a, "%s:%d %s", slash ? slash + 1 : path, line, name);
     for (char *s = place; *s; s++) /* it stands in a string of C, and in a format */
         if (*s == '"' || *s == '\\' || *s == '%' || *s == '\n')
@@ -72,9 +97,9 @@ static const char *print_kernel(struct function *f, const struct loop_stmt *grid
     int64_t stack = p->stack, most = p->stack_max, count = 0;
     struct cgen_names saved = cgen_scope_replace(g);
     const char **outer = cgen_enter_parameters(g, c, &head);
-    const char *name =
-        arena_printf(&g->arena, "%s_mx_%s_%d", g->prefix,
-                     cgen_identifier(&g->arena, cgen_parameter_name(f->hint ? f->hint : "nest")), g->cuda->kernels.n);
+    const char *name = arena_printf(
+        &g->arena, "%s_mx_%s_%d", g->prefix,
+        cgen_identifier(&g->arena, cgen_parameter_name(f->op ? operation_name(f->op) : "copy")), g->cuda->kernels.n);
     const char *block = cgen_enter_name(g, "block"), *thread = cgen_enter_name(g, "thread");
     cgen_set_name(g, grid->var->id, block);
     cgen_set_name(g, threads->var->id, thread);

@@ -69,7 +69,7 @@ static __global__ void half_a_warp(const float *x, float *y) {
     y[threadIdx.x] = v;
 }
 
-static float host[THREADS];
+float host[THREADS];
 static __global__ void host_memory(const float *x, float *y) {
     host[threadIdx.x] = x[threadIdx.x];
     y[threadIdx.x] = 0;
