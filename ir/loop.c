@@ -201,6 +201,20 @@ lx lx_splat(struct loop_builder *b, lx x, int lanes) {
     return e;
 }
 
+lx lx_lane(struct loop_builder *b, lx x, int lane) {
+    struct lx *e = lx_new(b, LX_LANE, x->dtype, 1, 1);
+    e->value.i = lane;
+    e->args[0] = x;
+    return e;
+}
+
+lx lx_pack(struct loop_builder *b, int lanes, const lx *args) {
+    struct lx *e = lx_new(b, LX_PACK, args[0]->dtype, lanes, lanes);
+    for (int i = 0; i < lanes; i++)
+        e->args[i] = args[i];
+    return e;
+}
+
 lx lx_fma(struct loop_builder *b, lx x, lx y, lx z) {
     struct lx *e = lx_new(b, LX_FMA, z->dtype, z->lanes, 3);
     e->args[0] = lx_splat(b, x, z->lanes);

@@ -52,6 +52,8 @@ enum lx_kind {
     LX_CAST,  /* args[0] to dtype as the language says */
     LX_BITCAST,
     LX_SPLAT,  /* scalar args[0] in all lanes */
+    LX_LANE,   /* lane value.i of vector args[0] */
+    LX_PACK,   /* a vector of scalars */
     LX_FMA,    /* args[0] * args[1] + args[2]; rounded once where the target has the instruction */
     LX_SELECT, /* args[0] ? args[1] : args[2]; only the side taken is evaluated */
     LX_CALL,   /* helper function `name` of the runtime text over args (Philox) */
@@ -160,6 +162,8 @@ lx lx_fn2(struct loop_builder *b, enum scalar_fn fn, lx x, lx y);
 lx lx_cast(struct loop_builder *b, enum dtype t, lx x);
 lx lx_bitcast(struct loop_builder *b, enum dtype t, lx x);
 lx lx_splat(struct loop_builder *b, lx x, int lanes);
+lx lx_lane(struct loop_builder *b, lx x, int lane);
+lx lx_pack(struct loop_builder *b, int lanes, const lx *args);
 lx lx_fma(struct loop_builder *b, lx x, lx y, lx z);
 lx lx_select(struct loop_builder *b, lx c, lx x, lx y);
 lx lx_shuffle(struct loop_builder *b, lx x, int bits);

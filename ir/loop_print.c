@@ -38,6 +38,8 @@ void lx_print(struct text *out, lx e) {
     case LX_CAST: text_add(out, dtype_name(e->dtype)); break;
     case LX_BITCAST: text_printf(out, "bits_%s", dtype_name(e->dtype)); break;
     case LX_SPLAT: text_printf(out, "splat%d", e->lanes); break;
+    case LX_LANE: text_printf(out, "lane%d", (int)e->value.i); break;
+    case LX_PACK: text_printf(out, "pack%d", e->lanes); break;
     case LX_FMA: text_add(out, "fma"); break;
     case LX_SELECT: text_add(out, "select"); break;
     case LX_CALL: text_add(out, e->name); break;
@@ -189,6 +191,15 @@ static void check_expr(lx e, void *context) {
     case LX_SPLAT:
         if (e->args[0]->lanes != 1)
             broken(c, "splat of a vector");
+        break;
+    case LX_LANE:
+        if (e->value.i < 0 || e->value.i >= e->args[0]->lanes)
+            broken(c, "lane %lld of %d", (long long)e->value.i, e->args[0]->lanes);
+        break;
+    case LX_PACK:
+        for (int i = 0; i < e->count; i++)
+            if (e->args[i]->lanes != 1 || e->args[i]->dtype != e->dtype)
+                broken(c, "a vector of other things than scalars of its type");
         break;
     case LX_SHUFFLE:
         if (!c->in_threads || e->value.i < 1 || e->value.i > 31)

@@ -60,6 +60,8 @@ void nest_scope_enter(struct nest_scope *n, int depth, struct loop_block *block,
 /* Index `i` now stands for `e`, which changes at `level`; what was computed from it is forgotten. */
 void nest_scope_set(struct nest_scope *n, int i, lx e, int level);
 lx nest_value(struct nest_scope *n, ir_expr e);
+/* The value of e, until an index in it is set anew. */
+void nest_scope_give(struct nest_scope *n, ir_expr e, lx value);
 lx nest_index(struct nest_scope *n, ir_expr e); /* in index arithmetic */
 lx nest_address(struct nest_scope *n, struct ir_type t, const ir_expr *at);
 lx nest_dim(struct nest_scope *n, ir_dim d);

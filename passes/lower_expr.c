@@ -102,6 +102,9 @@ static void find_level(struct nest_scope *n, struct memo *m) {
         return;
     m->level = 0;
     m->loads = m->e->kind == X_LOAD;
+    /* A scalar of the device is there whatever its readers do: once a thread is enough. */
+    if (m->loads && n->l->options->target == TARGET_CUDA && n->l->op->operands[m->e->index]->type.rank == 0)
+        m->loads = false;
     if (m->e->kind == X_INDEX)
         m->level = n->level[m->e->index];
     if (m->e->kind == X_ACC)
@@ -151,6 +154,13 @@ static lx place(struct nest_scope *n, struct memo *m, int at, lx value, const ch
 
 static bool placed(const struct nest_scope *n, const struct memo *m) {
     return m->value && m->placed <= n->depth && m->placed_generation == n->generation[m->placed];
+}
+
+void nest_scope_give(struct nest_scope *n, ir_expr e, lx value) {
+    struct memo *m = memo_of(n, e);
+    m->value = value;
+    m->placed = n->depth;
+    m->placed_generation = n->generation[n->depth];
 }
 
 /* ---- index arithmetic ----------------------------------------------------------------------------------------------- */

@@ -280,6 +280,91 @@ static void reduce_alone(struct gpu_nest *w, int i) {
     loop_append(parent, s);
 }
 
+/* ---- vectors ---------------------------------------------------------------------------------------------------------- */
+
+/* Loads of four neighbours at once: the last parallel indices, taken as one, are the last subscripts, and rows are multiples of four
+ * elements, so that all addresses are aligned. */
+struct vector_loads {
+    struct gpu_nest *w;
+    int q; /* indices taken as one */
+    VEC(ir_expr) found;
+};
+
+static bool is_vector(const struct gpu_nest *w, ir_expr e, int q) {
+    struct ir_type t = w->l->op->operands[e->index]->type;
+    int first = w->nest->pars - q;
+    uint32_t mask = ((1u << q) - 1) << first;
+    if (e->guarded || t.rank < q)
+        return false;
+    for (int d = 0; d < t.rank; d++) {
+        int k = d - (t.rank - q);
+        if (k < 0 ? (nest_uses(e->args[d]) & mask) != 0
+                  : e->args[d]->kind != X_INDEX || e->args[d]->index != first + k ||
+                        t.dims[d] != w->nest->indices[first + k].extent)
+            return false;
+    }
+    return true;
+}
+
+static void note_vector(ir_expr e, void *context) {
+    struct vector_loads *v = context;
+    if (e->kind != X_LOAD || !is_vector(v->w, e, v->q))
+        return;
+    for (int i = 0; i < v->found.n; i++)
+        if (v->found.at[i] == e)
+            return;
+    VEC_PUSH(v->w->b->arena, v->found, e);
+}
+
+/* Four results a thread; false if the nest has no such loads or no such rows. */
+static bool by_fours(struct gpu_nest *w) {
+    struct loop_builder *b = w->b;
+    int pars = w->nest->pars, count = w->l->op->result_count, list[NEST_MAX], lists = 0;
+    struct vector_loads loads = {.w = w, .q = w->flat_pars > 1 ? w->flat_pars : 1};
+    lx extent[NEST_MAX], values[NEST_MAX * LANES], row, all = lx_int(b, 1);
+    int64_t exact;
+    if (!pars || count > LANES)
+        return false;
+    for (int r = 0; r < count; r++)
+        ir_expr_walk(w->nest->results[r].value, note_vector, &loads);
+    row = extent_of(w, pars - loads.q, loads.q);
+    if (!loads.found.n || loads.found.n > 8 || !lx_is_int(row, &exact) || exact % LANES)
+        return false;
+    for (int i = 0; i <= pars - loads.q; i++) {
+        bool last = i == pars - loads.q;
+        extent[lists] = last ? lx_int(b, exact / LANES) : extent_of(w, i, 1);
+        all = lx_mul(b, all, extent[lists]);
+        list[lists++] = last ? pars - 1 : i;
+    }
+    struct gpu_each e = gpu_open_each(b, w->l->out, all, w->results / LANES, "at");
+    begin(w, e.k.body);
+    if (e.around)
+        enter(w, e.body);
+    set_position(w, list, lists, extent, NULL, e.at);
+    lx four = named(w, "first", lx_mul(b, w->n.index[pars - 1], lx_int(b, LANES)));
+    for (int i = pars - loads.q; i < pars - 1; i++)
+        nest_scope_set(&w->n, i, lx_int(b, 0), 0);
+    nest_scope_set(&w->n, pars - 1, four, w->n.depth);
+    lx *vectors = ARENA_ARRAY(b->arena, lx, loads.found.n);
+    for (int i = 0; i < loads.found.n; i++) {
+        const struct ir_value *v = w->l->op->operands[loads.found.at[i]->index];
+        lx at = nest_address(&w->n, v->type, loads.found.at[i]->args);
+        vectors[i] = named(w, v->name, lx_load(b, w->l->mem(w->l->context, v), at, LANES));
+    }
+    for (int lane = 0; lane < LANES; lane++) {
+        nest_scope_set(&w->n, pars - 1, lane ? lx_add(b, four, lx_int(b, lane)) : four, w->n.depth);
+        for (int i = 0; i < loads.found.n; i++)
+            nest_scope_give(&w->n, loads.found.at[i], lx_lane(b, vectors[i], lane));
+        for (int r = 0; r < count; r++)
+            values[r * LANES + lane] = named(w, "value", nest_value(&w->n, w->nest->results[r].value));
+    }
+    nest_scope_set(&w->n, pars - 1, four, w->n.depth);
+    for (int r = 0; r < count; r++)
+        nest_store(&w->n, r, lx_pack(b, LANES, &values[r * LANES]));
+    gpu_close_each(&e);
+    return true;
+}
+
 /* ---- schedules -------------------------------------------------------------------------------------------------------- */
 
 static void serial(struct gpu_nest *w) {
@@ -656,6 +741,6 @@ void lower_gpu_nest(struct lower *l) {
         by_owners(w);
     else if (w->nest->reds)
         reduce(w);
-    else
+    else if (!by_fours(w))
         serial(w);
 }

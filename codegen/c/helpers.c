@@ -99,6 +99,12 @@ const char *cgen_vector_type(struct cgen *g, enum dtype t, int lanes) {
     const char *type = arena_printf(&g->arena, "mx_%sx%d", dtype_name(t), lanes);
     if (!first_need(g, type))
         return type;
+    if (g->cuda) { /* one access, of 16 bytes at most */
+        int bytes = lanes * dtype_size(t);
+        text_printf(&g->helpers, "struct __align__(%d) %s {\n    %s at[%d];\n};\n\n", bytes < 16 ? bytes : 16, type,
+                    cgen_c_type(t), lanes);
+        return type;
+    }
     text_printf(&g->helpers, "typedef %s %s __attribute__((vector_size(%d), aligned(%d), may_alias));\n\n",
                 cgen_c_type(t), type, lanes * dtype_size(t), dtype_size(t));
     text_printf(&g->helpers, "static inline %s %s_splat(%s x)\n{\n    const %s v = {", type, type, cgen_c_type(t),

@@ -198,7 +198,12 @@ static void index_op(struct cprint *p, lx e) {
 }
 
 static bool is_vector_style(const struct cprint *p) {
-    return p->g->options->vector_extensions && !p->lane;
+    return (p->g->options->vector_extensions || p->g->cuda) && !p->lane;
+}
+
+/* Vectors are values of a type, not arrays with a loop over lanes around each statement. */
+static bool has_vectors(const struct cprint *p) {
+    return p->g->options->vector_extensions || p->g->cuda;
 }
 
 static bool plain_operator(enum scalar_fn fn, enum dtype t, const char **symbol, int *level) {
@@ -452,7 +457,7 @@ static void subscript(struct cprint *p, const struct loop_mem *m, lx at, int lan
 }
 
 static void load_expr(struct cprint *p, lx e) {
-    bool half = e->mem->dtype == F16 || e->mem->dtype == BF16;
+    bool half = (e->mem->dtype == F16 || e->mem->dtype == BF16) && (e->lanes == 1 || !p->g->cuda); /* CUDA: by lane */
     if (half) {
         const char *name = e->mem->dtype == F16 ? "mx_f32_from_f16" : "mx_f32_from_bf16";
         cgen_need(p->g, name);
@@ -461,6 +466,27 @@ static void load_expr(struct cprint *p, lx e) {
     subscript(p, e->mem, e->args[0], e->lanes);
     if (half)
         add(p, ")");
+}
+
+/* A lane of a vector as CUDA units have them, and a vector of lanes; in memory f16 and bf16 are bits. */
+static void lane_expr(struct cprint *p, lx e) {
+    bool half = e->dtype == F16 || e->dtype == BF16, lane = e->kind == LX_LANE;
+    const char *convert = !half             ? ""
+                          : lane            ? (e->dtype == F16 ? "mx_f32_from_f16" : "mx_f32_from_bf16")
+                          : e->dtype == F16 ? "mx_f16_from_f32"
+                                            : "mx_bf16_from_f32";
+    if (half)
+        cgen_need(p->g, convert);
+    if (!lane)
+        text_printf(p->out, "%s{{", cgen_vector_type(p->g, e->dtype, e->lanes));
+    for (int i = 0; i < e->count; i++) {
+        text_printf(p->out, half ? "%s%s(" : "%s%s", i ? ", " : "", convert);
+        cprint_expr(p, e->args[i], lane ? P_POST : P_COMMA + 1);
+        if (lane)
+            text_printf(p->out, ".at[%d]", (int)e->value.i);
+        add(p, half ? ")" : "");
+    }
+    add(p, lane ? "" : "}}");
 }
 
 void cprint_expr(struct cprint *p, lx e, int precedence) {
@@ -512,6 +538,8 @@ void cprint_expr(struct cprint *p, lx e, int precedence) {
         cprint_expr(p, e->args[0], P_COMMA + 1);
         add(p, ")");
         return;
+    case LX_LANE:
+    case LX_PACK: lane_expr(p, e); return;
     case LX_FMA:
         text_printf(p->out, "%s(", cgen_fma_macro(g, e->dtype, is_vector_style(p) ? e->lanes : 1));
         for (int i = 0; i < 3; i++) {
@@ -574,7 +602,7 @@ static void expr_line(struct cprint *p, const char *before, lx e, const char *af
 
 /* Opens the loop over lanes that portable code has around a vector statement. */
 static bool open_lanes(struct cprint *p, int lanes) {
-    if (lanes == 1 || p->g->options->vector_extensions)
+    if (lanes == 1 || has_vectors(p))
         return false;
     const char *lane = p->lane = own_name(p->g, "lane");
     cprint_line(p, "for (int %s = 0; %s < %d; %s++)", lane, lane, lanes, lane);
@@ -625,7 +653,7 @@ static void print_def(struct cprint *p, const struct loop_stmt *s) {
         return;
     }
     name = cgen_enter_name(p->g, v->name);
-    if (v->lanes > 1 && !vectors) {
+    if (v->lanes > 1 && !has_vectors(p)) {
         cprint_line(p, "%s %s[%d];", cprint_register_type(v->dtype), name, v->lanes);
         count_stack(p, (int64_t)v->lanes * dtype_size(v->dtype));
         cgen_set_name(p->g, v->id, name);
@@ -655,7 +683,7 @@ static void print_store(struct cprint *p, const struct loop_stmt *s) {
     enum dtype t = s->mem->dtype;
     indent(p);
     subscript(p, s->mem, s->index, s->value->lanes);
-    if (t == F16 || t == BF16) {
+    if ((t == F16 || t == BF16) && s->value->kind != LX_PACK) {
         const char *name = t == F16 ? "mx_f16_from_f32" : "mx_bf16_from_f32";
         cgen_need(p->g, name);
         text_printf(p->out, " = %s(", name);

@@ -192,7 +192,7 @@ static void store_tile(struct product *p, struct loop_var *sums, const lx *lane,
     struct loop_stmt *loops[2], *tests[2] = {NULL, NULL};
     for (int s = 0; s < 2; s++) {
         loops[s] = unrolled(p, s ? "j" : "i", counts[s], &counter[s]);
-        enter(p, &loops[s]->body);
+        nest_scope_enter(&c->n, c->n.depth + 1, &loops[s]->body, true);
         at[s] = named(p, s ? "col_at" : "row_at",
                       lx_add(b, firsts[s], place_of(p, lane[s], counter[s], widths[s], runs[s])));
         if (!multiple(extents[s], widths[s])) {
@@ -304,7 +304,7 @@ static void fold_kernel(struct product *p, struct loop_mem *parts) {
 
 /* ---- choice ---------------------------------------------------------------------------------------------------------------- */
 
-/* The largest tile that gives every multiprocessor something to do. */
+/* The largest tile that the product fills, and that gives every multiprocessor something to do. */
 static void choose_tile(struct product *p) {
     static const struct tile tiles[] = {{128, 128, 8}, {64, 64, 16}};
     const struct contraction *c = &p->c;
@@ -313,7 +313,7 @@ static void choose_tile(struct product *p) {
         p->tile = tiles[i];
         blocks =
             (rows + tiles[i].rows - 1) / tiles[i].rows * ((cols + tiles[i].cols - 1) / tiles[i].cols) * c->batch.upper;
-        if (blocks >= ENOUGH_BLOCKS)
+        if (blocks >= ENOUGH_BLOCKS && rows >= tiles[i].rows && cols >= tiles[i].cols)
             break;
     }
     p->row_runs = p->tile.rows / 64;
