@@ -56,6 +56,8 @@ void cgen_dim_comment(struct cgen *g, struct text *out, ir_dim d);
 int64_t codegen_workspace(const struct compile_options *o, const struct plan_func *p, struct ir_op *op);
 /* Of one array of a kernel; 0: it is a local array. */
 int64_t codegen_workspace_bytes(const struct compile_options *o, enum dtype t, int64_t elements);
+/* Parts that a GPU scans the rows of an operation in; 1: whole. */
+int64_t codegen_scan_parts(const struct compile_options *o, const struct ir_op *op);
 /* Lowers a nest for the target: by the first of its kernels in kernels.def that takes it, else as it comes. */
 struct lower;
 void codegen_lower(struct lower *l);

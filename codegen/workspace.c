@@ -81,12 +81,32 @@ static struct loop_func *rehearse_shared(void *context, const char *key) {
 static void rehearse_share(void *context, const char *key, struct loop_func *f) {
 }
 
+static int64_t scan_rows(const struct ir_op *op) {
+    struct ir_type t = op->operands[0]->type;
+    double rows = 1;
+    for (int d = 0; d < t.rank; d++)
+        rows *= d == op->scan.axis ? 1 : (double)ir_dim_upper(t.dims[d]);
+    return rows < 1e15 ? (int64_t)rows : (int64_t)1e15;
+}
+
+int64_t codegen_scan_parts(const struct compile_options *o, const struct ir_op *op) {
+    enum { MOST = 1024, THREADS = 1 << 14, LEAST = 64 };
+    int64_t length = ir_dim_upper(op->operands[0]->type.dims[op->scan.axis]), parts = 1;
+    while (o->target == TARGET_CUDA && parts < MOST && parts * scan_rows(op) < THREADS && length / (2 * parts) >= LEAST)
+        parts *= 2;
+    return parts;
+}
+
 int64_t codegen_workspace(const struct compile_options *o, const struct plan_func *p, struct ir_op *op) {
     if (op->code == OP_sort) {
         int64_t length = ir_dim_upper(op->operands[0]->type.dims[op->sort.axis]);
         if (o->target == TARGET_CUDA) /* all rows at once */
             length = ir_dim_upper(ir_type_elements(op->parent->func->module, op->operands[0]->type));
         return 2 * codegen_workspace_bytes(o, I64, length);
+    }
+    if (op->code == OP_scan && codegen_scan_parts(o, op) > 1) {
+        enum dtype t = op->operands[0]->type.dtype;
+        return codegen_workspace_bytes(o, t == F16 || t == BF16 ? F32 : t, codegen_scan_parts(o, op) * scan_rows(op));
     }
     if (op->code != OP_nest || op->nest.reds == 0)
         return 0;

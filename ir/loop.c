@@ -278,7 +278,7 @@ lx lx_dim(struct loop_builder *b, ir_dim d, lx (*symbol)(void *, const struct ir
 struct loop_var *loop_var_new(struct loop_builder *b, const char *name, enum dtype t, int lanes) {
     struct loop_var *v = ARENA_NEW(b->arena, struct loop_var);
     v->id = b->next_id++;
-    v->name = name;
+    v->name = name ? name : "t";
     v->dtype = t;
     v->lanes = lanes;
     return v;

@@ -235,7 +235,9 @@ static struct terms terms_of(struct gpu_nest *w) {
         lx lo = nest_index(&w->n, x->lo);
         lx extent = flat ? extent_of(w, i, q) : lx_sub(w->b, nest_index(&w->n, x->hi), lo);
         int64_t exact;
-        if (!flat && !lx_is_int(extent, &exact))
+        if (lx_is_int(extent, &exact))
+            extent = lx_int(w->b, exact < 0 ? 0 : exact);
+        else if (!flat)
             extent = named(w, "extent", lx_op(w->b, I_MAX, extent, lx_int(w->b, 0)));
         t.lo[t.count] = lo;
         t.extent[t.count] = extent;

@@ -130,42 +130,106 @@ static struct loop_var *define(struct function *f, struct loop_block *k, const c
     return v;
 }
 
-void op_scan(struct function *f, struct ir_op *op) {
+struct scan {
+    struct function *f;
+    const struct ir_op *op;
+    struct axis a;
+    struct loop_mem *from, *to;
+    enum dtype type, wide; /* f16 and bf16 are added up in f32 */
+    enum scalar_fn fn;
+};
+
+/* The address of step s of row (outer, inner). */
+static lx scan_address(const struct scan *c, lx o, lx s, lx i) {
+    struct loop_builder *b = c->f->b;
+    lx p = c->op->scan.reverse ? lx_sub(b, lx_sub(b, c->a.length, lx_int(b, 1)), s) : s;
+    return lx_add(b, lx_mul(b, lx_add(b, lx_mul(b, o, c->a.length), p), c->a.inner), i);
+}
+
+/* What a row's steps from s on begin with: for maxima and minima the first element, which changes neither. */
+static lx scan_start(const struct scan *c, lx o, lx s, lx i) {
+    struct loop_builder *b = c->f->b;
+    bool prod = c->op->scan.op == RED_PROD;
+    if (c->op->scan.op == RED_MAX || c->op->scan.op == RED_MIN)
+        return lx_cast(b, c->wide, lx_load(b, c->from, scan_address(c, o, s, i), 1));
+    return dtype_is_float(c->wide) ? lx_const_float(b, c->wide, prod ? 1 : 0)
+                                   : lx_const_int(b, c->wide, prod || c->op->scan.op == RED_ALL);
+}
+
+/* Steps lo .. hi of a row; what they add up to. */
+static struct loop_var *scan_steps(const struct scan *c, struct loop_block *body, lx o, lx i, lx lo, lx hi, lx start,
+                                   bool store) {
+    struct function *f = c->f;
     struct loop_builder *b = f->b;
-    const struct ir_value *x = op->operands[0], *y = op->results[0];
-    struct axis a = axis_of(f, x->type, op->scan.axis);
-    enum dtype t = x->type.dtype, wide = t == F16 || t == BF16 ? F32 : t;
+    struct loop_var *acc = define(f, body, "acc", start, true), *s = loop_var_new(b, "step", I64, 1);
+    struct loop_stmt *along = loop_for(b, body, s, lo, hi, 1, LOOP_SERIAL);
+    struct loop_var *at = define(f, &along->body, "at", scan_address(c, o, lx_var(b, s), i), false);
+    lx here = lx_var(b, at);
+    struct loop_var *value = define(f, &along->body, "value", lx_cast(b, c->wide, lx_load(b, c->from, here, 1)), false);
+    lx sum = lx_fn2(b, c->fn, lx_var(b, acc), lx_var(b, value));
+    if (store && c->op->scan.exclusive)
+        loop_store(b, &along->body, c->to, here, lx_cast(b, c->type, lx_var(b, acc)));
+    loop_set(b, &along->body, acc, NULL, sum);
+    if (store && !c->op->scan.exclusive)
+        loop_store(b, &along->body, c->to, here, lx_cast(b, c->type, lx_var(b, acc)));
+    return acc;
+}
+
+/* Few long rows on a GPU, in parts: what each adds up to, what goes before each, then each from there. */
+static void scan_in_parts(const struct scan *c, int64_t parts, struct loop_block *k) {
+    struct function *f = c->f;
+    struct loop_builder *b = f->b;
+    struct loop_mem *totals = function_workspace(f, k, "totals", c->wide, parts * c->a.rows);
+    lx rows = lx_mul(b, c->a.outer, c->a.inner), count = lx_int(b, parts);
+    for (int pass = 0; pass < 3; pass++) {
+        struct gpu_each e = gpu_open_each(b, k, pass == 1 ? rows : lx_mul(b, rows, count),
+                                          pass == 1 ? c->a.rows : c->a.rows * parts, "at_");
+        lx row = pass == 1 ? e.at : gpu_named(b, e.body, "row", lx_div(b, e.at, count));
+        lx o = gpu_named(b, e.body, "outer", lx_div(b, row, c->a.inner)),
+           i = gpu_named(b, e.body, "inner", lx_mod(b, row, c->a.inner));
+        if (pass == 1) {
+            struct loop_var *acc = define(f, e.body, "acc", scan_start(c, o, lx_int(b, 0), i), true),
+                            *part = loop_var_new(b, "part_of", I64, 1);
+            struct loop_stmt *s = loop_for(b, e.body, part, lx_int(b, 0), count, 1, LOOP_SERIAL);
+            lx at = gpu_named(b, &s->body, "at", lx_add(b, lx_mul(b, row, count), lx_var(b, part)));
+            struct loop_var *total = define(f, &s->body, "total", lx_load(b, totals, at, 1), false);
+            loop_store(b, &s->body, totals, at, lx_var(b, acc));
+            loop_set(b, &s->body, acc, NULL, lx_fn2(b, c->fn, lx_var(b, acc), lx_var(b, total)));
+        } else {
+            lx share = gpu_named(b, e.body, "share", gpu_ceil_div(b, c->a.length, parts));
+            lx lo = gpu_named(b, e.body, "first", lx_mul(b, lx_mod(b, e.at, count), share));
+            lx hi = gpu_named(b, e.body, "end", lx_min(b, lx_add(b, lo, share), c->a.length));
+            lx some = lx_min(b, lo, lx_sub(b, c->a.length, lx_int(b, 1))); /* parts may be empty */
+            lx start = pass == 0 ? scan_start(c, o, some, i) : lx_load(b, totals, e.at, 1);
+            struct loop_var *acc = scan_steps(c, e.body, o, i, lo, hi, start, pass == 2);
+            if (pass == 0)
+                loop_store(b, e.body, totals, e.at, lx_var(b, acc));
+        }
+        gpu_close_each(&e);
+    }
+}
+
+void op_scan(struct function *f, struct ir_op *op) {
     static const enum scalar_fn fns[RED_COUNT] = {[RED_SUM] = FN_add, [RED_PROD] = FN_mul, [RED_MAX] = FN_max,
                                                   [RED_MIN] = FN_min, [RED_ANY] = FN_or,   [RED_ALL] = FN_and};
+    enum dtype t = op->operands[0]->type.dtype;
     struct loop_block k;
     loop_block_init(&k);
     function_begin(f);
-    struct loop_mem *from = function_mem(f, x), *to = function_mem(f, y);
-    struct each_row rows = open_rows(f, &k, &a);
-    struct loop_block *body = rows.body;
-    lx o = rows.outer, i = rows.inner, s;
-    bool is_float = dtype_is_float(wide), prod = op->scan.op == RED_PROD;
-    lx start = is_float ? lx_const_float(b, wide, prod ? 1 : 0) : lx_const_int(b, wide, prod || op->scan.op == RED_ALL);
-    bool extremum = op->scan.op == RED_MAX || op->scan.op == RED_MIN;
-    if (extremum) { /* the first element, which changes neither */
-        lx first = op->scan.reverse ? lx_sub(b, a.length, lx_int(b, 1)) : lx_int(b, 0);
-        lx at = lx_add(b, lx_mul(b, lx_add(b, lx_mul(b, o, a.length), first), a.inner), i);
-        start = lx_cast(b, wide, lx_load(b, from, at, 1));
+    struct scan c = {.f = f, .op = op, .a = axis_of(f, op->operands[0]->type, op->scan.axis), .type = t};
+    c.wide = t == F16 || t == BF16 ? F32 : t;
+    c.fn = fns[op->scan.op];
+    c.from = function_mem(f, op->operands[0]);
+    c.to = function_mem(f, op->results[0]);
+    int64_t parts = codegen_scan_parts(f->g->options, op);
+    if (parts > 1) {
+        scan_in_parts(&c, parts, &k);
+    } else {
+        struct each_row rows = open_rows(f, &k, &c.a);
+        lx start = scan_start(&c, rows.outer, lx_int(f->b, 0), rows.inner);
+        scan_steps(&c, rows.body, rows.outer, rows.inner, lx_int(f->b, 0), c.a.length, start, true);
+        close_rows(f, &rows);
     }
-    struct loop_var *acc = define(f, body, "acc", start, true);
-    struct loop_stmt *along = loop_over(f, body, "step", a.length, &s);
-    lx p = op->scan.reverse ? lx_sub(b, lx_sub(b, a.length, lx_int(b, 1)), s) : s;
-    struct loop_var *at =
-        define(f, &along->body, "at", lx_add(b, lx_mul(b, lx_add(b, lx_mul(b, o, a.length), p), a.inner), i), false);
-    lx here = lx_var(b, at);
-    struct loop_var *value = define(f, &along->body, "value", lx_cast(b, wide, lx_load(b, from, here, 1)), false);
-    lx sum = lx_fn2(b, fns[op->scan.op], lx_var(b, acc), lx_var(b, value));
-    if (op->scan.exclusive)
-        loop_store(b, &along->body, to, here, lx_cast(b, t, lx_var(b, acc)));
-    loop_set(b, &along->body, acc, NULL, sum);
-    if (!op->scan.exclusive)
-        loop_store(b, &along->body, to, here, lx_cast(b, t, lx_var(b, acc)));
-    close_rows(f, &rows);
     function_finish(f, &k);
 }
 
@@ -193,10 +257,16 @@ static void sort_rounds(struct function *f, struct ir_op *op, const struct axis 
     struct gpu_each e = gpu_open_each(b, k, all, upper, "i");
     loop_store(b, e.body, order[0], e.at, lx_mod(b, e.at, a->length));
     gpu_close_each(&e);
-    int rounds = 0;
-    for (; rounds < 62 && (INT64_C(1) << rounds) < a->upper; rounds++) {
+    int rounds = 0, all_rounds = 0;
+    while (all_rounds < 62 && (INT64_C(1) << all_rounds) < a->upper)
+        all_rounds++;
+    for (; rounds < all_rounds; rounds++) {
         struct loop_mem *old = order[rounds & 1];
-        lx width = lx_int(b, INT64_C(1) << rounds), twice = lx_int(b, INT64_C(2) << rounds);
+        /* As a variable, so that all rounds are launches of one kernel. */
+        struct loop_var *v = loop_var_new(b, "width", I64, 1);
+        loop_var_bound(v, 1, a->upper);
+        loop_def(b, k, v, lx_int(b, INT64_C(1) << rounds));
+        lx width = lx_var(b, v), twice = lx_mul(b, width, lx_int(b, 2));
         e = gpu_open_each(b, k, all, upper, "i");
         struct loop_block *body = e.body;
         lx row = gpu_named(b, body, "row", lx_div(b, e.at, a->length)),
@@ -217,7 +287,7 @@ static void sort_rounds(struct function *f, struct ir_op *op, const struct axis 
                         *high = define(f, body, "high",
                                        lx_select(b, on_left, lx_sub(b, end, middle), lx_sub(b, middle, left)), true);
         lx halving;
-        struct loop_stmt *search = loop_over(f, body, "halving", lx_int(b, rounds + 1), &halving);
+        struct loop_stmt *search = loop_over(f, body, "halving", lx_int(b, all_rounds), &halving);
         struct loop_stmt *open = loop_if(b, &search->body, lx_op(b, I_LT, lx_var(b, low), lx_var(b, high)));
         lx probe =
             gpu_named(b, &open->body, "probe", lx_div(b, lx_add(b, lx_var(b, low), lx_var(b, high)), lx_int(b, 2)));
