@@ -3,6 +3,8 @@
 
     run.py [--mxcc build/mxcc] [--sample N/K] [--work FOLDER] FILE-or-FOLDER...      behaviour tests (tests/run/run.py), emulated
 
+    run.py [--mxcc build/mxcc] --random SEED:COUNT                                   random programs (tests/run/random_programs.py)
+
 --sample 1/4 takes every fourth expectation file, from the first on. The last line is `N passed, N failed`.
 """
 import argparse
@@ -32,7 +34,8 @@ def main():
     parser.add_argument('--mxcc', default=os.environ.get('MXCC', 'build/mxcc'))
     parser.add_argument('--sample', default='1/1')
     parser.add_argument('--filter', default='')
-    parser.add_argument('paths', nargs='+')
+    parser.add_argument('--random')
+    parser.add_argument('paths', nargs='*')
     o = parser.parse_args()
     files = []
     for p in o.paths:
@@ -42,6 +45,9 @@ def main():
         env = dict(os.environ, MXCC_EMULATION=build_emulation(folder))
         runner = os.path.join(HERE, '..', 'run', 'run.py')
         command = [sys.executable, runner, '--mxcc', o.mxcc, '--filter', o.filter, *files[first - 1::step]]
+        if o.random:
+            seed, count = o.random.split(':')
+            command = [sys.executable, os.path.join(HERE, '..', 'run', 'random_programs.py'), '--mxcc', o.mxcc, '--modes', 'cuda', '--seed', seed, '--count', count]
         return subprocess.run(command, env=env).returncode
 
 

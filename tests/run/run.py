@@ -241,26 +241,11 @@ class Model:
         self.prefix = 'model'
         library = os.path.join(folder, 'libmodel.so')
         if os.environ.get('MXCC_EMULATION'):
-            self.emulated(mxcc, path, folder, library, flags)
+            build_emulated(mxcc, path, folder, library, flags)
         else:
             self.run([mxcc, 'build', path, '-o', library, *flags])
         self.signatures = header_signatures(os.path.join(folder, 'model.h'), self.prefix)
         self.lib = ctypes.CDLL(library)
-
-    def emulated(self, mxcc, path, folder, library, flags):
-        """The .cu by the host's compiler, with the emulation for the CUDA runtime."""
-        emulation = os.environ['MXCC_EMULATION']  # emulation.o, beside it the compiler's flags
-        with open(emulation + '.flags', encoding='utf-8') as f:
-            compiler = f.read().split('\n')
-        unit = os.path.join(folder, 'model.cu')
-        self.run([mxcc, path, '-o', unit, *cuda_flags(flags)])
-        self.run([*compiler, '-I' + os.path.dirname(os.path.abspath(path)), '-x', 'c++', '-c', unit, '-o', unit + '.o'])
-        library_sources = [w for w in os.environ.get('CFLAGS', '').split() if w.endswith('.c')]
-        objects = []
-        for source in library_sources:
-            objects.append(os.path.join(folder, os.path.basename(source) + '.o'))
-            self.run([os.environ.get('CC', 'cc'), '-fPIC', '-O1', '-c', source, '-o', objects[-1]])
-        self.run([compiler[0], '-shared', '-o', library, unit + '.o', *objects, emulation, '-lm'])
 
     @staticmethod
     def run(command):
@@ -353,6 +338,21 @@ class Model:
             if unknown is None:
                 raise
             return unknown
+
+
+def build_emulated(mxcc, path, folder, library, flags=()):
+    """The .cu of a model by the host's compiler, with the emulation for the CUDA runtime, as a library."""
+    emulation = os.environ['MXCC_EMULATION']  # emulation.o, beside it the compiler and its flags
+    with open(emulation + '.flags', encoding='utf-8') as f:
+        compiler = f.read().split('\n')
+    unit, objects = os.path.join(folder, 'model.cu'), []
+    Model.run([mxcc, path, '-o', unit, *cuda_flags(flags)])
+    Model.run([*compiler, '-I' + os.path.dirname(os.path.abspath(path)), '-x', 'c++', '-c', unit, '-o', unit + '.o'])
+    for source in os.environ.get('CFLAGS', '').split():
+        if source.endswith('.c'):  # of extern functions
+            objects.append(os.path.join(folder, os.path.basename(source) + '.o'))
+            Model.run([os.environ.get('CC', 'cc'), '-fPIC', '-O1', '-c', source, '-o', objects[-1]])
+    Model.run([compiler[0], '-shared', '-o', library, unit + '.o', *objects, emulation, '-lm'])
 
 
 def cuda_flags(flags):
