@@ -135,7 +135,7 @@ struct check {
     /* Registers and local memories in scope, innermost last. */
     const void *scope[4096];
     int depth;
-    bool in_grid, in_threads;
+    bool in_grid, in_threads, in_branch; /* in_branch: of threads, which some may not take */
 };
 
 static void broken(struct check *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -239,10 +239,14 @@ static void check_block(struct check *c, const struct loop_block *k) {
             c->depth = outer;
             break;
         }
-        case LS_IF:
+        case LS_IF: {
+            bool outer = c->in_branch;
+            c->in_branch = c->in_threads;
             check_block(c, &s->body);
             check_block(c, &s->other);
+            c->in_branch = outer;
             break;
+        }
         case LS_DEF:
             if (s->value && (s->value->dtype != s->var->dtype || s->value->lanes != s->var->lanes))
                 broken(c, "%s is %s x %d and gets %s x %d", s->var->name, dtype_name(s->var->dtype), s->var->lanes,
@@ -274,8 +278,9 @@ static void check_block(struct check *c, const struct loop_block *k) {
             break;
         case LS_COMMENT: break;
         case LS_BARRIER:
-            if (!c->in_threads)
-                broken(c, "a barrier outside of threads");
+            if (!c->in_threads || c->in_branch)
+                broken(c, "a barrier %s",
+                       c->in_branch ? "in a branch, to which some threads may not come" : "outside of threads");
             break;
         case LS_CALL:
             for (int i = 0; i < s->callee->mem_count; i++)
