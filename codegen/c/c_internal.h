@@ -17,7 +17,7 @@ struct cgen_kernels {
     VEC(const char *) scope;   /* names in use, innermost last */
     VEC(const char *) helpers; /* emitted already */
     VEC(struct cgen_shared) shared;
-    VEC(const char *) consts; /* by op: see function.c */
+    VEC(const char *) consts; /* op, name, side: see ops.c */
     int outlined;             /* parallel loops so far */
     int functions;            /* shared operations so far */
     int64_t stack;            /* local arrays of the function being printed, now and at most */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "codegen/cuda/cuda.h"
+#include "ir/scalar_math.h"
 #include "passes/gpu.h"
 
 static void region(struct function *f, const struct ir_region *r);
@@ -78,7 +79,7 @@ struct loop_mem *function_mem(void *context, const struct ir_value *v) {
     case STORAGE_SCALAR: name = scalar_variable(f, s, v->type.dtype); break;
     case STORAGE_ARG: name = cgen_arg_name(g, f->func, s->index); break;
     case STORAGE_RESULT: name = cgen_result_name(g, f->func, s->index); break;
-    case STORAGE_CONST: name = cgen_const_data(g, s->op); break;
+    case STORAGE_CONST: name = cgen_const_data(g, s->op, g->cuda && !f->host); break;
     case STORAGE_BUFFER:
         if (!m->base)
             m->base = arena_printf(&g->arena, "m->%s", cgen_buffer_field(g, s->buffer));
@@ -182,6 +183,8 @@ lx function_scalar(struct function *f, const struct ir_value *v) {
         switch (v->type.dtype) {
         case F64: x = *(const double *)data; break;
         case F32: x = *(const float *)data; break;
+        case F16: x = (double)mx_f32_from_f16(*(const uint16_t *)data); break;
+        case BF16: x = (double)mx_f32_from_bf16(*(const uint16_t *)data); break;
         case I64:
         case U64: i = *(const int64_t *)data; break;
         case I32: i = *(const int32_t *)data; break;
@@ -313,7 +316,7 @@ static void nest(struct function *f, struct ir_op *op) {
                       .share = share_kernel,
                       .context = f};
     int first = f->b->next_id;
-    if (on_host(f, op))
+    if (f->host)
         lower_nest(&l);
     else
         codegen_lower(&l);
@@ -538,6 +541,7 @@ static void op_dim(struct function *f, struct ir_op *op) {
 static void operation(struct function *f, struct ir_op *op) {
     f->op = op;
     f->staged = 0;
+    f->host = op->code == OP_nest && on_host(f, op);
     bool plain = op->code == OP_read || op->code == OP_reshape || op->code == OP_stop || op->code == OP_write;
     if (!plain && op->code != OP_const && op->code != OP_dim)
         function_comment(f, op);
@@ -554,7 +558,7 @@ static void operation(struct function *f, struct ir_op *op) {
         struct loop_mem *data = NULL;
         if (op->results[0]->type.rank) {
             data = loop_mem_new(f->b, "data", op->results[0]->type.dtype, MEM_PARAM);
-            cgen_set_name(f->g, data->id, cgen_const_data(f->g, op));
+            cgen_set_name(f->g, data->id, cgen_const_data(f->g, op, f->g->cuda != NULL));
         }
         copy_elements(f, &k, op->results[0]->type, function_mem(f, op->results[0]), data,
                       data ? NULL : function_scalar(f, op->results[0]));

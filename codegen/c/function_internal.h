@@ -28,6 +28,7 @@ struct function {
     const struct ir_op *op;          /* the operation being printed */
     int64_t workspace;               /* bytes of its workspace that are given out */
     int *slot;                       /* CUDA, [storage_count]: places of scalars on the device, cuda_scalar_slots */
+    bool host;                       /* CUDA: the operation is computed on the host */
     int64_t staged;                  /* CUDA: bytes of staging that the operation has taken */
     double repeat; /* largest number of runs of the region that is printed; of a loop without a bound: 1 */
     double flops;
@@ -58,6 +59,7 @@ void op_scan(struct function *f, struct ir_op *op);
 void op_rng(struct function *f, struct ir_op *op);
 void op_print(struct function *f, struct ir_op *op);
 void op_extern(struct function *f, struct ir_op *op);
-const char *cgen_const_data(struct cgen *g, const struct ir_op *op); /* name of the static array */
+/* Name of the static array; device: of CUDA's own, which the host cannot read. */
+const char *cgen_const_data(struct cgen *g, const struct ir_op *op, bool device);
 
 #endif

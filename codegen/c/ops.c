@@ -8,21 +8,23 @@
 
 /* ---- constants -------------------------------------------------------------------------------------------------------- */
 
-const char *cgen_const_data(struct cgen *g, const struct ir_op *op) {
+const char *cgen_const_data(struct cgen *g, const struct ir_op *op, bool device) {
     struct cgen_kernels *k = cgen_private(g);
-    for (int i = 0; i + 1 < k->consts.n; i += 2)
-        if (k->consts.at[i] == (const char *)op)
+    const char *side = device ? "device" : "";
+    for (int i = 0; i + 2 < k->consts.n; i += 3)
+        if (k->consts.at[i] == (const char *)op && !strcmp(k->consts.at[i + 2], side))
             return k->consts.at[i + 1];
     const struct ir_value *v = op->results[0];
-    const char *name = arena_printf(&g->arena, "%s_mx_const_%d", g->prefix, k->consts.n / 2);
+    const char *name = arena_printf(&g->arena, "%s_mx_const_%d", g->prefix, k->consts.n / 3);
     VEC_PUSH(&g->arena, k->consts, (const char *)op);
     VEC_PUSH(&g->arena, k->consts, name);
+    VEC_PUSH(&g->arena, k->consts, side);
     int64_t n = 0;
     enum dtype t = v->type.dtype;
     if (!ir_dim_is_const(ir_type_elements(g->module, v->type), &n))
         n = ir_dim_upper(ir_type_elements(g->module, v->type));
     struct text *out = &g->outlined;
-    text_printf(out, "static %sconst %s %s[%lld] = {%s", g->cuda ? "__device__ " : "", cgen_c_type(t), name,
+    text_printf(out, "static %sconst %s %s[%lld] = {%s", device ? "__device__ " : "", cgen_c_type(t), name,
                 (long long)(n > 0 ? n : 1), n > 0 ? "" : "0");
     const unsigned char *data = op->constant.data;
     for (int64_t i = 0; i < n; i++) {
