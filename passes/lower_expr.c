@@ -97,13 +97,23 @@ uint32_t nest_uses(ir_expr e) {
     return set;
 }
 
+/* A scalar of the device that the nest does not write is there whatever its readers do: once a thread is enough. */
+static bool stays(const struct nest_scope *n, const struct ir_value *v) {
+    const struct lower *l = n->l;
+    if (v->type.rank)
+        return false;
+    for (int r = 0; r < l->op->result_count; r++)
+        if (l->op->results[r]->type.rank == 0 && l->mem(l->context, l->op->results[r]) == l->mem(l->context, v))
+            return false;
+    return true;
+}
+
 static void find_level(struct nest_scope *n, struct memo *m) {
     if (m->generation == n->next_generation)
         return;
     m->level = 0;
     m->loads = m->e->kind == X_LOAD;
-    /* A scalar of the device is there whatever its readers do: once a thread is enough. */
-    if (m->loads && n->l->options->target == TARGET_CUDA && n->l->op->operands[m->e->index]->type.rank == 0)
+    if (m->loads && n->l->options->target == TARGET_CUDA && stays(n, n->l->op->operands[m->e->index]))
         m->loads = false;
     if (m->e->kind == X_INDEX)
         m->level = n->level[m->e->index];
