@@ -34,6 +34,7 @@ struct cgen {
     struct text functions;
     /* Private to function.c: what was already emitted. */
     struct cgen_kernels *kernels;
+    struct cuda *cuda; /* the CUDA target: codegen/cuda/cuda.h; NULL: C */
     /* codegen/c/share.c: operations by their canonical text; `counting` is set in the run that only counts them. */
     struct cgen_block *blocks;
     struct arena *counting;
@@ -69,10 +70,12 @@ void cgen_dim_python(struct cgen *g, struct text *out, ir_dim d, const char *con
  * pass_context.workspace. p: its function's storages; NULL before there are any. */
 int64_t codegen_workspace(const struct compile_options *o, const struct plan_func *p, struct ir_op *op);
 /* Of one array of a kernel; 0: it is a local array. */
-int64_t codegen_workspace_bytes(enum dtype t, int64_t elements);
-/* Lowers a nest by the first kernel of kernels.def that takes it; false if none does. */
+int64_t codegen_workspace_bytes(const struct compile_options *o, enum dtype t, int64_t elements);
+/* Parts that a GPU scans the rows of an operation in; 1: whole. */
+int64_t codegen_scan_parts(const struct compile_options *o, const struct ir_op *op);
+/* Lowers a nest for the target: by the first of its kernels in kernels.def that takes it, else as it comes. */
 struct lower;
-bool codegen_lower_kernel(struct lower *l);
+void codegen_lower(struct lower *l);
 
 /* codegen/c/function.c: appends `static mx_status PREFIX_run_NAME(struct PREFIX *m, …)` to g->functions and what it needs to
  * helpers and outlined. Parameters: int64_t run-time dimensions in order, arguments (scalars by value, tensors by const

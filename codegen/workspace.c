@@ -3,28 +3,37 @@
  * building the kernel, so it cannot differ from what code generation will do.
  */
 #include "codegen/codegen.h"
+#include "passes/gpu.h"
 #include "passes/lower.h"
 
 #define LOCAL_BYTES 4096
 
-int64_t codegen_workspace_bytes(enum dtype t, int64_t elements) {
+int64_t codegen_workspace_bytes(const struct compile_options *o, enum dtype t, int64_t elements) {
     int64_t bytes = elements * dtype_size(t);
-    return bytes <= LOCAL_BYTES ? 0 : (bytes + 63) / 64 * 64;
+    /* What one kernel of a GPU leaves for the next is never local. */
+    return bytes <= LOCAL_BYTES && o->target == TARGET_C ? 0 : (bytes + 63) / 64 * 64;
 }
 
-bool codegen_lower_kernel(struct lower *l) {
-    static bool (*const kernels[])(struct lower *) = {
-#define K(name, text) lower_##name,
+void codegen_lower(struct lower *l) {
+    static const struct {
+        enum target_kind target;
+        bool (*lower)(struct lower *);
+    } kernels[] = {
+#define K(name, target, text) {TARGET_##target, lower_##name},
 #include "codegen/kernels.def"
 #undef K
-        NULL};
-    for (int i = 0; kernels[i]; i++)
-        if (kernels[i](l))
-            return true;
-    return false;
+    };
+    for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++)
+        if (kernels[i].target == l->options->target && kernels[i].lower(l))
+            return;
+    if (l->options->target == TARGET_CUDA)
+        lower_gpu_nest(l);
+    else
+        lower_nest(l);
 }
 
 struct rehearsal {
+    const struct compile_options *options;
     const struct plan_func *plan; /* NULL before there is one: every value has memory of its own */
     struct loop_builder b;
     struct arena arena;
@@ -61,7 +70,7 @@ static lx rehearse_symbol(void *context, const struct ir_symbol *s) {
 static struct loop_mem *rehearse_workspace(void *context, struct loop_block *out, const char *name, enum dtype t,
                                            int64_t elements) {
     struct rehearsal *r = context;
-    r->bytes += codegen_workspace_bytes(t, elements);
+    r->bytes += codegen_workspace_bytes(r->options, t, elements);
     return loop_mem_new(&r->b, name, t, MEM_POINTER);
 }
 
@@ -72,14 +81,36 @@ static struct loop_func *rehearse_shared(void *context, const char *key) {
 static void rehearse_share(void *context, const char *key, struct loop_func *f) {
 }
 
+static int64_t scan_rows(const struct ir_op *op) {
+    struct ir_type t = op->operands[0]->type;
+    double rows = 1;
+    for (int d = 0; d < t.rank; d++)
+        rows *= d == op->scan.axis ? 1 : (double)ir_dim_upper(t.dims[d]);
+    return rows < 1e15 ? (int64_t)rows : (int64_t)1e15;
+}
+
+int64_t codegen_scan_parts(const struct compile_options *o, const struct ir_op *op) {
+    enum { MOST = 1024, THREADS = 1 << 14, LEAST = 64 };
+    int64_t length = ir_dim_upper(op->operands[0]->type.dims[op->scan.axis]), parts = 1;
+    while (o->target == TARGET_CUDA && parts < MOST && parts * scan_rows(op) < THREADS && length / (2 * parts) >= LEAST)
+        parts *= 2;
+    return parts;
+}
+
 int64_t codegen_workspace(const struct compile_options *o, const struct plan_func *p, struct ir_op *op) {
     if (op->code == OP_sort) {
         int64_t length = ir_dim_upper(op->operands[0]->type.dims[op->sort.axis]);
-        return 2 * codegen_workspace_bytes(I64, length);
+        if (o->target == TARGET_CUDA) /* all rows at once */
+            length = ir_dim_upper(ir_type_elements(op->parent->func->module, op->operands[0]->type));
+        return 2 * codegen_workspace_bytes(o, I64, length);
+    }
+    if (op->code == OP_scan && codegen_scan_parts(o, op) > 1) {
+        enum dtype t = op->operands[0]->type.dtype;
+        return codegen_workspace_bytes(o, t == F16 || t == BF16 ? F32 : t, codegen_scan_parts(o, op) * scan_rows(op));
     }
     if (op->code != OP_nest || op->nest.reds == 0)
         return 0;
-    struct rehearsal r = {.plan = p};
+    struct rehearsal r = {.options = o, .plan = p};
     struct loop_block k;
     r.b.arena = &r.arena;
     loop_block_init(&k);
@@ -94,7 +125,7 @@ int64_t codegen_workspace(const struct compile_options *o, const struct plan_fun
                       .shared = rehearse_shared,
                       .share = rehearse_share,
                       .context = &r};
-    int64_t bytes = codegen_lower_kernel(&l) ? r.bytes : 0;
+    codegen_lower(&l);
     arena_free(&r.arena);
-    return bytes;
+    return r.bytes;
 }

@@ -1,4 +1,5 @@
-/* `mxcc build`: C into a temporary folder, then the C compiler: a program with --main, else a shared library. */
+/* `mxcc build`: C into a temporary folder, then the C compiler: a program with --main, else a shared library. For --target cuda the same
+ * with a .cu and nvcc. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,20 +49,42 @@ static void add_words(struct command *c, struct arena *a, const char *words) {
         add(c, word);
 }
 
+static void c_flags(struct options *o, struct command *c) {
+    struct arena *a = &o->arena;
+    add(c, o->compile.cpu ? "-std=gnu11" : "-std=c99");
+    add(c, arena_printf(a, "-O%s", o->optimize ? o->optimize : "3"));
+    add(c, "-ffp-contract=off");
+    add(c, "-fno-math-errno");
+    add(c, "-fno-trapping-math");
+    if (o->march)
+        add(c, arena_printf(a, "-march=%s", o->march));
+    if (!o->compile.with_main)
+        add(c, "-fPIC");
+}
+
+/* -fmad=false: products and sums are rounded separately, as in C; where they are not meant to be, the unit says so. */
+static void cuda_flags(struct options *o, struct command *c) {
+    struct arena *a = &o->arena;
+    add(c, "-std=c++17");
+    add(c, arena_printf(a, "-O%s", o->optimize ? o->optimize : "3"));
+    add(c, "-fmad=false");
+    add(c, arena_printf(a, "-arch=%s", o->arch ? o->arch : "native"));
+    if (!o->compile.with_main) {
+        add(c, "-Xcompiler");
+        add(c, "-fPIC");
+    }
+}
+
 static struct command compiler(struct options *o, const char *source_dir) {
     struct arena *a = &o->arena;
     struct command c = {.n = 0};
-    const char *cc = o->cc ? o->cc : getenv("CC"), *cflags = getenv("CFLAGS");
-    add_words(&c, a, cc && *cc ? cc : "cc");
-    add(&c, o->compile.cpu ? "-std=gnu11" : "-std=c99");
-    add(&c, arena_printf(a, "-O%s", o->optimize ? o->optimize : "3"));
-    add(&c, "-ffp-contract=off");
-    add(&c, "-fno-math-errno");
-    add(&c, "-fno-trapping-math");
-    if (o->march)
-        add(&c, arena_printf(a, "-march=%s", o->march));
-    if (!o->compile.with_main)
-        add(&c, "-fPIC");
+    bool cuda = o->compile.target == TARGET_CUDA;
+    const char *cc = o->cc ? o->cc : getenv(cuda ? "NVCC" : "CC"), *cflags = getenv(cuda ? "NVCCFLAGS" : "CFLAGS");
+    add_words(&c, a, cc && *cc ? cc : cuda ? "nvcc" : "cc");
+    if (cuda)
+        cuda_flags(o, &c);
+    else
+        c_flags(o, &c);
     add(&c, arena_printf(a, "-I%s", source_dir));
     const char *model = o->inputs.at[0], *slash = strrchr(model, '/'); /* headers of its `extern` functions */
     add(&c, slash ? arena_printf(a, "-I%.*s", (int)(slash - model), model) : "-I.");
@@ -198,7 +221,8 @@ int build_command(int argc, char **argv) {
         if (ok) {
             int status = compile(&o, dir, &unit);
             if (status != 0) {
-                fprintf(stderr, "mxcc: the C compiler failed with status %d; --keep keeps the generated C\n", status);
+                fprintf(stderr, "mxcc: %s failed with status %d; --keep keeps the generated file\n",
+                        o.compile.target == TARGET_CUDA ? "nvcc" : "the C compiler", status);
                 ok = false;
             } else if (o.depfile) {
                 ok = write_depfile(&p, o.output);

@@ -91,10 +91,9 @@ int compile_command(int argc, char **argv) {
         arena_free(&o.arena);
         return EXIT_USAGE;
     }
-    if (o.output && o.emit == EMIT_C && !o.compile.stop_after && !with_suffix(o.output, ".c")) {
-        usage_error(with_suffix(o.output, ".cu") ? "-o %s: CUDA is not part of this build"
-                                                 : "-o %s: the output's name ends in .c",
-                    o.output);
+    const char *suffix = o.compile.target == TARGET_CUDA ? ".cu" : ".c";
+    if (o.output && o.emit == EMIT_C && !o.compile.stop_after && !with_suffix(o.output, suffix)) {
+        usage_error("-o %s: the output's name ends in %s", o.output, suffix);
         arena_free(&o.arena);
         return EXIT_USAGE;
     }
@@ -121,7 +120,7 @@ int compile_command(int argc, char **argv) {
             ok = write_output(&o, o.output, &t);
         } else if (ok && !o.compile.stop_after) {
             const char *slash = strrchr(o.output, '/'), *file = slash ? slash + 1 : o.output;
-            o.compile.header = arena_printf(&o.arena, "%.*sh", (int)strlen(file) - 1, file);
+            o.compile.header = arena_printf(&o.arena, "%.*s.h", (int)(strlen(file) - strlen(suffix)), file);
             const char *folder = arena_strndup(&o.arena, o.output, (size_t)(file - o.output));
             ok = pipeline_codegen(&p, &unit) && write_unit(&p, folder, &unit);
             if (ok && o.compile.python)

@@ -74,7 +74,8 @@ int list_command(int argc, char **argv) {
         for (int i = 0; pass_table[i].name; i++)
             printf("  %-16s %s\n", pass_table[i].name, pass_table[i].text);
     } else {
-        printf("targets\n  %-16s C99 (portable) or GNU C11 with vector extensions\n\nprocessors (--cpu)\n", "c");
+        printf("targets (--target)\n  %-16s C99 (portable) or GNU C11 with vector extensions\n", "c");
+        printf("  %-16s one .cu for nvcc 13, GPUs from sm_75 on\n\nprocessors (--cpu)\n", "cuda");
         for (int i = 0; cpu_table[i].name; i++)
             printf("  %-16s %s\n", cpu_table[i].name, cpu_table[i].text);
     }

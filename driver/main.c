@@ -29,7 +29,9 @@ static const struct {
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static void help(FILE *out) {
-    fputs("mxcc compiles models to C.\n\n  mxcc model.mxl -o model.c    C and header (model.h)\n", out);
+    fputs("mxcc compiles models to C and CUDA.\n\n  mxcc model.mxl -o model.c     C and header (model.h)\n"
+          "  mxcc model.mxl -o model.cu    CUDA and the same header\n",
+          out);
     for (int i = 0; i < COMMANDS; i++)
         fprintf(out, "  mxcc %s %s\n      %s\n", commands[i].name, commands[i].arguments, commands[i].text);
     fputs(

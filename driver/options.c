@@ -160,6 +160,7 @@ static bool cpu(struct options *o, const char *value) {
     int i;
     if (!choose("--cpu", value, names, &i))
         return false;
+    o->cpu_given = true;
     o->compile.cpu = i == 0 ? NULL : cpu_table[i].name;
     o->march = cpu_table[i].march;
     o->compile.vector_bytes = cpu_table[i].vector_bytes;
@@ -283,6 +284,37 @@ static bool unknown(const struct options *o, const char *argument) {
     return false;
 }
 
+/* --target cuda, or -o NAME.cu: options of the C target mean nothing there. */
+static bool for_target(struct options *o) {
+    size_t n = o->output ? strlen(o->output) : 0;
+    bool cuda = n > 3 && strcmp(o->output + n - 3, ".cu") == 0 && o->command == 'c' && o->emit == EMIT_C;
+    if (cuda)
+        o->compile.target = TARGET_CUDA;
+    if (o->compile.target != TARGET_CUDA && o->arch) {
+        usage_error("--arch belongs to --target cuda; --cpu names a processor");
+        return false;
+    }
+    if (o->compile.target != TARGET_CUDA)
+        return true;
+    const struct {
+        const char *name, *why;
+        bool given;
+    } others[] = {
+        {"--no-runtime", "the unit needs the CUDA runtime, which allocates", o->compile.no_runtime},
+        {"--threads", "kernels run on the GPU, and the host waits", o->compile.threads},
+        {"--cpu", "nvcc's -arch chooses the GPU", o->cpu_given},
+        {"--blas", "that library is of the CPU", o->compile.blas},
+        {"--split", "a CUDA unit is one file", o->split > 1},
+        {"--line-directives", "messages name the model's lines already", o->compile.line_directives},
+    };
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (others[i].given) {
+            usage_error("%s does not go with --target cuda: %s", others[i].name, others[i].why);
+            return false;
+        }
+    return true;
+}
+
 static bool parse(struct options *o, char command, int argc, char **argv) {
     *o = (struct options){.command = command, .program = argv[0]};
     struct arena *a = &o->arena;
@@ -336,14 +368,12 @@ static bool parse(struct options *o, char command, int argc, char **argv) {
         usage_error("--python excludes --main: it is for a shared library, which a program is not");
         return false;
     }
-    if (o->compile.target == TARGET_CUDA) {
-        usage_error("--target cuda is not part of this build");
-        return false;
-    }
     if (o->html && o->report_json) {
         usage_error("--html and --json are two forms of one report: choose one");
         return false;
     }
+    if (!for_target(o))
+        return false;
     if (o->split < 0 || o->split > C_UNIT_FILES) {
         usage_error("--split %lld: 1 to %d files", (long long)o->split, C_UNIT_FILES);
         return false;

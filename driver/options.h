@@ -16,7 +16,8 @@ struct options {
     VEC(const char *) binds;  /* ends with NULL if any */
     VEC(const char *) stdlib_dirs;
     struct compile_options compile;
-    const char *output, *name, *depfile, *optimize, *cc, *march;
+    bool cpu_given;
+    const char *output, *name, *depfile, *optimize, *cc, *march, *arch;
     int64_t split;
     enum emit_kind emit;
     enum color_mode color;

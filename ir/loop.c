@@ -201,6 +201,20 @@ lx lx_splat(struct loop_builder *b, lx x, int lanes) {
     return e;
 }
 
+lx lx_lane(struct loop_builder *b, lx x, int lane) {
+    struct lx *e = lx_new(b, LX_LANE, x->dtype, 1, 1);
+    e->value.i = lane;
+    e->args[0] = x;
+    return e;
+}
+
+lx lx_pack(struct loop_builder *b, int lanes, const lx *args) {
+    struct lx *e = lx_new(b, LX_PACK, args[0]->dtype, lanes, lanes);
+    for (int i = 0; i < lanes; i++)
+        e->args[i] = args[i];
+    return e;
+}
+
 lx lx_fma(struct loop_builder *b, lx x, lx y, lx z) {
     struct lx *e = lx_new(b, LX_FMA, z->dtype, z->lanes, 3);
     e->args[0] = lx_splat(b, x, z->lanes);
@@ -214,6 +228,13 @@ lx lx_select(struct loop_builder *b, lx c, lx x, lx y) {
     e->args[0] = c;
     e->args[1] = x;
     e->args[2] = y;
+    return e;
+}
+
+lx lx_shuffle(struct loop_builder *b, lx x, int bits) {
+    struct lx *e = lx_new(b, LX_SHUFFLE, x->dtype, 1, 1);
+    e->value.i = bits;
+    e->args[0] = x;
     return e;
 }
 
@@ -257,7 +278,7 @@ lx lx_dim(struct loop_builder *b, ir_dim d, lx (*symbol)(void *, const struct ir
 struct loop_var *loop_var_new(struct loop_builder *b, const char *name, enum dtype t, int lanes) {
     struct loop_var *v = ARENA_NEW(b->arena, struct loop_var);
     v->id = b->next_id++;
-    v->name = name;
+    v->name = name ? name : "t";
     v->dtype = t;
     v->lanes = lanes;
     return v;
@@ -266,7 +287,7 @@ struct loop_var *loop_var_new(struct loop_builder *b, const char *name, enum dty
 struct loop_mem *loop_mem_new(struct loop_builder *b, const char *name, enum dtype t, enum loop_mem_kind kind) {
     struct loop_mem *m = ARENA_NEW(b->arena, struct loop_mem);
     m->id = b->next_id++;
-    m->name = name;
+    m->name = name ? name : "t";
     m->dtype = t;
     m->kind = kind;
     return m;
@@ -349,6 +370,10 @@ void loop_local(struct loop_builder *b, struct loop_block *k, struct loop_mem *m
 
 void loop_comment(struct loop_builder *b, struct loop_block *k, const char *text) {
     stmt(b, k, LS_COMMENT)->text = text;
+}
+
+void loop_barrier(struct loop_builder *b, struct loop_block *k) {
+    stmt(b, k, LS_BARRIER);
 }
 
 struct loop_stmt *loop_call(struct loop_builder *b, struct loop_block *k, const struct loop_func *f) {

@@ -19,6 +19,8 @@ struct loop_var {
     int lanes;       /* 1: scalar */
     int count;       /* > 0: an array of registers, subscripted by constants once its loops are unrolled */
     bool is_mutable; /* assigned after its definition */
+    bool bounded;    /* an index in least .. most */
+    int64_t least, most;
 };
 
 enum loop_mem_kind {
@@ -26,6 +28,7 @@ enum loop_mem_kind {
     MEM_SCALAR,  /* a C variable by value: one element, no subscript */
     MEM_LOCAL,   /* an array of `count` elements in the enclosing block */
     MEM_PARAM,   /* a parameter of a shared kernel */
+    MEM_SHARED,  /* an array of `count` elements that the threads of a block share */
 };
 
 struct loop_mem {
@@ -34,7 +37,7 @@ struct loop_mem {
     enum dtype dtype;
     enum loop_mem_kind kind;
     const char *base; /* POINTER: the address as the unit writes it */
-    int64_t count;    /* LOCAL: elements */
+    int64_t count;    /* LOCAL, SHARED: elements */
     bool written;     /* else const */
     bool no_alias;    /* nothing else in its scope reaches the same bytes */
 };
@@ -49,9 +52,12 @@ enum lx_kind {
     LX_CAST,  /* args[0] to dtype as the language says */
     LX_BITCAST,
     LX_SPLAT,  /* scalar args[0] in all lanes */
+    LX_LANE,   /* lane value.i of vector args[0] */
+    LX_PACK,   /* a vector of scalars */
     LX_FMA,    /* args[0] * args[1] + args[2]; rounded once where the target has the instruction */
     LX_SELECT, /* args[0] ? args[1] : args[2]; only the side taken is evaluated */
     LX_CALL,   /* helper function `name` of the runtime text over args (Philox) */
+    LX_SHUFFLE, /* args[0] as the thread has it whose number differs in the bits value.i < 32; all 32 threads of a warp ask */
 };
 
 enum lx_op { I_ADD, I_SUB, I_MUL, I_DIV, I_MOD, I_FDIV, I_FMOD, I_MIN, I_MAX, I_LT, I_LE, I_EQ, I_AND, I_OR, I_NOT };
@@ -74,7 +80,13 @@ struct lx {
 };
 typedef const struct lx *lx;
 
-enum loop_kind { LOOP_SERIAL, LOOP_PARALLEL, LOOP_UNROLL };
+enum loop_kind {
+    LOOP_SERIAL,
+    LOOP_PARALLEL,
+    LOOP_UNROLL,
+    LOOP_GRID, /* over blocks of threads, in any order and at once: a kernel of a GPU. The body is shared memories and one THREADS loop */
+    LOOP_THREADS, /* from 0 to a constant: the threads of a block, side by side; they meet at barriers */
+};
 
 enum loop_stmt_kind {
     LS_FOR,     /* var from lo below hi by step (a constant > 0) */
@@ -82,9 +94,10 @@ enum loop_stmt_kind {
     LS_DEF,     /* defines var = value; an array of registers: no value */
     LS_SET,     /* var[index] = value */
     LS_STORE,   /* mem[index] = value, or += with `accumulate` */
-    LS_LOCAL,   /* declares mem (LOCAL) */
+    LS_LOCAL,   /* declares mem (LOCAL, SHARED) */
     LS_COMMENT, /* text */
     LS_CALL,    /* callee(args…): mems with offsets first, then expressions */
+    LS_BARRIER, /* every thread of the block gets here before one goes on; what they wrote is seen by all */
 };
 
 struct loop_block {
@@ -149,8 +162,11 @@ lx lx_fn2(struct loop_builder *b, enum scalar_fn fn, lx x, lx y);
 lx lx_cast(struct loop_builder *b, enum dtype t, lx x);
 lx lx_bitcast(struct loop_builder *b, enum dtype t, lx x);
 lx lx_splat(struct loop_builder *b, lx x, int lanes);
+lx lx_lane(struct loop_builder *b, lx x, int lane);
+lx lx_pack(struct loop_builder *b, int lanes, const lx *args);
 lx lx_fma(struct loop_builder *b, lx x, lx y, lx z);
 lx lx_select(struct loop_builder *b, lx c, lx x, lx y);
+lx lx_shuffle(struct loop_builder *b, lx x, int bits);
 lx lx_call(struct loop_builder *b, const char *name, enum dtype t, int count, const lx *args);
 bool lx_is_int(lx e, int64_t *value);
 /* A dimension as index arithmetic; symbol(context, s) gives the register of a symbol. */
@@ -170,6 +186,7 @@ void loop_set(struct loop_builder *b, struct loop_block *k, struct loop_var *v, 
 void loop_store(struct loop_builder *b, struct loop_block *k, struct loop_mem *m, lx index, lx value);
 void loop_local(struct loop_builder *b, struct loop_block *k, struct loop_mem *m);
 void loop_comment(struct loop_builder *b, struct loop_block *k, const char *text);
+void loop_barrier(struct loop_builder *b, struct loop_block *k);
 struct loop_stmt *loop_call(struct loop_builder *b, struct loop_block *k, const struct loop_func *f);
 
 /* Calls fn for each expression of a block, children first, and on_stmt for each statement, outer first. Either may be NULL. */
@@ -178,6 +195,10 @@ void loop_walk(const struct loop_block *k, void (*fn)(lx, void *), void (*on_stm
 void lx_walk(lx e, void (*fn)(lx, void *), void *context);
 /* Removes definitions of registers from number `first` on that nothing in the block reads. */
 void loop_drop_unused(struct loop_builder *b, struct loop_block *k, int first);
+
+/* ir/loop_range.c: the interval of an index whose every part fits 32 bits; false if that is not known. */
+bool lx_range(lx e, int64_t *lo, int64_t *hi);
+void loop_var_bound(struct loop_var *v, int64_t least, int64_t most);
 
 /* ir/loop_print.c: for people and for tests. */
 void loop_print(struct text *out, const struct loop_block *k, int indent);

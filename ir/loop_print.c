@@ -38,9 +38,12 @@ void lx_print(struct text *out, lx e) {
     case LX_CAST: text_add(out, dtype_name(e->dtype)); break;
     case LX_BITCAST: text_printf(out, "bits_%s", dtype_name(e->dtype)); break;
     case LX_SPLAT: text_printf(out, "splat%d", e->lanes); break;
+    case LX_LANE: text_printf(out, "lane%d", (int)e->value.i); break;
+    case LX_PACK: text_printf(out, "pack%d", e->lanes); break;
     case LX_FMA: text_add(out, "fma"); break;
     case LX_SELECT: text_add(out, "select"); break;
     case LX_CALL: text_add(out, e->name); break;
+    case LX_SHUFFLE: text_printf(out, "shuffle%d", (int)e->value.i); break;
     }
     text_add(out, "(");
     for (int i = 0; i < e->count; i++) {
@@ -52,7 +55,7 @@ void lx_print(struct text *out, lx e) {
 }
 
 void loop_print(struct text *out, const struct loop_block *k, int indent) {
-    static const char *const kinds[] = {"for", "parallel", "unroll"};
+    static const char *const kinds[] = {"for", "parallel", "unroll", "grid", "threads"};
     for (const struct loop_stmt *s = k->first; s; s = s->next) {
         text_printf(out, "%*s", indent * 2, "");
         switch (s->kind) {
@@ -101,10 +104,11 @@ void loop_print(struct text *out, const struct loop_block *k, int indent) {
             lx_print(out, s->value);
             break;
         case LS_LOCAL:
-            text_printf(out, "local %s.%d: %s[%lld]", s->mem->name, s->mem->id, dtype_name(s->mem->dtype),
-                        (long long)s->mem->count);
+            text_printf(out, "%s %s.%d: %s[%lld]", s->mem->kind == MEM_SHARED ? "shared" : "local", s->mem->name,
+                        s->mem->id, dtype_name(s->mem->dtype), (long long)s->mem->count);
             break;
         case LS_COMMENT: text_printf(out, "// %s", s->text); break;
+        case LS_BARRIER: text_add(out, "barrier"); break;
         case LS_CALL:
             text_printf(out, "call %s(", s->callee->name);
             for (int i = 0; i < s->callee->mem_count; i++) {
@@ -131,6 +135,7 @@ struct check {
     /* Registers and local memories in scope, innermost last. */
     const void *scope[4096];
     int depth;
+    bool in_grid, in_threads, in_branch; /* in_branch: of threads, which some may not take */
 };
 
 static void broken(struct check *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -172,7 +177,7 @@ static void check_expr(lx e, void *context) {
             broken(c, "%s.%d is%s an array of registers", e->var->name, e->var->id, e->var->count ? "" : " not");
         break;
     case LX_LOAD:
-        if (e->mem->kind == MEM_LOCAL && !in_scope(c, e->mem))
+        if ((e->mem->kind == MEM_LOCAL || e->mem->kind == MEM_SHARED) && !in_scope(c, e->mem))
             broken(c, "%s.%d is loaded outside its scope", e->mem->name, e->mem->id);
         if (e->args[0]->dtype != I64 || e->args[0]->lanes != 1)
             broken(c, "%s.%d has a subscript that is no index", e->mem->name, e->mem->id);
@@ -186,6 +191,19 @@ static void check_expr(lx e, void *context) {
     case LX_SPLAT:
         if (e->args[0]->lanes != 1)
             broken(c, "splat of a vector");
+        break;
+    case LX_LANE:
+        if (e->value.i < 0 || e->value.i >= e->args[0]->lanes)
+            broken(c, "lane %lld of %d", (long long)e->value.i, e->args[0]->lanes);
+        break;
+    case LX_PACK:
+        for (int i = 0; i < e->count; i++)
+            if (e->args[i]->lanes != 1 || e->args[i]->dtype != e->dtype)
+                broken(c, "a vector of other things than scalars of its type");
+        break;
+    case LX_SHUFFLE:
+        if (!c->in_threads || e->value.i < 1 || e->value.i > 31)
+            broken(c, "a shuffle by %lld%s", (long long)e->value.i, c->in_threads ? "" : " outside of threads");
         break;
     default: break;
     }
@@ -207,15 +225,28 @@ static void check_block(struct check *c, const struct loop_block *k) {
                 broken(c, "loop %s has step %lld", s->var->name, (long long)s->step);
             if (s->loop == LOOP_UNROLL && (!lx_is_int(s->lo, &n) || !lx_is_int(s->hi, &n)))
                 broken(c, "unrolled loop %s has no constant bounds", s->var->name);
+            if (s->loop == LOOP_GRID && (c->in_grid || s->step != 1))
+                broken(c, "the grid %s stands in a kernel or has a step", s->var->name);
+            if (s->loop == LOOP_THREADS && (!c->in_grid || c->in_threads || !lx_is_int(s->hi, &n) || n < 1 || n > 1024))
+                broken(c, "the threads %s stand outside of a grid, or their number is no constant", s->var->name);
             enter(c, s->var, s->var->name);
+            bool in_grid = c->in_grid, in_threads = c->in_threads;
+            c->in_grid |= s->loop == LOOP_GRID;
+            c->in_threads |= s->loop == LOOP_THREADS;
             check_block(c, &s->body);
+            c->in_grid = in_grid;
+            c->in_threads = in_threads;
             c->depth = outer;
             break;
         }
-        case LS_IF:
+        case LS_IF: {
+            bool outer = c->in_branch;
+            c->in_branch = c->in_threads;
             check_block(c, &s->body);
             check_block(c, &s->other);
+            c->in_branch = outer;
             break;
+        }
         case LS_DEF:
             if (s->value && (s->value->dtype != s->var->dtype || s->value->lanes != s->var->lanes))
                 broken(c, "%s is %s x %d and gets %s x %d", s->var->name, dtype_name(s->var->dtype), s->var->lanes,
@@ -235,15 +266,22 @@ static void check_block(struct check *c, const struct loop_block *k) {
             if (s->mem->dtype != s->value->dtype)
                 broken(c, "%s holds %s and is stored %s", s->mem->name, dtype_name(s->mem->dtype),
                        dtype_name(s->value->dtype));
-            if (s->mem->kind == MEM_LOCAL && !in_scope(c, s->mem))
+            if ((s->mem->kind == MEM_LOCAL || s->mem->kind == MEM_SHARED) && !in_scope(c, s->mem))
                 broken(c, "%s.%d is stored to outside its scope", s->mem->name, s->mem->id);
             break;
         case LS_LOCAL:
-            if (s->mem->kind != MEM_LOCAL || s->mem->count <= 0)
+            if ((s->mem->kind != MEM_LOCAL && s->mem->kind != MEM_SHARED) || s->mem->count <= 0)
                 broken(c, "%s is no local array", s->mem->name);
+            if (s->mem->kind == MEM_SHARED && (!c->in_grid || c->in_threads))
+                broken(c, "%s is shared outside of a block", s->mem->name);
             enter(c, s->mem, s->mem->name);
             break;
         case LS_COMMENT: break;
+        case LS_BARRIER:
+            if (!c->in_threads || c->in_branch)
+                broken(c, "a barrier %s",
+                       c->in_branch ? "in a branch, to which some threads may not come" : "outside of threads");
+            break;
         case LS_CALL:
             for (int i = 0; i < s->callee->mem_count; i++)
                 if (s->call_mems[i].mem->dtype != s->callee->mems[i]->dtype)

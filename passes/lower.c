@@ -44,7 +44,7 @@ struct nest_lower {
 
 /* ---- accumulators --------------------------------------------------------------------------------------------------- */
 
-static bool is_arg(enum reduce_op op) {
+bool lower_is_arg(enum reduce_op op) {
     return op == RED_ARGMAX || op == RED_ARGMIN;
 }
 
@@ -66,7 +66,7 @@ static lx greatest(struct loop_builder *b, enum dtype t) {
     return lx_const_int(b, t, bits == 64 ? -1 : bits == 63 ? INT64_MAX : (INT64_C(1) << bits) - 1);
 }
 
-static lx identity(struct loop_builder *b, enum reduce_op op, enum dtype t) {
+lx lower_identity(struct loop_builder *b, enum reduce_op op, enum dtype t) {
     switch (op) {
     case RED_SUM: return dtype_is_float(t) ? lx_const_float(b, t, 0) : lx_const_int(b, t, 0);
     case RED_PROD: return dtype_is_float(t) ? lx_const_float(b, t, 1) : lx_const_int(b, t, 1);
@@ -80,7 +80,7 @@ static lx identity(struct loop_builder *b, enum reduce_op op, enum dtype t) {
     }
 }
 
-static lx combine(struct loop_builder *b, enum reduce_op op, lx sum, lx value) {
+lx lower_combine(struct loop_builder *b, enum reduce_op op, lx sum, lx value) {
     static const enum scalar_fn fns[] = {[RED_SUM] = FN_add, [RED_PROD] = FN_mul, [RED_MAX] = FN_max,
                                          [RED_MIN] = FN_min, [RED_ANY] = FN_or,   [RED_ALL] = FN_and};
     return lx_fn2(b, fns[op], sum, value);
@@ -163,6 +163,11 @@ static int flat_count(struct nest_lower *w, int first, int count) {
     return 1;
 }
 
+int lower_flat_count(struct lower *l, int first, int count) {
+    struct nest_lower w = {.l = l, .nest = &l->op->nest};
+    return flat_count(&w, first, count);
+}
+
 static lx extent_of(struct nest_lower *w, int first, int q) {
     ir_dim d = w->nest->indices[first].extent;
     for (int i = 1; i < q; i++)
@@ -217,6 +222,25 @@ static void unrolled_extremum(struct nest_lower *w, int i, lx value) {
     loop_set(b, k, w->acc[i], NULL, lx_select(b, number, lx_var(b, extremum), best));
 }
 
+/* One candidate of argmax or argmin: the first extremum stays; a nan is one. position < 0: nothing seen yet. */
+void lower_extremum(struct nest_scope *n, enum reduce_op op, struct loop_var *acc, struct loop_var *position, lx value,
+                    lx at) {
+    struct loop_builder *b = n->l->b;
+    struct loop_block *k = n->block[n->depth];
+    struct loop_var *v = loop_var_new(b, "candidate", value->dtype, 1);
+    loop_def(b, k, v, value);
+    lx x = lx_var(b, v), best = lx_var(b, acc), at_best = lx_var(b, position);
+    lx better = op == RED_ARGMAX ? lx_fn2(b, FN_lt, best, x) : lx_fn2(b, FN_lt, x, best);
+    if (dtype_is_float(x->dtype)) {
+        lx nan_x = lx_fn(b, FN_isnan, BOOL, 1, &x), nan_best = lx_fn(b, FN_isnan, BOOL, 1, &best);
+        better = lx_op(b, I_OR, better, lx_op(b, I_AND, nan_x, lx_op(b, I_NOT, nan_best, NULL)));
+    }
+    better = lx_op(b, I_OR, lx_op(b, I_LT, at_best, lx_int(b, 0)), better);
+    struct loop_stmt *s = loop_if(b, k, better);
+    loop_set(b, &s->body, acc, NULL, x);
+    loop_set(b, &s->body, position, NULL, at);
+}
+
 /* One step of every accumulator. `at`: subscript into the partial sums, or NULL for registers. */
 static void accumulate(struct nest_lower *w, lx at) {
     struct loop_builder *b = w->l->b;
@@ -226,27 +250,16 @@ static void accumulate(struct nest_lower *w, lx at) {
         lx value = nest_value(n, a->body);
         struct loop_block *k = n->block[n->depth];
         if (w->part[i]) {
-            loop_store(b, k, w->part[i], at, combine(b, a->op, lx_load(b, w->part[i], at, 1), value));
-        } else if (is_arg(a->op)) {
-            /* The first extremum; a nan is one. position < 0: nothing seen yet. */
+            loop_store(b, k, w->part[i], at, lower_combine(b, a->op, lx_load(b, w->part[i], at, 1), value));
+        } else if (lower_is_arg(a->op)) {
             if (w->unrolled) {
                 unrolled_extremum(w, i, value);
                 continue;
             }
-            struct loop_var *v = loop_var_new(b, "candidate", value->dtype, 1);
-            loop_def(b, k, v, value);
-            lx x = lx_var(b, v), best = lx_var(b, w->acc[i]), at_best = lx_var(b, w->position[i]);
-            lx better = a->op == RED_ARGMAX ? lx_fn2(b, FN_lt, best, x) : lx_fn2(b, FN_lt, x, best);
-            if (dtype_is_float(x->dtype)) {
-                lx nan_x = lx_fn(b, FN_isnan, BOOL, 1, &x), nan_best = lx_fn(b, FN_isnan, BOOL, 1, &best);
-                better = lx_op(b, I_OR, better, lx_op(b, I_AND, nan_x, lx_op(b, I_NOT, nan_best, NULL)));
-            }
-            better = lx_op(b, I_OR, lx_op(b, I_LT, at_best, lx_int(b, 0)), better);
-            struct loop_stmt *s = loop_if(b, k, better);
-            loop_set(b, &s->body, w->acc[i], NULL, x);
-            loop_set(b, &s->body, w->position[i], NULL, nest_index(n, ir_nest_position(w->l->module, w->nest)));
+            lower_extremum(n, a->op, w->acc[i], w->position[i], value,
+                           nest_index(n, ir_nest_position(w->l->module, w->nest)));
         } else {
-            loop_set(b, k, w->acc[i], NULL, combine(b, a->op, lx_var(b, w->acc[i]), value));
+            loop_set(b, k, w->acc[i], NULL, lower_combine(b, a->op, lx_var(b, w->acc[i]), value));
         }
     }
 }
@@ -281,7 +294,7 @@ static void open_lanes(struct nest_lower *w, struct loop_block *k) {
         loop_local(b, k, w->part[i]);
         struct loop_var *lane = loop_var_new(b, "lane_", I64, 1);
         struct loop_stmt *s = loop_for(b, k, lane, lx_int(b, 0), lx_int(b, w->width[i]), 1, LOOP_SERIAL);
-        loop_store(b, &s->body, w->part[i], lx_var(b, lane), identity(b, a->op, a->body->dtype));
+        loop_store(b, &s->body, w->part[i], lx_var(b, lane), lower_identity(b, a->op, a->body->dtype));
     }
 }
 
@@ -293,8 +306,8 @@ static lx fold_lanes(struct nest_lower *w, struct loop_block *k, int i) {
         struct loop_stmt *s = loop_for(b, k, lane, lx_int(b, 0), lx_int(b, half), 1, LOOP_SERIAL);
         lx at = lx_var(b, lane);
         loop_store(b, &s->body, w->part[i], at,
-                   combine(b, w->nest->accs[i].op, lx_load(b, w->part[i], at, 1),
-                           lx_load(b, w->part[i], lx_add(b, at, lx_int(b, half)), 1)));
+                   lower_combine(b, w->nest->accs[i].op, lx_load(b, w->part[i], at, 1),
+                                 lx_load(b, w->part[i], lx_add(b, at, lx_int(b, half)), 1)));
     }
     return lx_load(b, w->part[i], lx_int(b, 0), 1);
 }
@@ -363,7 +376,8 @@ static void lane_row(struct nest_lower *w, int i, int q, lx lo, lx length) {
     open_lanes(w, k);
     lane_groups(w, i, q, lo, length);
     for (int a = 0; a < w->nest->acc_count; a++)
-        loop_set(b, k, w->acc[a], NULL, combine(b, w->nest->accs[a].op, lx_var(b, w->acc[a]), fold_lanes(w, k, a)));
+        loop_set(b, k, w->acc[a], NULL,
+                 lower_combine(b, w->nest->accs[a].op, lx_var(b, w->acc[a]), fold_lanes(w, k, a)));
     n->depth = depth;
     if (pieces)
         loop_append(parent, pieces);
@@ -427,12 +441,12 @@ static void reduce_and_store(struct nest_lower *w) {
     for (int i = 0; i < nest->acc_count && (w->schedule != LANES || w->rows); i++) {
         const struct ir_acc *a = &nest->accs[i];
         enum dtype t = a->body->dtype;
-        lx start = identity(b, a->op, t);
+        lx start = lower_identity(b, a->op, t);
         w->acc[i] = loop_var_new(b, reduce_names[a->op], t, 1);
         w->acc[i]->is_mutable = true;
         loop_def(b, k, w->acc[i], start);
         n->acc[i] = lx_var(b, w->acc[i]);
-        if (is_arg(a->op)) {
+        if (lower_is_arg(a->op)) {
             w->position[i] = loop_var_new(b, "position", w->unrolled ? I32 : I64, 1);
             w->position[i]->is_mutable = true;
             loop_def(b, k, w->position[i], w->unrolled ? lx_const_int(b, I32, 0) : lx_int(b, -1));
@@ -441,7 +455,7 @@ static void reduce_and_store(struct nest_lower *w) {
     w->first_term = true;
     reduction_loops(w, nest->pars, plain_body);
     for (int i = 0; i < nest->acc_count; i++) {
-        if (is_arg(nest->accs[i].op)) {
+        if (lower_is_arg(nest->accs[i].op)) {
             lx p = lx_var(b, w->position[i]);
             n->acc[i] = w->unrolled ? p : lx_cast(b, I32, lx_op(b, I_MAX, p, lx_int(b, 0)));
         }
@@ -489,7 +503,7 @@ static void reduce_columns(struct nest_lower *w) {
     }
     struct loop_stmt *s = open_columns(w, &at);
     for (int i = 0; i < nest->acc_count; i++)
-        loop_store(b, &s->body, w->part[i], at, identity(b, nest->accs[i].op, nest->accs[i].body->dtype));
+        loop_store(b, &s->body, w->part[i], at, lower_identity(b, nest->accs[i].op, nest->accs[i].body->dtype));
     close_columns(w, s);
     reduction_loops(w, nest->pars, column_body);
     s = open_columns(w, &at);
@@ -636,7 +650,7 @@ static void choose(struct nest_lower *w) {
     bool plain = w->updates, ragged = false, lanes = true;
     for (int i = 0; i < nest->acc_count; i++) {
         const struct ir_acc *a = &nest->accs[i];
-        plain |= is_arg(a->op);
+        plain |= lower_is_arg(a->op);
         lanes &= dtype_is_float(a->body->dtype) && (a->op == RED_SUM || a->op == RED_MAX || a->op == RED_MIN);
         w->width[i] = 64 / dtype_size(a->body->dtype);
         lanes &= w->width[i] == w->width[0];

@@ -29,6 +29,8 @@ void lower_nest(struct lower *l);
 
 /* codegen/kernels: false if the nest is no product of this form or too small to gain. */
 bool lower_contraction(struct lower *l);
+/* The same for a GPU. */
+bool lower_gpu_contraction(struct lower *l);
 /* false unless a BLAS was asked for and the nest is a product that it takes. */
 bool lower_blas(struct lower *l);
 
@@ -58,6 +60,8 @@ void nest_scope_enter(struct nest_scope *n, int depth, struct loop_block *block,
 /* Index `i` now stands for `e`, which changes at `level`; what was computed from it is forgotten. */
 void nest_scope_set(struct nest_scope *n, int i, lx e, int level);
 lx nest_value(struct nest_scope *n, ir_expr e);
+/* The value of e, until an index in it is set anew. */
+void nest_scope_give(struct nest_scope *n, ir_expr e, lx value);
 lx nest_index(struct nest_scope *n, ir_expr e); /* in index arithmetic */
 lx nest_address(struct nest_scope *n, struct ir_type t, const ir_expr *at);
 lx nest_dim(struct nest_scope *n, ir_dim d);
@@ -67,6 +71,14 @@ uint32_t nest_uses(ir_expr e);
 bool nest_stride(struct lower *l, ir_expr load, int i, int64_t *stride);
 void nest_store(struct nest_scope *n, int result, lx value);
 int64_t nest_flops(const struct ir_nest *nest, int results);
+/* passes/lower.c: accumulators of reductions. */
+bool lower_is_arg(enum reduce_op op);
+lx lower_identity(struct loop_builder *b, enum reduce_op op, enum dtype t);
+lx lower_combine(struct loop_builder *b, enum reduce_op op, lx sum, lx value);
+void lower_extremum(struct nest_scope *n, enum reduce_op op, struct loop_var *acc, struct loop_var *position, lx value,
+                    lx at);
+/* How many of the last of `count` indices from `first` are one loop: every load walks them in step. 1: none are. */
+int lower_flat_count(struct lower *l, int first, int count);
 /* Tasks that a loop of `extent` iterations of the given work is split into: depends on the shape alone. */
 int64_t lower_tasks(const struct lower *l, int64_t extent, double work);
 

@@ -97,11 +97,24 @@ uint32_t nest_uses(ir_expr e) {
     return set;
 }
 
+/* A scalar of the device that the nest does not write is there whatever its readers do: once a thread is enough. */
+static bool stays(const struct nest_scope *n, const struct ir_value *v) {
+    const struct lower *l = n->l;
+    if (v->type.rank)
+        return false;
+    for (int r = 0; r < l->op->result_count; r++)
+        if (l->op->results[r]->type.rank == 0 && l->mem(l->context, l->op->results[r]) == l->mem(l->context, v))
+            return false;
+    return true;
+}
+
 static void find_level(struct nest_scope *n, struct memo *m) {
     if (m->generation == n->next_generation)
         return;
     m->level = 0;
     m->loads = m->e->kind == X_LOAD;
+    if (m->loads && n->l->options->target == TARGET_CUDA && stays(n, n->l->op->operands[m->e->index]))
+        m->loads = false;
     if (m->e->kind == X_INDEX)
         m->level = n->level[m->e->index];
     if (m->e->kind == X_ACC)
@@ -151,6 +164,13 @@ static lx place(struct nest_scope *n, struct memo *m, int at, lx value, const ch
 
 static bool placed(const struct nest_scope *n, const struct memo *m) {
     return m->value && m->placed <= n->depth && m->placed_generation == n->generation[m->placed];
+}
+
+void nest_scope_give(struct nest_scope *n, ir_expr e, lx value) {
+    struct memo *m = memo_of(n, e);
+    m->value = value;
+    m->placed = n->depth;
+    m->placed_generation = n->generation[n->depth];
 }
 
 /* ---- index arithmetic ----------------------------------------------------------------------------------------------- */

@@ -17,7 +17,7 @@ struct cgen_kernels {
     VEC(const char *) scope;   /* names in use, innermost last */
     VEC(const char *) helpers; /* emitted already */
     VEC(struct cgen_shared) shared;
-    VEC(const char *) consts; /* by op: see function.c */
+    VEC(const char *) consts; /* op, name, side: see ops.c */
     int outlined;             /* parallel loops so far */
     int functions;            /* shared operations so far */
     int64_t stack;            /* local arrays of the function being printed, now and at most */
@@ -41,6 +41,7 @@ struct cprint {
     struct cgen *g;
     struct text *out;
     int indent;
+    bool narrow;                         /* indices that fit are of 32 bits */
     const char *lane;                    /* inside a loop over lanes: its counter */
     const struct loop_stmt *unrolled[8]; /* loops being expanded, and the value of each counter */
     int64_t unrolled_at[8];
@@ -58,11 +59,15 @@ int cgen_scope_mark(struct cgen *g);
 void cgen_scope_leave(struct cgen *g, int mark);
 /* `const float *x = …;` for a POINTER memory. */
 void cprint_mem(struct cprint *p, const struct loop_mem *m);
+/* "restrict " as the unit's language spells it, or "". */
+const char *cprint_restrict(const struct cgen *g, const struct loop_mem *m);
 bool cgen_mentions(const char *text, const char *name);
 void cprint_func(struct cgen *g, struct loop_func *f); /* and sets its stack_bytes */
 /* Whether fn on vectors of t can be printed as one vector expression. */
 bool cprint_vector_fn(const struct cgen *g, enum scalar_fn fn, enum dtype t);
 const char *cprint_number(struct cgen *g, enum dtype t, double f, int64_t i);
+/* "int" for a register that lx_range bounds, where indices are narrow. */
+const char *cprint_index_type(const struct cprint *p, const struct loop_var *v);
 const char *cprint_register_type(enum dtype t); /* f16 and bf16 are computed with as float */
 
 /* What a body uses but does not define: it travels to an outlined function. */
@@ -84,6 +89,15 @@ void cgen_scope_restore(struct cgen *g, struct cgen_names names);
 /* ---- share.c --------------------------------------------------------------------------------------------------- */
 
 /* Prints an operation as a call where it occurs more than once in the unit; false: the caller prints it in place. */
+/* The text in which equal blocks are equal; NULL where a function would not do. */
+struct cgen_captures;
+const char *cgen_block_key(struct cgen *g, const struct loop_block *k, const struct cgen_captures *c);
+/* The captures as parameters: ", const float *x, int64_t N", named anew until they are left; and as arguments, "x, N". */
+const char **cgen_enter_parameters(struct cgen *g, const struct cgen_captures *c, struct text *head);
+void cgen_leave_parameters(struct cgen *g, const struct cgen_captures *c, const char **outer);
+void cgen_arguments(struct cgen *g, struct text *line, const struct cgen_captures *c);
+/* "net_body_0_qkv_weight" -> "weight": what a memory is to every caller. */
+const char *cgen_parameter_name(const char *name);
 bool cgen_share_block(struct cprint *p, const struct loop_block *k, const char *hint);
 void cgen_blocks_free(struct cgen *g);
 bool cgen_uses_instance(const char *text); /* whether printed code uses `m` */

@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "codegen/c/function_internal.h"
+#include "codegen/cuda/cuda.h"
+#include "ir/scalar_math.h"
+#include "passes/gpu.h"
 
 static void region(struct function *f, const struct ir_region *r);
 
@@ -23,7 +25,7 @@ struct storage *function_storage(struct function *f, const struct ir_value *v) {
 
 static bool by_value(const struct function *f, const struct storage *s) {
     if (s->kind == STORAGE_SCALAR)
-        return true;
+        return !f->slot || f->slot[s->id] < 0;
     return s->kind == STORAGE_ARG && f->func->body->args[s->index]->type.rank == 0 &&
            !(f->func->arg_inout && f->func->arg_inout[s->index]);
 }
@@ -71,12 +73,17 @@ struct loop_mem *function_mem(void *context, const struct ir_value *v) {
         }
     struct loop_mem *m = loop_mem_new(f->b, s->name, v->type.dtype, by_value(f, s) ? MEM_SCALAR : MEM_POINTER);
     const char *name = NULL;
-    switch (s->kind) {
+    if (g->cuda && m->kind == MEM_POINTER)
+        m->base = cuda_base(f, s);
+    switch (m->base ? STORAGE_BUFFER : s->kind) {
     case STORAGE_SCALAR: name = scalar_variable(f, s, v->type.dtype); break;
     case STORAGE_ARG: name = cgen_arg_name(g, f->func, s->index); break;
     case STORAGE_RESULT: name = cgen_result_name(g, f->func, s->index); break;
-    case STORAGE_CONST: name = cgen_const_data(g, s->op); break;
-    case STORAGE_BUFFER: m->base = arena_printf(&g->arena, "m->%s", cgen_buffer_field(g, s->buffer)); break;
+    case STORAGE_CONST: name = cgen_const_data(g, s->op, g->cuda && !f->host); break;
+    case STORAGE_BUFFER:
+        if (!m->base)
+            m->base = arena_printf(&g->arena, "m->%s", cgen_buffer_field(g, s->buffer));
+        break;
     case STORAGE_ARENA: m->base = arena_printf(&g->arena, "(void *)(m->arena + %lld)", (long long)s->offset); break;
     case STORAGE_CACHE:
         m->base = arena_printf(&g->arena, "(void *)(m->cache + %lld)", (long long)(f->plan->cache_offset + s->offset));
@@ -100,7 +107,7 @@ struct loop_mem *function_mem(void *context, const struct ir_value *v) {
 struct loop_mem *function_workspace(void *context, struct loop_block *out, const char *name, enum dtype t,
                                     int64_t elements) {
     struct function *f = context;
-    int64_t bytes = codegen_workspace_bytes(t, elements);
+    int64_t bytes = codegen_workspace_bytes(f->g->options, t, elements);
     struct loop_mem *m;
     if (bytes == 0) {
         m = loop_mem_new(f->b, name, t, MEM_LOCAL);
@@ -115,7 +122,11 @@ struct loop_mem *function_workspace(void *context, struct loop_block *out, const
     const struct storage *s = plan_workspace(f->plan, f->op);
     if (!s || f->workspace + bytes > s->bytes)
         bug(f, "a kernel's workspace is not in the plan");
-    m->base = arena_printf(&f->g->arena, "(void *)(m->arena + %lld)", (long long)(s->offset + f->workspace));
+    if (f->g->cuda)
+        m->base =
+            cuda_base(f, &(struct storage){.kind = STORAGE_ARENA, .offset = s->offset + f->workspace, .bytes = bytes});
+    else
+        m->base = arena_printf(&f->g->arena, "(void *)(m->arena + %lld)", (long long)(s->offset + f->workspace));
     f->workspace += bytes;
     cgen_set_name(f->g, m->id, cgen_enter_name(f->g, name));
     VEC_PUSH(&f->g->arena, f->pointers, m);
@@ -144,6 +155,7 @@ lx function_symbol(void *context, const struct ir_symbol *s) {
     struct loop_var *v = f->symbol_var[s->id];
     if (!v) {
         v = f->symbol_var[s->id] = loop_var_new(f->b, s->name, I64, 1);
+        loop_var_bound(v, s->lo, s->hi);
         if (s->op) {
             const char *name = cgen_enter_name(f->g, s->name);
             cgen_set_name(f->g, v->id, name);
@@ -171,6 +183,8 @@ lx function_scalar(struct function *f, const struct ir_value *v) {
         switch (v->type.dtype) {
         case F64: x = *(const double *)data; break;
         case F32: x = *(const float *)data; break;
+        case F16: x = (double)mx_f32_from_f16(*(const uint16_t *)data); break;
+        case BF16: x = (double)mx_f32_from_bf16(*(const uint16_t *)data); break;
         case I64:
         case U64: i = *(const int64_t *)data; break;
         case I32: i = *(const int32_t *)data; break;
@@ -242,6 +256,11 @@ void function_finish(struct function *f, struct loop_block *k) {
         bug(f, text_string(&why));
     }
     text_free(&why);
+    if (f->g->cuda) {
+        cuda_print_block(f, k);
+        cgen_scope_leave(f->g, f->scope);
+        return;
+    }
     if (cgen_share_block(&f->print, k, f->hint ? f->hint : "nest")) {
         cgen_scope_leave(f->g, f->scope);
         return;
@@ -266,6 +285,20 @@ void function_finish(struct function *f, struct loop_block *k) {
     p->stack = stack;
 }
 
+bool function_on_device(const struct function *f, const struct loop_mem *m) {
+    return f->g->cuda && m->kind != MEM_SCALAR;
+}
+
+/* CUDA: a nest of scalars that the host has and keeps. */
+static bool on_host(struct function *f, const struct ir_op *op) {
+    for (int i = 0; i < op->result_count; i++) {
+        const struct storage *s = function_storage(f, op->results[i]);
+        if (f->g->cuda && s && (s->kind != STORAGE_SCALAR || f->slot[s->id] >= 0))
+            return false;
+    }
+    return f->g->cuda != NULL;
+}
+
 static void nest(struct function *f, struct ir_op *op) {
     struct loop_block k;
     loop_block_init(&k);
@@ -283,11 +316,42 @@ static void nest(struct function *f, struct ir_op *op) {
                       .share = share_kernel,
                       .context = f};
     int first = f->b->next_id;
-    if (!codegen_lower_kernel(&l))
+    if (f->host)
         lower_nest(&l);
+    else
+        codegen_lower(&l);
     loop_drop_unused(f->b, &k, first);
     f->flops += f->repeat * (double)l.flops;
     function_finish(f, &k);
+}
+
+/* to[i] = from[i] over all elements of a type; from NULL: the one element `scalar`. */
+static void copy_elements(struct function *f, struct loop_block *k, struct ir_type t, struct loop_mem *to,
+                          struct loop_mem *from, lx scalar) {
+    struct loop_builder *b = f->b;
+    lx zero = lx_int(b, 0);
+    if (function_on_device(f, to)) {
+        struct gpu_each e = gpu_open_each(b, k, from ? function_elements(f, t) : lx_int(b, 1),
+                                          from ? ir_dim_upper(ir_type_elements(f->func->module, t)) : 1, "i");
+        loop_store(b, e.body, to, from ? e.at : zero, from ? lx_load(b, from, e.at, 1) : scalar);
+        gpu_close_each(&e);
+        return;
+    }
+    if (!from) {
+        loop_store(b, k, to, zero, scalar);
+        return;
+    }
+    struct loop_var *i = loop_var_new(b, "i", I64, 1);
+    struct loop_stmt *loop = loop_for(b, k, i, zero, function_elements(f, t), 1, LOOP_SERIAL);
+    loop_store(b, &loop->body, to, lx_var(b, i), lx_load(b, from, lx_var(b, i), 1));
+}
+
+/* The same from where a value lives. */
+static void copy_value(struct function *f, struct loop_block *k, struct loop_mem *to, const struct ir_value *v) {
+    if (v->type.rank == 0)
+        copy_elements(f, k, v->type, to, NULL, function_scalar(f, v));
+    else
+        copy_elements(f, k, v->type, to, function_mem(f, v), NULL);
 }
 
 void function_copy(struct function *f, const struct ir_value *from, const struct ir_value *to) {
@@ -297,16 +361,7 @@ void function_copy(struct function *f, const struct ir_value *from, const struct
     struct loop_block k;
     loop_block_init(&k);
     function_begin(f);
-    struct loop_mem *target = function_mem(f, to);
-    if (from->type.rank == 0) {
-        loop_store(f->b, &k, target, lx_int(f->b, 0), function_scalar(f, from));
-    } else {
-        struct loop_var *i = loop_var_new(f->b, "i", I64, 1);
-        struct loop_stmt *loop =
-            loop_for(f->b, &k, i, lx_int(f->b, 0), function_elements(f, from->type), 1, LOOP_SERIAL);
-        loop_store(f->b, &loop->body, target, lx_var(f->b, i),
-                   lx_load(f->b, function_mem(f, from), lx_var(f->b, i), 1));
-    }
+    copy_value(f, &k, function_mem(f, to), from);
     function_finish(f, &k);
 }
 
@@ -331,6 +386,10 @@ static const char *scalar_text_of(struct function *f, const struct ir_value *v) 
     function_begin(f);
     lx e = function_scalar(f, v);
     /* A rank 0 value in the arena, a buffer or a result is read through its base. */
+    if (e->kind == LX_LOAD && function_on_device(f, e->mem)) {
+        f->pointers.n = 0;
+        return cuda_fetch(f, e->mem);
+    }
     if (e->kind == LX_LOAD && e->mem->kind == MEM_POINTER && f->pointers.n) {
         const char *text =
             arena_printf(&f->g->arena, "*(const %s *)%s", cgen_c_type(e->dtype), f->pointers.at[0]->base);
@@ -414,7 +473,16 @@ static void op_for(struct function *f, struct ir_op *op) {
         if (index) {
             function_begin(f);
             struct loop_mem *m = function_mem(f, body->args[0]);
-            cprint_line(&f->print, "*(int64_t *)%s = %s;", m->base ? m->base : cgen_name_of(f->g, m->id), i);
+            if (function_on_device(f, m)) {
+                struct loop_var *counter = loop_var_new(f->b, i, I64, 1);
+                struct loop_block k;
+                loop_block_init(&k);
+                cgen_set_name(f->g, counter->id, i);
+                copy_elements(f, &k, body->args[0]->type, m, NULL, lx_var(f->b, counter));
+                function_finish(f, &k);
+            } else {
+                cprint_line(&f->print, "*(int64_t *)%s = %s;", m->base ? m->base : cgen_name_of(f->g, m->id), i);
+            }
         }
     }
     double repeat = f->repeat;
@@ -472,6 +540,8 @@ static void op_dim(struct function *f, struct ir_op *op) {
 
 static void operation(struct function *f, struct ir_op *op) {
     f->op = op;
+    f->staged = 0;
+    f->host = op->code == OP_nest && on_host(f, op);
     bool plain = op->code == OP_read || op->code == OP_reshape || op->code == OP_stop || op->code == OP_write;
     if (!plain && op->code != OP_const && op->code != OP_dim)
         function_comment(f, op);
@@ -485,17 +555,13 @@ static void operation(struct function *f, struct ir_op *op) {
         struct loop_block k;
         loop_block_init(&k);
         function_begin(f);
-        if (op->results[0]->type.rank == 0) {
-            loop_store(f->b, &k, function_mem(f, op->results[0]), lx_int(f->b, 0), function_scalar(f, op->results[0]));
-        } else {
-            struct loop_mem *data = loop_mem_new(f->b, "data", op->results[0]->type.dtype, MEM_PARAM);
-            cgen_set_name(f->g, data->id, cgen_const_data(f->g, op));
-            struct loop_var *i = loop_var_new(f->b, "i", I64, 1);
-            struct loop_stmt *loop =
-                loop_for(f->b, &k, i, lx_int(f->b, 0), function_elements(f, op->results[0]->type), 1, LOOP_SERIAL);
-            loop_store(f->b, &loop->body, function_mem(f, op->results[0]), lx_var(f->b, i),
-                       lx_load(f->b, data, lx_var(f->b, i), 1));
+        struct loop_mem *data = NULL;
+        if (op->results[0]->type.rank) {
+            data = loop_mem_new(f->b, "data", op->results[0]->type.dtype, MEM_PARAM);
+            cgen_set_name(f->g, data->id, cgen_const_data(f->g, op, f->g->cuda != NULL));
         }
+        copy_elements(f, &k, op->results[0]->type, function_mem(f, op->results[0]), data,
+                      data ? NULL : function_scalar(f, op->results[0]));
         function_finish(f, &k);
         break;
     }
@@ -536,10 +602,7 @@ static void operation(struct function *f, struct ir_op *op) {
             f->plan->of_value[fake.id] = own;
             struct loop_mem *from = function_mem(f, &fake);
             f->plan->of_value[fake.id] = saved;
-            struct loop_var *i = loop_var_new(f->b, "i", I64, 1);
-            struct loop_stmt *loop =
-                loop_for(f->b, &k, i, lx_int(f->b, 0), function_elements(f, fake.type), 1, LOOP_SERIAL);
-            loop_store(f->b, &loop->body, to, lx_var(f->b, i), lx_load(f->b, from, lx_var(f->b, i), 1));
+            copy_elements(f, &k, fake.type, to, from, NULL);
             function_finish(f, &k);
         }
         break;
@@ -554,14 +617,13 @@ static void operation(struct function *f, struct ir_op *op) {
         loop_block_init(&k);
         function_begin(f);
         struct loop_mem *to = loop_mem_new(f->b, op->buffer.buffer->name, v->type.dtype, MEM_POINTER);
-        to->base = arena_printf(&f->g->arena, "m->%s", cgen_buffer_field(f->g, op->buffer.buffer));
+        if (f->g->cuda)
+            to->base = cuda_base(f, &(struct storage){.kind = STORAGE_BUFFER, .buffer = op->buffer.buffer});
+        else
+            to->base = arena_printf(&f->g->arena, "m->%s", cgen_buffer_field(f->g, op->buffer.buffer));
         cgen_set_name(f->g, to->id, cgen_enter_name(f->g, op->buffer.buffer->name));
         VEC_PUSH(&f->g->arena, f->pointers, to);
-        struct loop_var *i = loop_var_new(f->b, "i", I64, 1);
-        struct loop_stmt *loop = loop_for(f->b, &k, i, lx_int(f->b, 0), function_elements(f, v->type), 1, LOOP_SERIAL);
-        lx at = lx_var(f->b, i);
-        loop_store(f->b, &loop->body, to, at,
-                   v->type.rank == 0 ? function_scalar(f, v) : lx_load(f->b, function_mem(f, v), at, 1));
+        copy_value(f, &k, to, v);
         function_finish(f, &k);
         break;
     }
@@ -630,16 +692,16 @@ static void final_copies(struct function *f) {
         cgen_set_name(f->g, to->id,
                       result ? cgen_result_name(f->g, f->func, index) : cgen_arg_name(f->g, f->func, index));
         to->written = true;
-        if (v->type.rank == 0) {
-            loop_store(f->b, &k, to, lx_int(f->b, 0), function_scalar(f, v));
-        } else {
-            struct loop_var *e = loop_var_new(f->b, "i", I64, 1);
-            struct loop_stmt *loop =
-                loop_for(f->b, &k, e, lx_int(f->b, 0), function_elements(f, v->type), 1, LOOP_SERIAL);
-            loop_store(f->b, &loop->body, to, lx_var(f->b, e), lx_load(f->b, function_mem(f, v), lx_var(f->b, e), 1));
-        }
+        copy_value(f, &k, to, v);
         function_finish(f, &k);
     }
+}
+
+static void give_results(struct function *f) {
+    if (f->g->cuda)
+        cuda_results(f);
+    else
+        final_copies(f);
 }
 
 void cgen_c_function(struct cgen *g, struct plan_func *p) {
@@ -652,6 +714,8 @@ void cgen_c_function(struct cgen *g, struct plan_func *p) {
     f->scalar_name = ARENA_ARRAY(&g->arena, const char *, p->storage_count + 1);
     f->scalar_declared = ARENA_ARRAY(&g->arena, bool, p->storage_count + 1);
     f->symbol_var = ARENA_ARRAY(&g->arena, struct loop_var *, g->module->symbol_count + 1);
+    if (g->cuda)
+        f->slot = cuda_scalar_slots(g, p, &(int){0});
     k->scope.n = 0;
     k->stack = k->stack_max = 0;
 
@@ -706,9 +770,11 @@ void cgen_c_function(struct cgen *g, struct plan_func *p) {
     for (int i = 0; i < g->module->symbol_count; i++)
         if (g->module->symbols[i]->op && g->module->symbols[i]->func == func)
             function_symbol(f, g->module->symbols[i]);
+    if (g->cuda)
+        cuda_arguments(f);
     if (p->incremental) {
         groups(f, func->body);
-        final_copies(f);
+        give_results(f);
     } else if (key_results) {
         struct exchange *x = exchange_plan(f);
         int at = 0;
@@ -718,11 +784,11 @@ void cgen_c_function(struct cgen *g, struct plan_func *p) {
             exchange_after(f, x, at);
         }
         exchange_before(f, x, at);
-        final_copies(f);
+        give_results(f);
         exchange_after(f, x, at);
     } else {
         region(f, func->body);
-        final_copies(f);
+        give_results(f);
     }
     for (int i = 0; i < func->result_symbol_count; i++)
         cprint_line(&f->print, "*%s = %s;", cgen_found_name(g, func, i),

@@ -27,6 +27,9 @@ struct function {
     int scope;                       /* names in use where the operation began */
     const struct ir_op *op;          /* the operation being printed */
     int64_t workspace;               /* bytes of its workspace that are given out */
+    int *slot;                       /* CUDA, [storage_count]: places of scalars on the device, cuda_scalar_slots */
+    bool host;                       /* CUDA: the operation is computed on the host */
+    int64_t staged;                  /* CUDA: bytes of staging that the operation has taken */
     double repeat; /* largest number of runs of the region that is printed; of a loop without a bound: 1 */
     double flops;
 };
@@ -42,6 +45,8 @@ lx function_scalar(struct function *f, const struct ir_value *v);
 void function_comment(struct function *f, const struct ir_op *op);
 /* Starts an operation: forgets the pointers of the one before. */
 void function_begin(struct function *f);
+/* Whether a memory is the device's. */
+bool function_on_device(const struct function *f, const struct loop_mem *m);
 /* Prints a finished block with the pointers that it uses, in a scope of its own. */
 void function_finish(struct function *f, struct loop_block *k);
 /* Copies a value's elements to where another value lives. */
@@ -68,6 +73,7 @@ void op_scan(struct function *f, struct ir_op *op);
 void op_rng(struct function *f, struct ir_op *op);
 void op_print(struct function *f, struct ir_op *op);
 void op_extern(struct function *f, struct ir_op *op);
-const char *cgen_const_data(struct cgen *g, const struct ir_op *op); /* name of the static array */
+/* Name of the static array; device: of CUDA's own, which the host cannot read. */
+const char *cgen_const_data(struct cgen *g, const struct ir_op *op, bool device);
 
 #endif

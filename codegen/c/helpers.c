@@ -19,7 +19,11 @@ static bool first_need(struct cgen *g, const char *name) {
 /* The multiply-add of a scalar type as the target has it; without a definition the helpers round twice. In portable mode
  * there is none, so that every compiler gives the same bits. */
 static void fma_macros(struct cgen *g) {
-    if (!first_need(g, "#MX_FMA") || !g->options->vector_extensions)
+    if (!first_need(g, "#MX_FMA"))
+        return;
+    if (g->cuda)
+        text_add(&g->helpers, "#define MX_FMA(a, b, c) fmaf(a, b, c)\n#define MX_FMA_F64(a, b, c) fma(a, b, c)\n\n");
+    if (g->cuda || !g->options->vector_extensions)
         return;
     text_add(&g->helpers, "/* One rounding where the target has the instruction. */\n"
                           "#if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__aarch64__)\n"
@@ -82,7 +86,12 @@ void cgen_need(struct cgen *g, const char *name) {
         body++;
     /* The function ends at its closing brace in the first column. */
     const char *close = strstr(body, "\n}\n");
-    text_addn(&g->helpers, body, (size_t)(close ? close + 3 - body : (long)strlen(body)));
+    const char *text = arena_strndup(&g->arena, body, (size_t)(close ? close + 3 - body : (long)strlen(body)));
+    const char *head = g->cuda ? strstr(text, "static inline ") : NULL;
+    if (head) /* for both sides */
+        text_printf(&g->helpers, "%.*sstatic __host__ __device__ inline %s", (int)(head - text), text, head + 14);
+    else
+        text_add(&g->helpers, text);
     text_add(&g->helpers, "\n");
 }
 
@@ -90,6 +99,12 @@ const char *cgen_vector_type(struct cgen *g, enum dtype t, int lanes) {
     const char *type = arena_printf(&g->arena, "mx_%sx%d", dtype_name(t), lanes);
     if (!first_need(g, type))
         return type;
+    if (g->cuda) { /* one access, of 16 bytes at most */
+        int bytes = lanes * dtype_size(t);
+        text_printf(&g->helpers, "struct __align__(%d) %s {\n    %s at[%d];\n};\n\n", bytes < 16 ? bytes : 16, type,
+                    cgen_c_type(t), lanes);
+        return type;
+    }
     text_printf(&g->helpers, "typedef %s %s __attribute__((vector_size(%d), aligned(%d), may_alias));\n\n",
                 cgen_c_type(t), type, lanes * dtype_size(t), dtype_size(t));
     text_printf(&g->helpers, "static inline %s %s_splat(%s x)\n{\n    const %s v = {", type, type, cgen_c_type(t),

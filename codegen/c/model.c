@@ -8,6 +8,7 @@
 
 #include "codegen/c/c_internal.h"
 #include "codegen/c/model_internal.h"
+#include "codegen/cuda/cuda.h"
 #include "codegen/python/python.h"
 
 /* Layout of an instance's memory: the struct, each buffer that it owns, the arena, the cache; all aligned to 64 bytes. */
@@ -17,7 +18,8 @@ static int64_t align64(int64_t n) {
 
 /* At least sizeof(struct PREFIX) anywhere: pointers, counters and the message. The unit checks it. */
 static int64_t struct_bytes(const struct unit *u) {
-    return align64(8 * (int64_t)(u->module->buffer_count + 16) + 256 + unit_incremental_bytes(u));
+    int64_t device = u->g.cuda ? u->module->buffer_count + 64 : 0;
+    return align64(8 * (int64_t)(u->module->buffer_count + 16) + 256 + unit_incremental_bytes(u) + device);
 }
 
 int64_t unit_offset(const struct unit *u, const struct ir_buffer *until) {
@@ -29,11 +31,16 @@ int64_t unit_offset(const struct unit *u, const struct ir_buffer *until) {
 }
 
 int64_t unit_cache_offset(const struct unit *u) {
-    return unit_offset(u, NULL) + align64(u->g.plan->arena_bytes);
+    return unit_offset(u, NULL) + (u->g.cuda ? 0 : align64(u->g.plan->arena_bytes));
+}
+
+int64_t unit_staging_offset(const struct unit *u) {
+    return unit_cache_offset(u) + align64(u->g.plan->cache_bytes);
 }
 
 int64_t unit_memory(const struct unit *u) {
-    return unit_cache_offset(u) + align64(u->g.plan->cache_bytes) + 64; /* 64: the memory given may begin anywhere */
+    return unit_staging_offset(u) + align64(u->g.cuda ? u->g.cuda->staging : 0) +
+           64; /* 64: the memory given may begin anywhere */
 }
 
 int64_t unit_weights(const struct unit *u) {
@@ -65,6 +72,10 @@ static void includes(struct unit *u, struct text *out) {
     text_add(out, "#include <stdlib.h>\n#include <string.h>\n");
     if (o->threads)
         text_add(out, "\n#include <mxrt/pool.h>\n");
+    if (u->g.cuda) {
+        text_add(out, "\n");
+        unit_cuda_includes(out);
+    }
     if (o->with_main)
         text_add(out, unit_needs_zlib(u->module) ? "\n#include <mxrt/gzip.h>\n#include <mxrt/program.h>\n"
                                                  : "\n#include <mxrt/program.h>\n");
@@ -123,7 +134,8 @@ const char *codegen_part_name(struct arena *a, const struct compile_options *o, 
     const char *name = o->header ? o->header : o->name;
     if (i < 0)
         return arena_printf(a, "%.*s_mx.h", stem, name);
-    return i == 0 ? arena_printf(a, "%.*s.c", stem, name) : arena_printf(a, "%.*s_%d.c", stem, name, i);
+    return i == 0 ? arena_printf(a, o->target == TARGET_CUDA ? "%.*s.cu" : "%.*s.c", stem, name)
+                  : arena_printf(a, "%.*s_%d.c", stem, name, i);
 }
 
 void c_unit_free(struct c_unit *c) {
@@ -181,7 +193,10 @@ bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options
     interface_of(&u.g, u.reset, &u.interface);
 
     struct arena counting = {0};
-    count_blocks(&u, &counting);
+    if (o->target == TARGET_CUDA)
+        u.g.cuda = cuda_layout(&u.g);
+    else
+        count_blocks(&u, &counting);
     print_functions(&u, &u.g);
 
     memset(out, 0, sizeof *out);

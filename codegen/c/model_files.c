@@ -47,15 +47,18 @@ static void table(struct unit *u) {
                 "    view->bytes = size[view->dtype];\n    for (int k = 0; k < view->rank; k++)\n"
                 "        view->bytes *= (size_t)view->shape[k];\n}\n\n",
                 p, p, p, p, p, p, p);
+    if (u->g.cuda)
+        unit_cuda_buffers(u);
     text_printf(
         c,
         "mx_status %s_param(%s *m, const char *name, mx_tensor *view) {\n"
         "    if (!m)\n        return MX_ERROR_ARGUMENT;\n"
         "    if (!name || !view)\n        return %s_mx_fail(m, MX_ERROR_ARGUMENT, \"param: a null pointer\");\n"
         "    for (int i = 0; i < %s_BUFFER_COUNT; i++)\n        if (strcmp(%s_mx_buffers[i].name, name) == 0) {\n"
-        "            %s_mx_view(m, i, view);\n%s            return MX_OK;\n        }\n"
+        "            %s_mx_view(m, i, view);\n%s            return %s;\n        }\n"
         "    return %s_mx_fail(m, MX_ERROR_ARGUMENT, \"param: there is no \\\"%%s\\\"\", name);\n}\n\n",
-        p, p, p, u->upper, p, p, u->incremental && n ? "            m->mx_versions[i]++;\n" : "", p);
+        p, p, p, u->upper, p, p, u->incremental && n ? "            m->mx_versions[i]++;\n" : "",
+        u->g.cuda ? arena_printf(&u->g.arena, "%s_mx_see(m, i, 2)", p) : "MX_OK", p);
     text_printf(
         c,
         "mx_status %s_param_at(const %s *m, int i, mx_param *param) {\n"
@@ -65,8 +68,9 @@ static void table(struct unit *u) {
         "    if (i < 0 || i >= %s_BUFFER_COUNT)\n"
         "        return %s_mx_fail(w, MX_ERROR_ARGUMENT, \"param_at: %%d is not one of the %%d params and states\", i, (int)%s_BUFFER_COUNT);\n"
         "    param->name = %s_mx_buffers[i].name;\n    param->is_state = %s_mx_buffers[i].is_state;\n"
-        "    %s_mx_view(m, i, &param->value);\n    return MX_OK;\n}\n\n",
-        p, p, p, p, p, u->upper, p, u->upper, p, p, p);
+        "    %s_mx_view(m, i, &param->value);\n    return %s;\n}\n\n",
+        p, p, p, p, p, u->upper, p, u->upper, p, p, p,
+        u->g.cuda ? arena_printf(&u->g.arena, "%s_mx_see(w, i, 1)", p) : "MX_OK");
 }
 
 /* Whether some buffer is constant data of the unit. */
@@ -91,6 +95,8 @@ static void save_and_load(struct unit *u) {
                 "    if (!m)\n        return MX_ERROR_ARGUMENT;\n    if (!path || strlen(path) + 6 > sizeof part)\n"
                 "        return %s_mx_fail(w, MX_ERROR_ARGUMENT, \"save: no path, or one that is too long\");\n",
                 p);
+    if (u->g.cuda)
+        text_printf(c, "    MX_TRY(%s_mx_move_all(w, 0, \"save\"));\n", p);
     text_printf(
         c,
         "    (void)snprintf(part, sizeof part, \"%%s.part\", path);\n    f = fopen(part, \"wb\");\n    if (!f)\n"
@@ -146,8 +152,8 @@ static void save_and_load(struct unit *u) {
     text_printf(
         c,
         "    if (mx_st_open(&s, entries, %s_BUFFER_COUNT, offsets))\n        (void)mx_st_read(&s, entries, %s_BUFFER_COUNT, offsets);\n"
-        "    (void)fclose(f);\n    return s.status == MX_OK ? MX_OK : %s_mx_fail(m, s.status, \"%%s: %%s\", path, why);\n}\n\n#endif\n\n",
-        up, up, p);
+        "    (void)fclose(f);\n    return s.status == MX_OK ? %s : %s_mx_fail(m, s.status, \"%%s: %%s\", path, why);\n}\n\n#endif\n\n",
+        up, up, u->g.cuda ? arena_printf(&u->g.arena, "%s_mx_move_all(m, 1, \"load\")", p) : "MX_OK", p);
 }
 
 /* Weights as an image in memory: what is never written is used where it lies. */

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "codegen/c/model_internal.h"
+#include "codegen/cuda/cuda.h"
 
 void unit_type_comment(struct unit *u, struct text *out, struct ir_type t) {
     text_add(out, dtype_name(t.dtype));
@@ -118,7 +119,12 @@ void unit_header(struct unit *u) {
     text_printf(h, "/* The resource contract, at the largest dimensions; checked when the unit is compiled. */\n");
     text_printf(h, "#define %s_MEMORY_BYTES %lld /* what init needs with default options */\n", up,
                 (long long)unit_memory(u));
-    text_printf(h, "#define %s_ARENA_BYTES %lld /* of it: working memory */\n", up, (long long)u->g.plan->arena_bytes);
+    text_printf(h, "#define %s_ARENA_BYTES %lld /* %s: working memory */\n", up, (long long)u->g.plan->arena_bytes,
+                u->g.cuda ? "on the GPU" : "of it");
+    if (u->g.cuda)
+        text_printf(h,
+                    "#define %s_DEVICE_BYTES %lld /* on the GPU, beside that: buffers, working memory, arguments */\n",
+                    up, (long long)u->g.cuda->total);
     if (u->incremental)
         text_printf(h, "#define %s_CACHE_BYTES %lld /* of it: what incremental functions keep from call to call */\n",
                     up, (long long)u->g.plan->cache_bytes);

@@ -2,11 +2,16 @@
 #include <string.h>
 
 #include "codegen/c/model_internal.h"
+#include "codegen/cuda/cuda.h"
 
 void unit_instance(struct unit *u) {
     struct text *c = &u->c;
     const char *p = u->prefix;
-    text_printf(c, "struct %s {\n    unsigned char *arena; /* working memory, aligned to 64 bytes */\n", p);
+    text_printf(c, "struct %s {\n", p);
+    if (u->g.cuda)
+        unit_cuda_struct(u);
+    else
+        text_add(c, "    unsigned char *arena; /* working memory, aligned to 64 bytes */\n");
     for (int i = 0; i < u->module->buffer_count; i++) {
         const struct ir_buffer *b = u->module->buffers[i];
         text_printf(c, "    %s *%s; /* %s %s: ", cgen_c_type(b->type.dtype), cgen_buffer_field(&u->g, b),
@@ -34,6 +39,8 @@ void unit_instance(struct unit *u) {
                 "    (void)vsnprintf(m->mx_error, sizeof m->mx_error, format, args);\n"
                 "    va_end(args);\n    return status;\n}\n\n",
                 p, p);
+    if (u->g.cuda)
+        unit_cuda_helpers(u);
     /* print() of the model ends here; only where it is used, or a unit without it would warn. */
     if (strstr(text_string(&u->g.functions), "_print(m") || strstr(text_string(&u->g.outlined), "_print(m"))
         text_printf(
@@ -58,6 +65,8 @@ static void first_values(struct unit *u) {
                 const char *field = cgen_buffer_field(&u->g, u->module->buffers[i]);
                 text_printf(c, "    memcpy(m->%s, %s_mx_data_%s, sizeof %s_mx_data_%s);\n", field, p, field, p, field);
             }
+        if (u->g.cuda)
+            text_printf(c, "    status = %s_mx_move_all(m, 1, \"init\");\n", p);
         break;
     case WEIGHTS_FILE:
         text_printf(
@@ -72,6 +81,8 @@ static void first_values(struct unit *u) {
             "    status = %s_mx_attach(m, options ? options->weights : NULL, options ? options->weights_bytes : 0);\n"
             "    if (options)\n        m->seed = options->seed;\n",
             p);
+        if (u->g.cuda)
+            text_printf(c, "    if (status == MX_OK)\n        status = %s_mx_move_all(m, 1, \"init\");\n", p);
         break;
     }
 }
@@ -95,6 +106,8 @@ static void reset(struct unit *u) {
         if (u->module->buffers[i]->kind == BUFFER_STATE && ir_type_bytes_upper(u->module->buffers[i]->type) > 0) {
             const char *field = cgen_buffer_field(&u->g, u->module->buffers[i]);
             text_printf(c, "    memcpy(m->%s, %s_mx_data_%s, sizeof %s_mx_data_%s);\n", field, p, field, p, field);
+            if (u->g.cuda)
+                text_printf(c, "    MX_TRY(%s_mx_move(m, %d, 1, \"reset_all\"));\n", p, i);
         }
     text_add(c, "    return MX_OK;\n}\n\n");
 }
@@ -133,7 +146,8 @@ void unit_init(struct unit *u) {
         else if (!u->shared[i])
             text_printf(c, "    m->%s = (%s *)(void *)(base + %lld);\n", field, type, (long long)unit_offset(u, b));
     }
-    text_printf(c, "    m->arena = base + %lld;\n", (long long)unit_offset(u, NULL));
+    if (!u->g.cuda)
+        text_printf(c, "    m->arena = base + %lld;\n", (long long)unit_offset(u, NULL));
     unit_incremental_init(u);
     if (own)
         text_add(c, "    m->mx_memory = owned;\n");
@@ -141,7 +155,14 @@ void unit_init(struct unit *u) {
                 "        m->log_context = options->log_context;\n    }\n");
     if (u->options->threads)
         text_add(c, "    m->pool = mxrt_pool_acquire(options ? options->threads : 0);\n");
-    first_values(u);
+    if (u->g.cuda) {
+        unit_cuda_init(u);
+        text_add(c, "    if (status == MX_OK) {\n");
+        first_values(u);
+        text_add(c, "    }\n");
+    } else {
+        first_values(u);
+    }
     text_printf(c,
                 "    if (status != MX_OK) {\n        if (m->log)\n            m->log(m->log_context, m->mx_error);\n"
                 "        %s_free(m);\n        return status;\n    }\n    *out = m;\n    return MX_OK;\n}\n\n",
@@ -150,6 +171,8 @@ void unit_init(struct unit *u) {
     text_printf(c, "void %s_free(%s *m) {\n", p, p);
     if (u->options->threads)
         text_add(c, "    if (m)\n        mxrt_pool_release(m->pool);\n");
+    if (u->g.cuda)
+        unit_cuda_free(u);
     text_add(c, own ? "    if (m)\n        free(m->mx_memory);\n}\n\n"
                     : "    (void)m; /* the memory is the caller's */\n}\n\n");
     text_printf(c, "const char *%s_error(const %s *m) {\n    return m ? m->mx_error : \"no instance\";\n}\n\n", p, p);

@@ -22,6 +22,7 @@ struct unit {
 int64_t unit_offset(const struct unit *u,
                     const struct ir_buffer *until); /* of a buffer from the instance's first byte; NULL: the arena */
 int64_t unit_cache_offset(const struct unit *u);
+int64_t unit_staging_offset(const struct unit *u); /* CUDA */
 int64_t unit_memory(const struct unit *u);
 int64_t unit_weights(const struct unit *u); /* bytes of all params */
 /* `f32[N, 10]` for comments and `float *y` for declarations. */
@@ -52,6 +53,13 @@ void unit_check_results(struct unit *u, const struct ir_func *f);
 void unit_header(struct unit *u);   /* model_header.c */
 void unit_instance(struct unit *u); /* model_init.c: struct, failure, sizes, init, free, reset_all */
 void unit_init(struct unit *u);
+/* codegen/cuda/unit.c: what a CUDA unit has more. */
+void unit_cuda_includes(struct text *out);
+void unit_cuda_struct(struct unit *u);
+void unit_cuda_helpers(struct unit *u);
+void unit_cuda_buffers(struct unit *u); /* after the table of buffers */
+void unit_cuda_init(struct unit *u);
+void unit_cuda_free(struct unit *u);
 void unit_weights_data(struct unit *u); /* model_weights.c: constants of --weights source */
 void unit_files(struct unit *u);        /* model_files.c: table of buffers, param, save, load */
 void unit_functions(struct unit *u);    /* model_functions.c: the public functions with their checks */

@@ -239,7 +239,10 @@ static void model_interface(struct unit *u) {
         p, p);
     if (u->incremental && u->module->buffer_count)
         text_printf(c, "    ((%s *)model)->mx_versions[index]++;\n", p);
-    text_add(c, "    return MX_OK;\n}\n\n");
+    if (u->g.cuda)
+        text_printf(c, "    return %s_mx_see((%s *)model, index, 1);\n}\n\n", p, p);
+    else
+        text_add(c, "    return MX_OK;\n}\n\n");
     text_printf(
         c, "static uint64_t mx_program_calls(const void *model) {\n    return ((const %s *)model)->calls;\n}\n\n", p);
     text_printf(

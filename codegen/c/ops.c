@@ -3,26 +3,29 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "codegen/c/function_internal.h"
+#include "codegen/cuda/cuda.h"
+#include "passes/gpu.h"
 
 /* ---- constants -------------------------------------------------------------------------------------------------------- */
 
-const char *cgen_const_data(struct cgen *g, const struct ir_op *op) {
+const char *cgen_const_data(struct cgen *g, const struct ir_op *op, bool device) {
     struct cgen_kernels *k = cgen_private(g);
-    for (int i = 0; i + 1 < k->consts.n; i += 2)
-        if (k->consts.at[i] == (const char *)op)
+    const char *side = device ? "device" : "";
+    for (int i = 0; i + 2 < k->consts.n; i += 3)
+        if (k->consts.at[i] == (const char *)op && !strcmp(k->consts.at[i + 2], side))
             return k->consts.at[i + 1];
     const struct ir_value *v = op->results[0];
-    const char *name = arena_printf(&g->arena, "%s_mx_const_%d", g->prefix, k->consts.n / 2);
+    const char *name = arena_printf(&g->arena, "%s_mx_const_%d", g->prefix, k->consts.n / 3);
     VEC_PUSH(&g->arena, k->consts, (const char *)op);
     VEC_PUSH(&g->arena, k->consts, name);
+    VEC_PUSH(&g->arena, k->consts, side);
     int64_t n = 0;
     enum dtype t = v->type.dtype;
     if (!ir_dim_is_const(ir_type_elements(g->module, v->type), &n))
         n = ir_dim_upper(ir_type_elements(g->module, v->type));
     struct text *out = &g->outlined;
-    text_printf(out, "static const %s %s[%lld] = {%s", cgen_c_type(t), name, (long long)(n > 0 ? n : 1),
-                n > 0 ? "" : "0");
+    text_printf(out, "static %sconst %s %s[%lld] = {%s", device ? "__device__ " : "", cgen_c_type(t), name,
+                (long long)(n > 0 ? n : 1), n > 0 ? "" : "0");
     const unsigned char *data = op->constant.data;
     for (int64_t i = 0; i < n; i++) {
         const unsigned char *at = data + i * dtype_size(t);
@@ -73,7 +76,7 @@ const char *cgen_const_data(struct cgen *g, const struct ir_op *op) {
 
 struct axis { /* a tensor as [outer, length, inner] */
     lx outer, length, inner;
-    int64_t upper;
+    int64_t upper, rows; /* of length, of outer * inner */
 };
 
 static struct axis axis_of(struct function *f, struct ir_type t, int axis) {
@@ -86,13 +89,40 @@ static struct axis axis_of(struct function *f, struct ir_type t, int axis) {
             inner = ir_dim_mul(m, inner, t.dims[d]);
     }
     return (struct axis){function_dim(f, outer), function_dim(f, t.dims[axis]), function_dim(f, inner),
-                         ir_dim_upper(t.dims[axis])};
+                         ir_dim_upper(t.dims[axis]), ir_dim_upper(ir_dim_mul(m, outer, inner))};
 }
 
 static struct loop_stmt *loop_over(struct function *f, struct loop_block *k, const char *name, lx n, lx *counter) {
     struct loop_var *v = loop_var_new(f->b, name, I64, 1);
     *counter = lx_var(f->b, v);
     return loop_for(f->b, k, v, lx_int(f->b, 0), n, 1, LOOP_SERIAL);
+}
+
+/* What is done once a row of an axis, which the counters outer and inner name: nested loops, or a thread a row. */
+struct each_row {
+    struct gpu_each each; /* of a GPU */
+    struct loop_block *body;
+    lx outer, inner;
+};
+
+static struct each_row open_rows(struct function *f, struct loop_block *k, const struct axis *a) {
+    struct each_row r = {.body = NULL};
+    struct loop_builder *b = f->b;
+    if (f->g->cuda) {
+        r.each = gpu_open_each(b, k, lx_mul(b, a->outer, a->inner), a->rows, "row");
+        r.body = r.each.body;
+        r.outer = gpu_named(b, r.body, "outer", lx_div(b, r.each.at, a->inner));
+        r.inner = gpu_named(b, r.body, "inner", lx_mod(b, r.each.at, a->inner));
+        return r;
+    }
+    struct loop_stmt *outer = loop_over(f, k, "outer", a->outer, &r.outer);
+    r.body = &loop_over(f, &outer->body, "inner", a->inner, &r.inner)->body;
+    return r;
+}
+
+static void close_rows(struct function *f, struct each_row *r) {
+    if (f->g->cuda)
+        gpu_close_each(&r->each);
 }
 
 static struct loop_var *define(struct function *f, struct loop_block *k, const char *name, lx value, bool is_mutable) {
@@ -102,42 +132,194 @@ static struct loop_var *define(struct function *f, struct loop_block *k, const c
     return v;
 }
 
-void op_scan(struct function *f, struct ir_op *op) {
+struct scan {
+    struct function *f;
+    const struct ir_op *op;
+    struct axis a;
+    struct loop_mem *from, *to;
+    enum dtype type, wide; /* f16 and bf16 are added up in f32 */
+    enum scalar_fn fn;
+};
+
+/* The address of step s of row (outer, inner). */
+static lx scan_address(const struct scan *c, lx o, lx s, lx i) {
+    struct loop_builder *b = c->f->b;
+    lx p = c->op->scan.reverse ? lx_sub(b, lx_sub(b, c->a.length, lx_int(b, 1)), s) : s;
+    return lx_add(b, lx_mul(b, lx_add(b, lx_mul(b, o, c->a.length), p), c->a.inner), i);
+}
+
+/* What a row's steps from s on begin with: for maxima and minima the first element, which changes neither. */
+static lx scan_start(const struct scan *c, lx o, lx s, lx i) {
+    struct loop_builder *b = c->f->b;
+    bool prod = c->op->scan.op == RED_PROD;
+    if (c->op->scan.op == RED_MAX || c->op->scan.op == RED_MIN)
+        return lx_cast(b, c->wide, lx_load(b, c->from, scan_address(c, o, s, i), 1));
+    return dtype_is_float(c->wide) ? lx_const_float(b, c->wide, prod ? 1 : 0)
+                                   : lx_const_int(b, c->wide, prod || c->op->scan.op == RED_ALL);
+}
+
+/* Steps lo .. hi of a row; what they add up to. */
+static struct loop_var *scan_steps(const struct scan *c, struct loop_block *body, lx o, lx i, lx lo, lx hi, lx start,
+                                   bool store) {
+    struct function *f = c->f;
     struct loop_builder *b = f->b;
-    const struct ir_value *x = op->operands[0], *y = op->results[0];
-    struct axis a = axis_of(f, x->type, op->scan.axis);
-    enum dtype t = x->type.dtype, wide = t == F16 || t == BF16 ? F32 : t;
+    struct loop_var *acc = define(f, body, "acc", start, true), *s = loop_var_new(b, "step", I64, 1);
+    struct loop_stmt *along = loop_for(b, body, s, lo, hi, 1, LOOP_SERIAL);
+    struct loop_var *at = define(f, &along->body, "at", scan_address(c, o, lx_var(b, s), i), false);
+    lx here = lx_var(b, at);
+    struct loop_var *value = define(f, &along->body, "value", lx_cast(b, c->wide, lx_load(b, c->from, here, 1)), false);
+    lx sum = lx_fn2(b, c->fn, lx_var(b, acc), lx_var(b, value));
+    if (store && c->op->scan.exclusive)
+        loop_store(b, &along->body, c->to, here, lx_cast(b, c->type, lx_var(b, acc)));
+    loop_set(b, &along->body, acc, NULL, sum);
+    if (store && !c->op->scan.exclusive)
+        loop_store(b, &along->body, c->to, here, lx_cast(b, c->type, lx_var(b, acc)));
+    return acc;
+}
+
+/* Few long rows on a GPU, in parts: what each adds up to, what goes before each, then each from there. */
+static void scan_in_parts(const struct scan *c, int64_t parts, struct loop_block *k) {
+    struct function *f = c->f;
+    struct loop_builder *b = f->b;
+    struct loop_mem *totals = function_workspace(f, k, "totals", c->wide, parts * c->a.rows);
+    lx rows = lx_mul(b, c->a.outer, c->a.inner), count = lx_int(b, parts);
+    for (int pass = 0; pass < 3; pass++) {
+        struct gpu_each e = gpu_open_each(b, k, pass == 1 ? rows : lx_mul(b, rows, count),
+                                          pass == 1 ? c->a.rows : c->a.rows * parts, "at_");
+        lx row = pass == 1 ? e.at : gpu_named(b, e.body, "row", lx_div(b, e.at, count));
+        lx o = gpu_named(b, e.body, "outer", lx_div(b, row, c->a.inner)),
+           i = gpu_named(b, e.body, "inner", lx_mod(b, row, c->a.inner));
+        if (pass == 1) {
+            struct loop_var *acc = define(f, e.body, "acc", scan_start(c, o, lx_int(b, 0), i), true),
+                            *part = loop_var_new(b, "part_of", I64, 1);
+            struct loop_stmt *s = loop_for(b, e.body, part, lx_int(b, 0), count, 1, LOOP_SERIAL);
+            lx at = gpu_named(b, &s->body, "at", lx_add(b, lx_mul(b, row, count), lx_var(b, part)));
+            struct loop_var *total = define(f, &s->body, "total", lx_load(b, totals, at, 1), false);
+            loop_store(b, &s->body, totals, at, lx_var(b, acc));
+            loop_set(b, &s->body, acc, NULL, lx_fn2(b, c->fn, lx_var(b, acc), lx_var(b, total)));
+        } else {
+            lx share = gpu_named(b, e.body, "share", gpu_ceil_div(b, c->a.length, parts));
+            lx lo = gpu_named(b, e.body, "first", lx_mul(b, lx_mod(b, e.at, count), share));
+            lx hi = gpu_named(b, e.body, "end", lx_min(b, lx_add(b, lo, share), c->a.length));
+            lx some = lx_min(b, lo, lx_sub(b, c->a.length, lx_int(b, 1))); /* parts may be empty */
+            lx start = pass == 0 ? scan_start(c, o, some, i) : lx_load(b, totals, e.at, 1);
+            struct loop_var *acc = scan_steps(c, e.body, o, i, lo, hi, start, pass == 2);
+            if (pass == 0)
+                loop_store(b, e.body, totals, e.at, lx_var(b, acc));
+        }
+        gpu_close_each(&e);
+    }
+}
+
+void op_scan(struct function *f, struct ir_op *op) {
     static const enum scalar_fn fns[RED_COUNT] = {[RED_SUM] = FN_add, [RED_PROD] = FN_mul, [RED_MAX] = FN_max,
                                                   [RED_MIN] = FN_min, [RED_ANY] = FN_or,   [RED_ALL] = FN_and};
+    enum dtype t = op->operands[0]->type.dtype;
     struct loop_block k;
     loop_block_init(&k);
     function_begin(f);
-    struct loop_mem *from = function_mem(f, x), *to = function_mem(f, y);
-    lx o, i, s;
-    struct loop_stmt *outer = loop_over(f, &k, "outer", a.outer, &o);
-    struct loop_stmt *inner = loop_over(f, &outer->body, "inner", a.inner, &i);
-    bool is_float = dtype_is_float(wide), prod = op->scan.op == RED_PROD;
-    lx start = is_float ? lx_const_float(b, wide, prod ? 1 : 0) : lx_const_int(b, wide, prod || op->scan.op == RED_ALL);
-    bool extremum = op->scan.op == RED_MAX || op->scan.op == RED_MIN;
-    if (extremum) { /* the first element, which changes neither */
-        lx first = op->scan.reverse ? lx_sub(b, a.length, lx_int(b, 1)) : lx_int(b, 0);
-        lx at = lx_add(b, lx_mul(b, lx_add(b, lx_mul(b, o, a.length), first), a.inner), i);
-        start = lx_cast(b, wide, lx_load(b, from, at, 1));
+    struct scan c = {.f = f, .op = op, .a = axis_of(f, op->operands[0]->type, op->scan.axis), .type = t};
+    c.wide = t == F16 || t == BF16 ? F32 : t;
+    c.fn = fns[op->scan.op];
+    c.from = function_mem(f, op->operands[0]);
+    c.to = function_mem(f, op->results[0]);
+    int64_t parts = codegen_scan_parts(f->g->options, op);
+    if (parts > 1) {
+        scan_in_parts(&c, parts, &k);
+    } else {
+        struct each_row rows = open_rows(f, &k, &c.a);
+        lx start = scan_start(&c, rows.outer, lx_int(f->b, 0), rows.inner);
+        scan_steps(&c, rows.body, rows.outer, rows.inner, lx_int(f->b, 0), c.a.length, start, true);
+        close_rows(f, &rows);
     }
-    struct loop_var *acc = define(f, &inner->body, "acc", start, true);
-    struct loop_stmt *along = loop_over(f, &inner->body, "step", a.length, &s);
-    lx p = op->scan.reverse ? lx_sub(b, lx_sub(b, a.length, lx_int(b, 1)), s) : s;
-    struct loop_var *at =
-        define(f, &along->body, "at", lx_add(b, lx_mul(b, lx_add(b, lx_mul(b, o, a.length), p), a.inner), i), false);
-    lx here = lx_var(b, at);
-    struct loop_var *value = define(f, &along->body, "value", lx_cast(b, wide, lx_load(b, from, here, 1)), false);
-    lx sum = lx_fn2(b, fns[op->scan.op], lx_var(b, acc), lx_var(b, value));
-    if (op->scan.exclusive)
-        loop_store(b, &along->body, to, here, lx_cast(b, t, lx_var(b, acc)));
-    loop_set(b, &along->body, acc, NULL, sum);
-    if (!op->scan.exclusive)
-        loop_store(b, &along->body, to, here, lx_cast(b, t, lx_var(b, acc)));
     function_finish(f, &k);
+}
+
+/* Whether x stands before y, not being equal: nan stands last in either direction. */
+static lx goes_before(struct function *f, const struct ir_op *op, lx x, lx y) {
+    struct loop_builder *b = f->b;
+    lx first = op->sort.descending ? lx_fn2(b, FN_lt, y, x) : lx_fn2(b, FN_lt, x, y);
+    if (!dtype_is_float(x->dtype))
+        return first;
+    lx nan_x = lx_fn(b, FN_isnan, BOOL, 1, &x), nan_y = lx_fn(b, FN_isnan, BOOL, 1, &y);
+    return lx_op(b, I_OR, first, lx_op(b, I_AND, nan_y, lx_op(b, I_NOT, nan_x, NULL)));
+}
+
+/* The same merge sort with a thread an element: its place in the merged run is its place in its own plus, by binary search, the
+ * number of elements of the other run that go before it. A kernel a round. Positions lie as [outer, inner, length]. */
+static void sort_rounds(struct function *f, struct ir_op *op, const struct axis *a, lx kept, struct loop_block *k) {
+    struct loop_builder *b = f->b;
+    struct ir_module *m = f->g->module;
+    struct ir_type t = op->operands[0]->type;
+    int64_t upper = ir_dim_upper(ir_type_elements(m, t));
+    lx all = function_elements(f, t), one = lx_int(b, 1);
+    struct loop_mem *from = function_mem(f, op->operands[0]);
+    struct loop_mem *order[2] = {function_workspace(f, k, "order", I64, upper),
+                                 function_workspace(f, k, "merged", I64, upper)};
+    struct gpu_each e = gpu_open_each(b, k, all, upper, "i");
+    loop_store(b, e.body, order[0], e.at, lx_mod(b, e.at, a->length));
+    gpu_close_each(&e);
+    int rounds = 0, all_rounds = 0;
+    while (all_rounds < 62 && (INT64_C(1) << all_rounds) < a->upper)
+        all_rounds++;
+    for (; rounds < all_rounds; rounds++) {
+        struct loop_mem *old = order[rounds & 1];
+        /* As a variable, so that all rounds are launches of one kernel. */
+        struct loop_var *v = loop_var_new(b, "width", I64, 1);
+        loop_var_bound(v, 1, a->upper);
+        loop_def(b, k, v, lx_int(b, INT64_C(1) << rounds));
+        lx width = lx_var(b, v), twice = lx_mul(b, width, lx_int(b, 2));
+        e = gpu_open_each(b, k, all, upper, "i");
+        struct loop_block *body = e.body;
+        lx row = gpu_named(b, body, "row", lx_div(b, e.at, a->length)),
+           place = gpu_named(b, body, "place", lx_mod(b, e.at, a->length));
+        lx left = gpu_named(b, body, "left", lx_mul(b, lx_div(b, place, twice), twice)),
+           middle = gpu_named(b, body, "middle", lx_min(b, lx_add(b, left, width), a->length)),
+           end = gpu_named(b, body, "end", lx_min(b, lx_add(b, left, twice), a->length)),
+           start = gpu_named(b, body, "start", lx_mul(b, row, a->length));
+        lx base = gpu_named(
+            b, body, "base",
+            lx_add(b, lx_mul(b, lx_mul(b, lx_div(b, row, a->inner), a->length), a->inner), lx_mod(b, row, a->inner)));
+        lx position = gpu_named(b, body, "position", lx_load(b, old, e.at, 1));
+        lx own = gpu_named(b, body, "own", lx_load(b, from, lx_add(b, base, lx_mul(b, position, a->inner)), 1));
+        lx on_left = gpu_named(b, body, "on_left", lx_op(b, I_LT, place, middle));
+        /* The other run, and how many of it go before: below `low` all do, from `high` on none. */
+        lx other = gpu_named(b, body, "other", lx_select(b, on_left, middle, left));
+        struct loop_var *low = define(f, body, "low", lx_int(b, 0), true),
+                        *high = define(f, body, "high",
+                                       lx_select(b, on_left, lx_sub(b, end, middle), lx_sub(b, middle, left)), true);
+        lx halving;
+        struct loop_stmt *search = loop_over(f, body, "halving", lx_int(b, all_rounds), &halving);
+        struct loop_stmt *open = loop_if(b, &search->body, lx_op(b, I_LT, lx_var(b, low), lx_var(b, high)));
+        lx probe =
+            gpu_named(b, &open->body, "probe", lx_div(b, lx_add(b, lx_var(b, low), lx_var(b, high)), lx_int(b, 2)));
+        lx there = gpu_named(b, &open->body, "there", lx_load(b, old, lx_add(b, start, lx_add(b, other, probe)), 1));
+        lx value = gpu_named(b, &open->body, "value", lx_load(b, from, lx_add(b, base, lx_mul(b, there, a->inner)), 1));
+        /* Equal elements of the left run go first. */
+        lx before = lx_select(b, on_left, goes_before(f, op, value, own),
+                              lx_op(b, I_NOT, goes_before(f, op, own, value), NULL));
+        struct loop_stmt *choose = loop_if(b, &open->body, before);
+        loop_set(b, &choose->body, low, NULL, lx_add(b, probe, one));
+        loop_set(b, &choose->other, high, NULL, probe);
+        lx rank = lx_sub(b, place, lx_select(b, on_left, left, middle));
+        loop_store(b, body, order[~rounds & 1], lx_add(b, start, lx_add(b, left, lx_add(b, rank, lx_var(b, low)))),
+                   position);
+        gpu_close_each(&e);
+    }
+    int64_t most = a->rows * (op->sort.limit ? ir_dim_upper(op->sort.limit) : a->upper);
+    e = gpu_open_each(b, k, lx_mul(b, lx_mul(b, a->outer, kept), a->inner), most, "i");
+    lx inner = gpu_named(b, e.body, "inner", lx_mod(b, e.at, a->inner)),
+       rest = gpu_named(b, e.body, "rest", lx_div(b, e.at, a->inner));
+    lx outer = gpu_named(b, e.body, "outer", lx_div(b, rest, kept)), place = lx_mod(b, rest, kept);
+    lx row = lx_add(b, lx_mul(b, outer, a->inner), inner);
+    lx position =
+        gpu_named(b, e.body, "position", lx_load(b, order[rounds & 1], lx_add(b, lx_mul(b, row, a->length), place), 1));
+    lx source = lx_add(b, lx_mul(b, lx_add(b, lx_mul(b, outer, a->length), position), a->inner), inner);
+    for (int result = 0; result < op->result_count; result++)
+        if (function_storage(f, op->results[result]))
+            loop_store(b, e.body, function_mem(f, op->results[result]), e.at,
+                       result ? position : lx_load(b, from, source, 1));
+    gpu_close_each(&e);
 }
 
 void op_sort(struct function *f, struct ir_op *op) {
@@ -145,10 +327,14 @@ void op_sort(struct function *f, struct ir_op *op) {
     const struct ir_value *x = op->operands[0];
     struct axis a = axis_of(f, x->type, op->sort.axis);
     lx kept = op->sort.limit ? function_dim(f, op->sort.limit) : a.length;
-    enum dtype t = x->type.dtype;
     struct loop_block k;
     loop_block_init(&k);
     function_begin(f);
+    if (f->g->cuda) {
+        sort_rounds(f, op, &a, kept, &k);
+        function_finish(f, &k);
+        return;
+    }
     struct loop_mem *from = function_mem(f, x);
     struct loop_mem *order = function_workspace(f, &k, "order", I64, a.upper),
                     *merged = function_workspace(f, &k, "merged", I64, a.upper);
@@ -186,14 +372,7 @@ void op_sort(struct function *f, struct ir_op *op) {
         lx address = lx_add(b, lx_mul(b, lx_add(b, base, position), a.inner), in);
         element[side] = lx_var(b, define(f, &both->body, side ? "b" : "a", lx_load(b, from, address, 1), false));
     }
-    /* nan stands last in either direction. */
-    lx first =
-        op->sort.descending ? lx_fn2(b, FN_lt, element[0], element[1]) : lx_fn2(b, FN_lt, element[1], element[0]);
-    if (dtype_is_float(t)) {
-        lx nan_a = lx_fn(b, FN_isnan, BOOL, 1, &element[0]), nan_b = lx_fn(b, FN_isnan, BOOL, 1, &element[1]);
-        first = lx_op(b, I_OR, first, lx_op(b, I_AND, nan_a, lx_op(b, I_NOT, nan_b, NULL)));
-    }
-    loop_set(b, &both->body, take, NULL, first);
+    loop_set(b, &both->body, take, NULL, goes_before(f, op, element[1], element[0]));
     struct loop_stmt *choose = loop_if(b, &merge->body, lx_var(b, take));
     loop_store(b, &choose->body, merged, at, lx_load(b, order, r, 1));
     loop_set(b, &choose->body, right, NULL, lx_add(b, r, one));
@@ -226,8 +405,9 @@ struct random {
     struct loop_var *stream, *seed;
 };
 
-/* Elements lo .. hi of the stream, to where their numbers plus `shift` say. */
-static void random_blocks(struct function *f, struct loop_block *k, const struct random *r, lx lo, lx hi, lx shift) {
+/* Those of the elements lo .. hi of the stream that are in the block at `first`, to where their numbers plus `shift` say. */
+static void random_block(struct function *f, struct loop_block *body, const struct random *r, lx first, lx lo, lx hi,
+                         lx shift) {
     struct loop_builder *b = f->b;
     enum dtype t = r->to->dtype;
     int64_t value;
@@ -237,25 +417,31 @@ static void random_blocks(struct function *f, struct loop_block *k, const struct
         .name = r->group == 4 ? "mx_random_u32" : "mx_random_u64", .is_helper = true, .mem_count = 1, .var_count = 3};
     random->mems = ARENA_ARRAY(b->arena, struct loop_mem *, 1);
     random->mems[0] = loop_mem_new(b, "out", t, MEM_PARAM);
-    lx g = lx_int(b, r->group), from = whole ? lo : lx_mul(b, lx_div(b, lo, g), g);
-    struct loop_var *first = loop_var_new(b, "first", I64, 1);
-    struct loop_stmt *blocks = loop_for(b, k, first, from, hi, r->group, LOOP_SERIAL);
     struct loop_mem *words = loop_mem_new(b, "words", t, MEM_LOCAL);
     words->count = r->group;
     words->written = true;
-    loop_local(b, &blocks->body, words);
-    struct loop_stmt *c = loop_call(b, &blocks->body, random);
+    loop_local(b, body, words);
+    struct loop_stmt *c = loop_call(b, body, random);
     c->call_mems[0].mem = words;
     c->call_mems[0].offset = lx_int(b, 0);
     c->call_args[0] = lx_var(b, r->seed);
     c->call_args[1] = lx_var(b, r->stream);
-    c->call_args[2] = lx_cast(b, U64, lx_div(b, lx_var(b, first), g));
-    struct loop_var *count = define(f, &blocks->body, "count", lx_min(b, g, lx_sub(b, hi, lx_var(b, first))), false);
+    c->call_args[2] = lx_cast(b, U64, lx_div(b, first, lx_int(b, r->group)));
+    struct loop_var *count = define(f, body, "count", lx_min(b, lx_int(b, r->group), lx_sub(b, hi, first)), false);
     struct loop_var *i = loop_var_new(b, "i", I64, 1);
-    lx skip = whole ? lx_int(b, 0) : lx_op(b, I_MAX, lx_int(b, 0), lx_sub(b, lo, lx_var(b, first)));
-    struct loop_stmt *each = loop_for(b, &blocks->body, i, skip, lx_var(b, count), 1, LOOP_SERIAL);
-    lx at = lx_add(b, lx_var(b, first), lx_var(b, i));
+    lx skip = whole ? lx_int(b, 0) : lx_op(b, I_MAX, lx_int(b, 0), lx_sub(b, lo, first));
+    struct loop_stmt *each = loop_for(b, body, i, skip, lx_var(b, count), 1, LOOP_SERIAL);
+    lx at = lx_add(b, first, lx_var(b, i));
     loop_store(b, &each->body, r->to, whole ? at : lx_add(b, at, shift), lx_load(b, words, lx_var(b, i), 1));
+}
+
+static void random_blocks(struct function *f, struct loop_block *k, const struct random *r, lx lo, lx hi, lx shift) {
+    struct loop_builder *b = f->b;
+    int64_t value;
+    lx g = lx_int(b, r->group), from = lx_is_int(lo, &value) && value == 0 ? lo : lx_mul(b, lx_div(b, lo, g), g);
+    struct loop_var *first = loop_var_new(b, "first", I64, 1);
+    struct loop_stmt *blocks = loop_for(b, k, first, from, hi, r->group, LOOP_SERIAL);
+    random_block(f, &blocks->body, r, lx_var(b, first), lo, hi, shift);
 }
 
 void op_rng(struct function *f, struct ir_op *op) {
@@ -267,6 +453,17 @@ void op_rng(struct function *f, struct ir_op *op) {
     loop_block_init(&k);
     function_begin(f);
     struct loop_mem *to = function_mem(f, y);
+    lx n = function_elements(f, y->type), first = NULL;
+    /* Groups of elements come from one block of the generator. */
+    struct gpu_each each = {.body = NULL};
+    struct loop_block *body = NULL, *around = &k; /* what is done once a group, and once in all */
+    if (f->g->cuda) {
+        int64_t upper = ir_dim_upper(ir_type_elements(f->g->module, y->type));
+        each = gpu_open_each(b, &k, gpu_ceil_div(b, n, group), (upper + group - 1) / group, "group");
+        body = each.body;
+        around = each.k.body;
+        first = gpu_named(b, body, "first", lx_mul(b, each.at, lx_int(b, group)));
+    }
     lx place = lx_const_int(b, U64, op->rng.place), h = lx_call(b, "mx_stream", U64, 1, &place);
     for (int i = 0; i < op->operand_count; i++) {
         lx args[2] = {h, lx_cast(b, I64, function_scalar(f, op->operands[i]))};
@@ -285,19 +482,21 @@ void op_rng(struct function *f, struct ir_op *op) {
     }
     struct random r = {.to = to,
                        .group = group,
-                       .stream = define(f, &k, "stream", h, false),
-                       .seed = define(f, &k, "seed_", lx_var(b, outside(f, "m->seed", U64)), false)};
-    lx n = function_elements(f, y->type);
-    if (!batch) {
+                       .stream = define(f, around, "stream", h, false),
+                       .seed = define(f, around, "seed_", lx_var(b, outside(f, "m->seed", U64)), false)};
+    if (f->g->cuda) {
+        random_block(f, body, &r, first, lx_int(b, 0), n, lx_int(b, 0));
+        gpu_close_each(&each);
+    } else if (!batch) {
         random_blocks(f, &k, &r, lx_int(b, 0), n, lx_int(b, 0));
     } else {
         lx o, behind = function_dim(f, inner), parts = function_dim(f, outer);
         struct loop_var *row = define(f, &k, "row", lx_div(b, n, parts), false);
-        struct loop_stmt *each = loop_over(f, &k, "part", parts, &o);
+        struct loop_stmt *each_part = loop_over(f, &k, "part", parts, &o);
         lx samples = lx_add(b, lx_mul(b, o, lx_var(b, outside(f, "m->mx_exchange->total", I64))),
                             lx_var(b, outside(f, "m->mx_exchange->first", I64)));
-        struct loop_var *start = define(f, &each->body, "start", lx_mul(b, samples, behind), false);
-        random_blocks(f, &each->body, &r, lx_var(b, start), lx_add(b, lx_var(b, start), lx_var(b, row)),
+        struct loop_var *start = define(f, &each_part->body, "start", lx_mul(b, samples, behind), false);
+        random_blocks(f, &each_part->body, &r, lx_var(b, start), lx_add(b, lx_var(b, start), lx_var(b, row)),
                       lx_sub(b, lx_mul(b, o, lx_var(b, row)), lx_var(b, start)));
     }
     function_finish(f, &k);
@@ -307,8 +506,12 @@ void op_rng(struct function *f, struct ir_op *op) {
 
 static const char *base_of(struct function *f, const struct ir_value *v) {
     struct loop_mem *m = function_mem(f, v);
+    if (f->g->cuda && (!m->base || strncmp(m->base, "MX_AT", 5) == 0))
+        cuda_stage(f, v, m);
     if (m->kind == MEM_SCALAR)
         return arena_printf(&f->g->arena, "&%s", cgen_name_of(f->g, m->id));
+    if (f->g->cuda) /* C++ wants the type */
+        return arena_printf(&f->g->arena, "(%s *)%s", cgen_c_type(m->dtype), m->base);
     return m->base ? m->base : cgen_name_of(f->g, m->id);
 }
 
@@ -400,11 +603,13 @@ void op_print(struct function *f, struct ir_op *op) {
         function_begin(f);
         if (v->type.rank || !(v->op && v->op->code == OP_const))
             function_mem(f, v);
-        bool scoped = f->pointers.n > 0;
+        bool scoped = f->mems.n > 0 && f->mems.at[0].mem->kind == MEM_POINTER && (f->pointers.n > 0 || g->cuda);
         if (scoped) {
             cprint_line(p, "{");
             p->indent++;
-            cprint_mem(p, f->pointers.at[0]);
+            if (g->cuda)
+                cuda_stage(f, v, f->mems.at[0].mem);
+            cprint_mem(p, f->mems.at[0].mem);
         }
         print_elements(f, v, 0, lx_int(f->b, 0));
         if (scoped) {
@@ -421,7 +626,8 @@ void op_print(struct function *f, struct ir_op *op) {
 void op_extern(struct function *f, struct ir_op *op) {
     struct cgen *g = f->g;
     if (op->external.header) {
-        const char *line = arena_printf(&g->arena, "#include \"%s\"\n", op->external.header);
+        const char *line = arena_printf(
+            &g->arena, g->cuda ? "extern \"C\" {\n#include \"%s\"\n}\n" : "#include \"%s\"\n", op->external.header);
         if (!strstr(text_string(&g->helpers), line)) {
             struct text with = {0};
             text_printf(&with, "%s%s", line, text_string(&g->helpers));
@@ -438,7 +644,9 @@ void op_extern(struct function *f, struct ir_op *op) {
         text_add(&call, i ? ", " : "");
         if (k >= 0 && v->type.rank == 0) {
             lx e = function_scalar(f, v);
-            if (e->kind == LX_LOAD && e->mem->base)
+            if (e->kind == LX_LOAD && function_on_device(f, e->mem))
+                text_add(&call, cuda_fetch(f, e->mem));
+            else if (e->kind == LX_LOAD && e->mem->base)
                 text_printf(&call, "*(const %s *)%s", cgen_c_type(v->type.dtype), e->mem->base);
             else
                 text_add(&call, function_expr(f, e));
@@ -449,6 +657,8 @@ void op_extern(struct function *f, struct ir_op *op) {
     text_add(&call, ")");
     if (op->external.returns) {
         struct loop_mem *m = function_mem(f, op->results[0]);
+        if (g->cuda)
+            cuda_stage(f, op->results[0], m);
         if (m->kind == MEM_SCALAR)
             cprint_line(&f->print, "%s = %s;", cgen_name_of(g, m->id), text_string(&call));
         else
@@ -457,6 +667,9 @@ void op_extern(struct function *f, struct ir_op *op) {
     } else {
         cprint_line(&f->print, "%s;", text_string(&call));
     }
+    for (int i = 0; g->cuda && i < op->result_count; i++)
+        if (function_storage(f, op->results[i]))
+            cuda_unstage(f, op->results[i], function_mem(f, op->results[i]));
     text_free(&call);
     cgen_scope_leave(g, f->scope);
 }

@@ -38,7 +38,18 @@ static const char *const reserved[] = {
     "time",     "signal",   "free",    "stdin",   "stdout", "stderr", "errno",    "NULL",     "EOF",      "I",
     "N_",       "unix",     "linux"};
 
-static bool name_taken(struct cgen_kernels *k, const char *name) {
+/* What C++ and CUDA take beyond that. */
+static const char *const reserved_cuda[] = {
+    "and",     "catch",    "delete",   "explicit", "export",    "friend", "mutable",   "namespace", "not",
+    "nullptr", "operator", "or",       "private",  "protected", "public", "template",  "this",      "throw",
+    "try",     "typeid",   "typename", "using",    "virtual",   "xor",    "threadIdx", "blockIdx",  "blockDim",
+    "gridDim", "warpSize", "min",      "max",      "printf",    "assert", "clock",     "rint",      "fma",
+    "signbit", "isnan",    "isinf",    "norm",     "rsqrt",     "exp2",   "log2",      "sum_",      "half"};
+
+static bool name_taken(const struct cgen *g, struct cgen_kernels *k, const char *name) {
+    for (size_t i = 0; g->cuda && i < sizeof reserved_cuda / sizeof *reserved_cuda; i++)
+        if (!strcmp(reserved_cuda[i], name))
+            return true;
     for (size_t i = 0; i < sizeof reserved / sizeof *reserved; i++)
         if (!strcmp(reserved[i], name))
             return true;
@@ -58,7 +69,7 @@ const char *cgen_enter_name(struct cgen *g, const char *wanted) {
     if (clean[0] == '_') /* reserved for the implementation at file scope, and ugly */
         clean[0] = 't';
     const char *name = clean;
-    for (int i = 2; name_taken(k, name); i++)
+    for (int i = 2; name_taken(g, k, name); i++)
         name = arena_printf(&g->arena, "%s_%d", clean, i);
     VEC_PUSH(&g->arena, k->scope, name);
     return name;
@@ -143,6 +154,16 @@ static const struct {
     [I_AND] = {" && ", NULL, P_AND},       [I_OR] = {" || ", NULL, P_OR},        [I_NOT] = {"!", NULL, P_UNARY},
 };
 
+const char *cprint_index_type(const struct cprint *p, const struct loop_var *v) {
+    return p->narrow && v->bounded ? "int" : cprint_register_type(v->dtype);
+}
+
+/* Operands of 32 bits whose result may need more. */
+static bool is_wide_of_narrow(lx e) {
+    int64_t lo, hi;
+    return !lx_range(e, &lo, &hi) && lx_range(e->args[0], &lo, &hi) && lx_range(e->args[1], &lo, &hi);
+}
+
 static void index_op(struct cprint *p, lx e) {
     const char *function = index_ops[e->op].function;
     if (function) {
@@ -161,7 +182,12 @@ static void index_op(struct cprint *p, lx e) {
         return;
     }
     bool and_in_or = e->op == I_OR;
-    cprint_expr(p, e->args[0], and_in_or ? P_BITOR : level);
+    if (p->narrow && e->dtype == I64 && is_wide_of_narrow(e)) {
+        add(p, "(int64_t)");
+        cprint_expr(p, e->args[0], P_UNARY);
+    } else {
+        cprint_expr(p, e->args[0], and_in_or ? P_BITOR : level);
+    }
     int64_t c;
     if (e->op == I_ADD && lx_is_int(e->args[1], &c) && c < 0) {
         text_printf(p->out, " - %s", cprint_number(p->g, I64, 0, -c));
@@ -172,7 +198,12 @@ static void index_op(struct cprint *p, lx e) {
 }
 
 static bool is_vector_style(const struct cprint *p) {
-    return p->g->options->vector_extensions && !p->lane;
+    return (p->g->options->vector_extensions || p->g->cuda) && !p->lane;
+}
+
+/* Vectors are values of a type, not arrays with a loop over lanes around each statement. */
+static bool has_vectors(const struct cprint *p) {
+    return p->g->options->vector_extensions || p->g->cuda;
 }
 
 static bool plain_operator(enum scalar_fn fn, enum dtype t, const char **symbol, int *level) {
@@ -426,7 +457,7 @@ static void subscript(struct cprint *p, const struct loop_mem *m, lx at, int lan
 }
 
 static void load_expr(struct cprint *p, lx e) {
-    bool half = e->mem->dtype == F16 || e->mem->dtype == BF16;
+    bool half = (e->mem->dtype == F16 || e->mem->dtype == BF16) && (e->lanes == 1 || !p->g->cuda); /* CUDA: by lane */
     if (half) {
         const char *name = e->mem->dtype == F16 ? "mx_f32_from_f16" : "mx_f32_from_bf16";
         cgen_need(p->g, name);
@@ -435,6 +466,27 @@ static void load_expr(struct cprint *p, lx e) {
     subscript(p, e->mem, e->args[0], e->lanes);
     if (half)
         add(p, ")");
+}
+
+/* A lane of a vector as CUDA units have them, and a vector of lanes; in memory f16 and bf16 are bits. */
+static void lane_expr(struct cprint *p, lx e) {
+    bool half = e->dtype == F16 || e->dtype == BF16, lane = e->kind == LX_LANE;
+    const char *convert = !half             ? ""
+                          : lane            ? (e->dtype == F16 ? "mx_f32_from_f16" : "mx_f32_from_bf16")
+                          : e->dtype == F16 ? "mx_f16_from_f32"
+                                            : "mx_bf16_from_f32";
+    if (half)
+        cgen_need(p->g, convert);
+    if (!lane)
+        text_printf(p->out, "%s{{", cgen_vector_type(p->g, e->dtype, e->lanes));
+    for (int i = 0; i < e->count; i++) {
+        text_printf(p->out, half ? "%s%s(" : "%s%s", i ? ", " : "", convert);
+        cprint_expr(p, e->args[i], lane ? P_POST : P_COMMA + 1);
+        if (lane)
+            text_printf(p->out, ".at[%d]", (int)e->value.i);
+        add(p, half ? ")" : "");
+    }
+    add(p, lane ? "" : "}}");
 }
 
 void cprint_expr(struct cprint *p, lx e, int precedence) {
@@ -486,6 +538,8 @@ void cprint_expr(struct cprint *p, lx e, int precedence) {
         cprint_expr(p, e->args[0], P_COMMA + 1);
         add(p, ")");
         return;
+    case LX_LANE:
+    case LX_PACK: lane_expr(p, e); return;
     case LX_FMA:
         text_printf(p->out, "%s(", cgen_fma_macro(g, e->dtype, is_vector_style(p) ? e->lanes : 1));
         for (int i = 0; i < 3; i++) {
@@ -505,6 +559,11 @@ void cprint_expr(struct cprint *p, lx e, int precedence) {
         cprint_expr(p, e->args[2], P_COND);
         if (P_COND < precedence)
             add(p, ")");
+        return;
+    case LX_SHUFFLE:
+        add(p, "__shfl_xor_sync(0xffffffffu, ");
+        cprint_expr(p, e->args[0], P_COMMA + 1);
+        text_printf(p->out, ", %d)", (int)e->value.i);
         return;
     case LX_CALL:
         cgen_need(g, e->name);
@@ -543,7 +602,7 @@ static void expr_line(struct cprint *p, const char *before, lx e, const char *af
 
 /* Opens the loop over lanes that portable code has around a vector statement. */
 static bool open_lanes(struct cprint *p, int lanes) {
-    if (lanes == 1 || p->g->options->vector_extensions)
+    if (lanes == 1 || has_vectors(p))
         return false;
     const char *lane = p->lane = own_name(p->g, "lane");
     cprint_line(p, "for (int %s = 0; %s < %d; %s++)", lane, lane, lanes, lane);
@@ -594,7 +653,7 @@ static void print_def(struct cprint *p, const struct loop_stmt *s) {
         return;
     }
     name = cgen_enter_name(p->g, v->name);
-    if (v->lanes > 1 && !vectors) {
+    if (v->lanes > 1 && !has_vectors(p)) {
         cprint_line(p, "%s %s[%d];", cprint_register_type(v->dtype), name, v->lanes);
         count_stack(p, (int64_t)v->lanes * dtype_size(v->dtype));
         cgen_set_name(p->g, v->id, name);
@@ -607,7 +666,10 @@ static void print_def(struct cprint *p, const struct loop_stmt *s) {
         close_lanes(p, open);
         return;
     }
-    const char *type = v->lanes > 1 ? cgen_vector_type(p->g, v->dtype, v->lanes) : cprint_register_type(v->dtype);
+    int64_t lo, hi;
+    if (p->narrow && s->value && lx_range(s->value, &lo, &hi))
+        loop_var_bound(v, lo, hi);
+    const char *type = v->lanes > 1 ? cgen_vector_type(p->g, v->dtype, v->lanes) : cprint_index_type(p, v);
     indent(p);
     text_printf(p->out, "%s%s %s", v->is_mutable ? "" : "const ", type, name);
     if (s->value)
@@ -621,7 +683,7 @@ static void print_store(struct cprint *p, const struct loop_stmt *s) {
     enum dtype t = s->mem->dtype;
     indent(p);
     subscript(p, s->mem, s->index, s->value->lanes);
-    if (t == F16 || t == BF16) {
+    if ((t == F16 || t == BF16) && s->value->kind != LX_PACK) {
         const char *name = t == F16 ? "mx_f16_from_f32" : "mx_bf16_from_f32";
         cgen_need(p->g, name);
         text_printf(p->out, " = %s(", name);
@@ -665,8 +727,15 @@ static void print_for(struct cprint *p, const struct loop_stmt *s) {
     }
     const char *name = cgen_enter_name(p->g, s->var->name);
     cgen_set_name(p->g, s->var->id, name);
+    if (s->loop == LOOP_UNROLL && p->g->cuda) /* arrays of registers are such only with constant subscripts */
+        add(p, "#pragma unroll\n");
+    if (p->narrow && lx_range(s->lo, &lo, &hi)) {
+        int64_t first = lo;
+        if (lx_range(s->hi, &lo, &hi))
+            loop_var_bound(s->var, first, hi + s->step > first ? hi + s->step : first);
+    }
     indent(p);
-    text_printf(p->out, "for (int64_t %s", name);
+    text_printf(p->out, "for (%s %s", cprint_index_type(p, s->var), name);
     expr_line(p, " = ", s->lo, "; ");
     text_printf(p->out, "%s < ", name);
     cprint_expr(p, s->hi, P_LT + 1);
@@ -713,11 +782,13 @@ void cprint_block(struct cprint *p, const struct loop_block *block) {
         case LS_LOCAL: {
             const char *name = cgen_enter_name(p->g, s->mem->name);
             cgen_set_name(p->g, s->mem->id, name);
-            cprint_line(p, "%s %s[%lld];", cgen_c_type(s->mem->dtype), name, (long long)s->mem->count);
+            cprint_line(p, "%s%s %s[%lld];", s->mem->kind == MEM_SHARED ? "__shared__ __align__(16) " : "",
+                        cgen_c_type(s->mem->dtype), name, (long long)s->mem->count);
             count_stack(p, s->mem->count * dtype_size(s->mem->dtype));
             break;
         }
         case LS_COMMENT: cprint_line(p, "/* %s */", s->text); break;
+        case LS_BARRIER: cprint_line(p, "__syncthreads();"); break;
         case LS_CALL:
             count_call(p, s->callee->stack_bytes);
             indent(p);
@@ -754,10 +825,14 @@ void cprint_block(struct cprint *p, const struct loop_block *block) {
     }
 }
 
+const char *cprint_restrict(const struct cgen *g, const struct loop_mem *m) {
+    return !m->no_alias ? "" : g->cuda ? "__restrict__ " : "restrict ";
+}
+
 void cprint_mem(struct cprint *p, const struct loop_mem *m) {
     cprint_line(p, "%s%s *%s%s = (%s%s *)%s;", m->written ? "" : "const ", cgen_c_type(m->dtype),
-                m->no_alias ? "restrict " : "", cgen_name_of(p->g, m->id), m->written ? "" : "const ",
-                cgen_c_type(m->dtype), m->base);
+                cprint_restrict(p->g, m), cgen_name_of(p->g, m->id), m->written ? "" : "const ", cgen_c_type(m->dtype),
+                m->base);
 }
 
 /* Whether the identifier `name` stands in printed code. */

@@ -22,7 +22,7 @@ struct cgen_block {
 
 /* ---- the canonical text ------------------------------------------------------------------------------------------------ */
 
-/* name.17 becomes v0, v1, … ; numbers and operators stay. */
+/* name.17 becomes v0, v1, … ; numbers and operators stay. Names have dots, too: of net.layers.3.17 the last number counts. */
 static void renumber(struct text *out, const char *text) {
     struct {
         int *at, n, cap;
@@ -40,13 +40,21 @@ static void renumber(struct text *out, const char *text) {
             continue;
         }
         const char *begin = s;
-        while (isalnum((unsigned char)*s) || *s == '_')
-            s++;
-        if (*s != '.' || !isdigit((unsigned char)s[1])) {
+        const char *number = NULL; /* the last part, if it is one */
+        for (;; s++) {
+            const char *part = s;
+            bool digits = true;
+            for (; isalnum((unsigned char)*s) || *s == '_'; s++)
+                digits &= isdigit((unsigned char)*s) != 0;
+            number = digits && s > part && part > begin ? part : NULL;
+            if (*s != '.' || !(isalnum((unsigned char)s[1]) || s[1] == '_'))
+                break;
+        }
+        if (!number) {
             text_addn(out, begin, (size_t)(s - begin));
             continue;
         }
-        int id = (int)strtol(s + 1, (char **)&s, 10), k = 0;
+        int id = (int)strtol(number, NULL, 10), k = 0;
         while (k < seen.n && seen.at[k] != id)
             k++;
         if (k == seen.n) {
@@ -69,8 +77,13 @@ static void count_loops(const struct loop_stmt *s, void *context) {
         ++*(int *)context;
 }
 
+/* Data of the unit that device code reaches by its name alone. */
+static bool is_global(const struct cgen *g, const struct loop_mem *m) {
+    return g->cuda && m->kind != MEM_SCALAR && !m->base;
+}
+
 /* NULL where a function would not do: no loop, or it writes a variable of the function around it. */
-static const char *block_key(struct cgen *g, const struct loop_block *k, const struct cgen_captures *c) {
+const char *cgen_block_key(struct cgen *g, const struct loop_block *k, const struct cgen_captures *c) {
     int loops = 0;
     loop_walk(k, NULL, count_loops, &loops);
     if (loops == 0 || c->mems.n + c->vars.n > 40)
@@ -82,11 +95,16 @@ static const char *block_key(struct cgen *g, const struct loop_block *k, const s
             text_free(&raw);
             return NULL;
         }
-        text_printf(&raw, "mem%d%d%d x.%d %s\n", m->kind == MEM_SCALAR, m->written, m->no_alias, m->id,
-                    dtype_name(m->dtype));
+        text_printf(&raw, "mem%d%d%d x.%d %s %s\n", m->kind == MEM_SCALAR, m->written, m->no_alias, m->id,
+                    dtype_name(m->dtype), is_global(g, m) ? cgen_name_of(g, m->id) : "");
     }
-    for (int i = 0; i < c->vars.n; i++)
-        text_printf(&raw, "var x.%d %s\n", c->vars.at[i]->id, dtype_name(c->vars.at[i]->dtype));
+    for (int i = 0; i < c->vars.n; i++) {
+        const struct loop_var *v = c->vars.at[i];
+        text_printf(&raw, "var x.%d %s", v->id, dtype_name(v->dtype));
+        if (g->cuda) /* how wide indices are depends on them */
+            text_printf(&raw, " %d %lld %lld", v->bounded, (long long)v->least, (long long)v->most);
+        text_add(&raw, "\n");
+    }
     loop_print(&raw, k, 0);
     renumber(&key, text_string(&raw));
     const char *s = arena_strdup(&g->arena, text_string(&key));
@@ -98,7 +116,7 @@ static const char *block_key(struct cgen *g, const struct loop_block *k, const s
 /* ---- the function and its calls ------------------------------------------------------------------------------------------ */
 
 /* "net_body_0_qkv_weight", "net.weight" -> "weight": what the memory is to every caller. */
-static const char *parameter_name(const char *name) {
+const char *cgen_parameter_name(const char *name) {
     const char *dot = strrchr(name, '.');
     if (dot && isalpha((unsigned char)dot[1]))
         name = dot + 1;
@@ -116,34 +134,67 @@ bool cgen_uses_instance(const char *text) {
     return false;
 }
 
-static void print_function(struct cgen *g, struct cgen_block *b, const struct loop_block *k,
-                           const struct cgen_captures *c, const char *hint) {
-    struct cgen_kernels *p = cgen_private(g);
-    struct text body = {0}, head = {0};
-    const char *outer[48];
+const char **cgen_enter_parameters(struct cgen *g, const struct cgen_captures *c, struct text *head) {
+    const char **outer = ARENA_ARRAY(&g->arena, const char *, c->mems.n + c->vars.n + 1);
     int n = 0;
-    int64_t stack = p->stack;
-    /* a scope of its own: names of the function around it mean nothing there */
-    struct cgen_names saved = cgen_scope_replace(g);
-    b->function = arena_printf(&g->arena, "%s_mx_%s_%d", g->prefix, cgen_identifier(&g->arena, parameter_name(hint)),
-                               p->functions++);
     for (int i = 0; i < c->mems.n; i++) {
         const struct loop_mem *m = c->mems.at[i];
         outer[n++] = cgen_name_of(g, m->id);
-        const char *name = cgen_enter_name(g, parameter_name(m->name ? m->name : "t"));
+        if (is_global(g, m))
+            continue;
+        const char *name = cgen_enter_name(g, cgen_parameter_name(m->name ? m->name : "t"));
         cgen_set_name(g, m->id, name);
         if (m->kind == MEM_SCALAR)
-            text_printf(&head, ", %s %s", cgen_c_type(m->dtype), name);
+            text_printf(head, ", %s %s", cgen_c_type(m->dtype), name);
         else
-            text_printf(&head, ", %s%s *%s%s", m->written ? "" : "const ", cgen_c_type(m->dtype),
-                        m->no_alias ? "restrict " : "", name);
+            text_printf(head, ", %s%s *%s%s", m->written ? "" : "const ", cgen_c_type(m->dtype), cprint_restrict(g, m),
+                        name);
     }
     for (int i = 0; i < c->vars.n; i++) {
         outer[n++] = cgen_name_of(g, c->vars.at[i]->id);
         const char *name = cgen_enter_name(g, c->vars.at[i]->name);
         cgen_set_name(g, c->vars.at[i]->id, name);
-        text_printf(&head, ", %s %s", cprint_register_type(c->vars.at[i]->dtype), name);
+        text_printf(head, ", %s %s", cprint_index_type(&(struct cprint){.narrow = g->cuda != NULL}, c->vars.at[i]),
+                    name);
     }
+    return outer;
+}
+
+void cgen_leave_parameters(struct cgen *g, const struct cgen_captures *c, const char **outer) {
+    int n = 0;
+    for (int i = 0; i < c->mems.n; i++)
+        cgen_set_name(g, c->mems.at[i]->id, outer[n++]);
+    for (int i = 0; i < c->vars.n; i++)
+        cgen_set_name(g, c->vars.at[i]->id, outer[n++]);
+}
+
+void cgen_arguments(struct cgen *g, struct text *line, const struct cgen_captures *c) {
+    bool first = true;
+    for (int i = 0; i < c->mems.n; i++) {
+        const struct loop_mem *m = c->mems.at[i];
+        if (is_global(g, m))
+            continue;
+        text_add(line, first ? "" : ", ");
+        first = false;
+        if (m->kind == MEM_POINTER && m->base)
+            text_printf(line, "(%s%s *)%s", m->written ? "" : "const ", cgen_c_type(m->dtype), m->base);
+        else
+            text_add(line, cgen_name_of(g, m->id));
+    }
+    for (int i = 0; i < c->vars.n; i++, first = false)
+        text_printf(line, "%s%s", first ? "" : ", ", cgen_name_of(g, c->vars.at[i]->id));
+}
+
+static void print_function(struct cgen *g, struct cgen_block *b, const struct loop_block *k,
+                           const struct cgen_captures *c, const char *hint) {
+    struct cgen_kernels *p = cgen_private(g);
+    struct text body = {0}, head = {0};
+    int64_t stack = p->stack;
+    /* a scope of its own: names of the function around it mean nothing there */
+    struct cgen_names saved = cgen_scope_replace(g);
+    b->function = arena_printf(&g->arena, "%s_mx_%s_%d", g->prefix,
+                               cgen_identifier(&g->arena, cgen_parameter_name(hint)), p->functions++);
+    const char **outer = cgen_enter_parameters(g, c, &head);
     struct cprint q = {.g = g, .out = &body, .indent = 1};
     cprint_block(&q, k);
     bool instance = cgen_uses_instance(text_string(&body));
@@ -158,10 +209,7 @@ static void print_function(struct cgen *g, struct cgen_block *b, const struct lo
         b->function = arena_printf(&g->arena, "%s(m", b->function);
     else
         b->function = arena_printf(&g->arena, "%s(", b->function);
-    for (int i = n = 0; i < c->mems.n; i++)
-        cgen_set_name(g, c->mems.at[i]->id, outer[n++]);
-    for (int i = 0; i < c->vars.n; i++)
-        cgen_set_name(g, c->vars.at[i]->id, outer[n++]);
+    cgen_leave_parameters(g, c, outer);
     cgen_scope_restore(g, saved);
     p->stack = stack;
     text_free(&body);
@@ -171,19 +219,9 @@ static void print_function(struct cgen *g, struct cgen_block *b, const struct lo
 static void print_call(struct cprint *p, const struct cgen_block *b, const struct cgen_captures *c) {
     struct text line = {0};
     size_t length = strlen(b->function);
-    bool first = b->function[length - 1] == '(';
-    text_add(&line, b->function);
-    for (int i = 0; i < c->mems.n; i++, first = false) {
-        const struct loop_mem *m = c->mems.at[i];
-        text_add(&line, first ? "" : ", ");
-        if (m->kind == MEM_POINTER && m->base)
-            text_printf(&line, "(%s%s *)%s", m->written ? "" : "const ", cgen_c_type(m->dtype), m->base);
-        else
-            text_add(&line, cgen_name_of(p->g, m->id));
-    }
-    for (int i = 0; i < c->vars.n; i++, first = false)
-        text_printf(&line, "%s%s", first ? "" : ", ", cgen_name_of(p->g, c->vars.at[i]->id));
-    cprint_line(p, "%s);", text_string(&line));
+    cgen_arguments(p->g, &line, c);
+    cprint_line(p, "%s%s%s);", b->function, b->function[length - 1] == '(' || !line.length ? "" : ", ",
+                text_string(&line));
     text_free(&line);
 }
 
@@ -191,7 +229,7 @@ bool cgen_share_block(struct cprint *p, const struct loop_block *k, const char *
     struct cgen *g = p->g;
     struct cgen_captures c = {.arena = &g->arena};
     cgen_capture(&c, k);
-    const char *key = block_key(g, k, &c);
+    const char *key = cgen_block_key(g, k, &c);
     if (!key)
         return false;
     struct cgen_block *b;

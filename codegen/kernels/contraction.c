@@ -71,7 +71,7 @@ static bool is_in_place(struct contraction *c, const struct side *s, int64_t *ro
     return *row_stride * dtype_size(c->dtype) % 4096 != 0;
 }
 
-static bool recognise(struct contraction *c) {
+bool contraction_recognise(struct contraction *c) {
     struct ir_op *op = c->l->op;
     const struct ir_nest *nest = c->nest;
     if (op->result_count != 1 || nest->acc_count != 1 || nest->results[0].base >= 0 || nest->accs[0].op != RED_SUM ||
@@ -315,7 +315,7 @@ bool lower_contraction(struct lower *l) {
     c->b = l->b;
     c->nest = &l->op->nest;
     nest_scope_init(&c->n, l);
-    if (!recognise(c))
+    if (!contraction_recognise(c))
         return false;
     ir_expr body = c->nest->accs[0].body;
     struct side a = {body->args[0], &c->a}, b = {body->args[1], &c->b_side};

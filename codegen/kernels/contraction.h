@@ -56,6 +56,9 @@ struct contraction {
     int64_t k_block;
 };
 
+/* contraction.c: whether the nest is a product worth tiling; sets dtype and the groups. */
+bool contraction_recognise(struct contraction *c);
+
 /* contraction_pack.c: loops over groups, and copies into the order the micro-kernel reads. */
 struct flat_loop {
     struct loop_stmt *loop[NEST_MAX];

@@ -375,6 +375,30 @@ def test_usage(p):
     p.mxcc('targets')
 
 
+def test_cuda(p):
+    p.mxcc('model.mxl', '-o', 'model.c')
+    c_header = p.read('model.h')
+    p.mxcc('model.mxl', '-o', 'model.cu', '--verify')
+    unit, header = p.read('model.cu'), p.read('model.h')
+    assert '__global__' in unit and '#include <cuda_runtime.h>' in unit
+    declarations = [re.findall(r'^[a-z][^#\n]*;$', text, re.M) for text in (c_header, header)]
+    assert declarations[0] == declarations[1] and 'MODEL_DEVICE_BYTES' in header and 'MODEL_DEVICE_BYTES' not in c_header
+    for words, why in ((['--threads'], 'the host waits'), (['--no-runtime'], 'the CUDA runtime'), (['--cpu', 'native'], '-arch'), (['--blas', 'openblas'], 'CPU'),
+                       (['--split', '2'], 'one file'), (['--line-directives'], 'lines')):
+        error = p.mxcc('model.mxl', '-o', 'model.cu', *words, status=2).stderr
+        assert words[0] + ' does not go with --target cuda' in error and why in error, error
+    assert 'ends in .cu' in p.mxcc('model.mxl', '--target', 'cuda', '-o', 'model.c', status=2).stderr
+    assert 'ends in .c' in p.mxcc('model.mxl', '--target', 'c', '-o', 'model.x', status=2).stderr
+    assert '--arch belongs to --target cuda' in p.mxcc('build', 'model.mxl', '--arch', 'sm_80', status=2).stderr
+    # What nvcc would be asked: the compiler here only says it.
+    line = p.mxcc('build', 'model.mxl', '--target', 'cuda', '--arch', 'sm_80', '--cc', 'echo', '-o', 'libmodel.so').stdout
+    assert '-fmad=false' in line and '-arch=sm_80' in line and 'model.cu' in line and '-shared' in line, line
+    line = p.mxcc('build', 'model.mxl', '--target', 'cuda', '--main', '-o', 'model', env={'NVCC': 'echo', 'NVCCFLAGS': '-lineinfo'}).stdout
+    assert '-arch=native' in line and '-lineinfo' in line and 'libmxrt.a' in line, line
+    p.mxcc('build', 'model.mxl', '--target', 'cuda', '--cc', 'no-such-compiler', status=1)
+    assert 'cuda' in p.mxcc('targets').stdout and 'model.cu' in p.mxcc('--help').stdout
+
+
 def test_color(p):
     p.write('wrong.mxl', 'export fn f(x: f32) -> f32 = y\n')
     for words, colored in ((['--color'], True), (['--color', 'never'], False), (['--color=always'], True), ([], False)):

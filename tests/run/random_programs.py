@@ -37,6 +37,7 @@ MODES = {
     'threads-native': (['-O', '2', '--threads', '--cpu', 'native', '--cc', 'clang'], {}, [2], 'native'),
     'clang': (['-O', '2', '--cc', 'clang'], {}, [0], 'portable'),
     'sanitize': (['-O', '1', '--cc', 'gcc'], {'CFLAGS': SANITIZE}, [0], 'portable'),
+    'cuda': (['--cc', 'g++'], {}, [0], 'cuda'),  # emulated: by tests/cuda/run.py --random
 }
 
 
@@ -691,10 +692,16 @@ def run_mode(mxcc, mode, path, call_file, folder):
     flags, env, threads, _ = MODES[mode]
     folder = os.path.join(folder, mode)
     os.makedirs(folder, exist_ok=True)
-    p = subprocess.run([mxcc, 'build', '--keep', path, '-o', os.path.join(folder, 'libmodel.so'), *flags], capture_output=True, text=True,
-                       env=dict(os.environ, **env), timeout=600)
-    if p.returncode != 0:
-        return 'build: %s' % (p.stdout + p.stderr)[-3000:]
+    library = os.path.join(folder, 'libmodel.so')
+    if mode == 'cuda':
+        try:
+            behaviour.build_emulated(mxcc, path, folder, library)
+        except behaviour.Failure as x:
+            return 'build: %s' % x
+    else:
+        p = subprocess.run([mxcc, 'build', '--keep', path, '-o', library, *flags], capture_output=True, text=True, env=dict(os.environ, **env), timeout=600)
+        if p.returncode != 0:
+            return 'build: %s' % (p.stdout + p.stderr)[-3000:]
     results = {}
     for t in threads:
         out = os.path.join(folder, 'out%d' % t)
@@ -788,7 +795,7 @@ def main():
     parser.add_argument('--seed', type=int, default=1)
     parser.add_argument('--count', type=int, default=4, help='seeds')
     parser.add_argument('--functions', type=int, default=12, help='of a file')
-    parser.add_argument('--modes', default=','.join(MODES))
+    parser.add_argument('--modes', default=','.join(m for m in MODES if m != 'cuda' or os.environ.get('MXCC_EMULATION')))
     parser.add_argument('--keep', help='where failing programs stay')
     parser.add_argument('--keep-all', action='store_true')
     parser.add_argument('--show-refused', action='store_true')

@@ -13,7 +13,8 @@ A comment that begins with `//>` is an expectation; `//|` continues it. Inputs a
 
 Numbers may be inf and nan; rand(2, 3), rand(2, 3, lo=0, hi=1), ints(5, lo=0, hi=9), arange(2, 3) make arrays. A file's first lines may say
 `//: build FLAGS` (more flags for `mxcc build`) and `//: extern FILE.c` (C beside it that its functions call). Tolerances: 1e-5 of the largest entry in f32, 1e-9 in f64, 2^-7 in bf16, 2^-9 in f16, integers
-exactly. Only Python's standard library is needed. The last line is `N passed, N failed`; exit status 1 if any failed.
+exactly. With MXCC_EMULATION (see tests/cuda/run.py) the compiled side is the CUDA unit, run by the emulation.
+Only Python's standard library is needed. The last line is `N passed, N failed`; exit status 1 if any failed.
 """
 import argparse
 import ast
@@ -239,7 +240,10 @@ class Model:
     def __init__(self, mxcc, path, folder, flags):
         self.prefix = 'model'
         library = os.path.join(folder, 'libmodel.so')
-        self.run([mxcc, 'build', path, '-o', library, *flags])
+        if os.environ.get('MXCC_EMULATION'):
+            build_emulated(mxcc, path, folder, library, flags)
+        else:
+            self.run([mxcc, 'build', path, '-o', library, *flags])
         self.signatures = header_signatures(os.path.join(folder, 'model.h'), self.prefix)
         self.lib = ctypes.CDLL(library)
 
@@ -334,6 +338,31 @@ class Model:
             if unknown is None:
                 raise
             return unknown
+
+
+def build_emulated(mxcc, path, folder, library, flags=()):
+    """The .cu of a model by the host's compiler, with the emulation for the CUDA runtime, as a library."""
+    emulation = os.environ['MXCC_EMULATION']  # emulation.o, beside it the compiler and its flags
+    with open(emulation + '.flags', encoding='utf-8') as f:
+        compiler = f.read().split('\n')
+    unit, objects = os.path.join(folder, 'model.cu'), []
+    Model.run([mxcc, path, '-o', unit, *cuda_flags(flags)])
+    Model.run([*compiler, '-I' + os.path.dirname(os.path.abspath(path)), '-x', 'c++', '-c', unit, '-o', unit + '.o'])
+    for source in os.environ.get('CFLAGS', '').split():
+        if source.endswith('.c'):  # of extern functions
+            objects.append(os.path.join(folder, os.path.basename(source) + '.o'))
+            Model.run([os.environ.get('CC', 'cc'), '-fPIC', '-O1', '-c', source, '-o', objects[-1]])
+    Model.run([compiler[0], '-shared', '-o', library, unit + '.o', *objects, emulation, '-lm'])
+
+
+def cuda_flags(flags):
+    """Those that say something to the CUDA target: --cpu, --threads, --blas and the like are of C."""
+    kept, skip = [], False
+    for w in flags:
+        if not skip and w not in ('--threads', '--no-runtime') and not w.startswith(('--cpu', '--blas', '--split', '-O')):
+            kept.append(w)
+        skip = w in ('--cpu', '--blas', '--split', '-O')
+    return kept
 
 
 # ---- running -----------------------------------------------------------------------------------------------------------------

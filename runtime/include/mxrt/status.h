@@ -18,7 +18,8 @@ typedef enum mx_status {
     MX_ERROR_INTERRUPTED = 8, /* stopped by a signal; everything is saved */
     MX_ERROR_UNSUPPORTED = 9, /* not in this build */
     MX_ERROR_TIMEOUT = 10,    /* not done in the given time */
-    MX_ERROR_PEER = 11        /* another rank is lost, or does something else */
+    MX_ERROR_PEER = 11,       /* another rank is lost, or does something else */
+    MX_ERROR_DEVICE = 12      /* no GPU, one that the program was not compiled for, or one that failed */
 } mx_status;
 
 typedef enum mx_dtype {

@@ -1,0 +1,528 @@
+/* Runs kernels of generated CUDA units on the host and checks what they do.
+ *
+ * A block's threads are fibers. A thread runs until it ends or waits: at a barrier for all threads of its block, at a shuffle for the
+ * lanes of its warp. Threads that never wait share one fiber, so a kernel without barriers costs a call a thread.
+ *
+ * The unit is compiled with -fsanitize=thread but linked without that library: the compiler puts a call of __tsan_read4 and the
+ * like before every access, and those functions are here. Each byte of device and shared memory has a shadow: whether it was ever
+ * written, who wrote it last and who read it last (launch, block, number of barriers passed, thread). An access is wrong
+ *
+ *   outside of what the launch's arguments name (MX_AT states the size of each), or in memory of the host
+ *   to bytes that were never written, or not since the function began (MX_FRESH), or, in shared memory, in this block
+ *   in a race: two threads of a block between the same barriers, or of two blocks, one of them writing
+ *   from host code, to memory of the device
+ *
+ * The first wrong access ends the kernel; the launch fails with a message that names it, which the unit reports as it would a failed
+ * launch on a GPU. Overlapping accesses of different sizes race by their first bytes only.
+ *
+ * From the environment: EMULATED_MEMORY, bytes that can be allocated; EMULATED_DEVICE=none; EMULATED_FAILURE=N, the launch that fails;
+ * EMULATED_REVERSED=1, threads and blocks run in the opposite order, which must change nothing.
+ */
+#include "cuda_runtime.h"
+
+#include <dlfcn.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <vector>
+
+emulated_index threadIdx, blockIdx, blockDim, gridDim;
+
+namespace {
+
+enum { STACK = 128 << 10, MOST_THREADS = 1024, WARP = 32 };
+
+struct shadow {
+    uint64_t writer, reader;
+};
+
+struct memory {
+    unsigned char *at;
+    size_t bytes;
+    shadow *marks;
+    unsigned char *written;
+};
+
+struct range {
+    const unsigned char *from, *to;
+};
+
+struct fiber {
+    ucontext_t context;
+    jmp_buf jump;
+    bool started;
+    unsigned char *stack;
+    int thread; /* that it holds while it waits */
+};
+
+enum state { READY, AT_BARRIER, AT_SHUFFLE, DONE };
+
+std::vector<memory> allocations;
+memory shared_memory;
+std::vector<range> named; /* by the arguments of the next launch */
+size_t last_range;
+
+std::vector<fiber *> idle;
+fiber *of_thread[MOST_THREADS], *current;
+state states[MOST_THREADS];
+int places[MOST_THREADS]; /* lines of the unit */
+uint64_t values[MOST_THREADS];
+int distances[MOST_THREADS];
+jmp_buf scheduler;
+ucontext_t outside;
+
+const char *kernel_name;
+void (*kernel_run)(void *);
+void *kernel_context;
+size_t kernel_context_bytes;
+bool in_kernel, reversed, instrumented; /* accesses are seen */
+int next_thread, thread_count;
+uint64_t launch_number, epoch;
+char message[400];
+size_t allocated;
+
+extern "C" {
+extern unsigned char __start_cuda_shared[] __attribute__((weak));
+extern unsigned char __stop_cuda_shared[] __attribute__((weak));
+}
+
+/* ---- wrong accesses ------------------------------------------------------------------------------------------------------- */
+
+[[noreturn]] void leave_kernel() {
+    _longjmp(scheduler, 2);
+}
+
+void wrong(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void wrong(const char *format, ...) {
+    va_list args;
+    char what[240];
+    va_start(args, format);
+    vsnprintf(what, sizeof what, format, args);
+    va_end(args);
+    if (!in_kernel) {
+        fprintf(stderr, "emulation: host code %s\n", what);
+        abort();
+    }
+    snprintf(message, sizeof message, "emulation: %s, block %u thread %u: %s", kernel_name, blockIdx.x, threadIdx.x, what);
+    leave_kernel();
+}
+
+uint64_t identity() {
+    return launch_number << 40 | (uint64_t)(blockIdx.x & 0xffff) << 24 | (epoch & 0x3fff) << 10 | (threadIdx.x & 1023);
+}
+
+/* Whether accesses of one launch by `a` and `b`, at least one a write, have no order. */
+bool unordered(uint64_t a, uint64_t b, bool is_shared) {
+    if (a == 0 || a >> 40 != b >> 40)
+        return false;
+    if ((a ^ b) >> 24 & 0xffff)
+        return !is_shared; /* each block has its own */
+    return ((a ^ b) >> 10 & 0x3fff) == 0 && (a & 1023) != (b & 1023);
+}
+
+void access(memory &m, const unsigned char *p, size_t bytes, bool write, bool is_shared) {
+    size_t at = (size_t)(p - m.at);
+    uint64_t me = identity();
+    shadow &s = m.marks[at];
+    const char *where = is_shared ? "shared memory" : "device memory";
+    if (write) {
+        if (unordered(s.writer, me, is_shared) || unordered(s.reader, me, is_shared))
+            wrong("writes %s +%zu, which %s", where, at,
+                  unordered(s.writer, me, is_shared) ? "another thread writes, too" : "another thread reads without a barrier between");
+        s.writer = me;
+        memset(m.written + at, 1, bytes);
+        return;
+    }
+    for (size_t i = 0; i < bytes; i++)
+        if (!m.written[at + i])
+            wrong("reads %zu bytes of %s +%zu, which nothing wrote", bytes, where, at);
+    if (unordered(s.writer, me, is_shared))
+        wrong("reads %s +%zu, which another thread writes without a barrier between", where, at);
+    /* One reader is kept; where another block's read was in this launch, that one, since it has no order with any of this. */
+    if (!(s.reader >> 40 == launch_number && ((s.reader ^ me) >> 24 & 0xffff) && !is_shared) &&
+        !(s.reader >> 10 == me >> 10 && (s.reader & 1023) != (me & 1023)))
+        s.reader = me;
+}
+
+bool within(const memory &m, const unsigned char *p) {
+    return p >= m.at && p < m.at + m.bytes;
+}
+
+void touch(const void *address, size_t bytes, bool write) {
+    const unsigned char *p = (const unsigned char *)address;
+    if (in_kernel && current && p >= current->stack && p < current->stack + STACK)
+        return;
+    for (memory &m : allocations) {
+        if (!within(m, p))
+            continue;
+        if (!in_kernel)
+            wrong("%s memory of the device", write ? "writes" : "reads");
+        for (size_t k = 0; k < named.size(); k++) {
+            const range &r = named[(last_range + k) % named.size()];
+            if (p >= r.from && p + bytes <= r.to) {
+                last_range = (last_range + k) % named.size();
+                access(m, p, bytes, write, false);
+                return;
+            }
+        }
+        wrong("%s %zu bytes of device memory +%zu, outside of what its arguments name", write ? "writes" : "reads", bytes,
+              (size_t)(p - m.at));
+        return;
+    }
+    if (!in_kernel)
+        return;
+    if (within(shared_memory, p)) {
+        access(shared_memory, p, bytes, write, true);
+        return;
+    }
+    if (!write && p >= (unsigned char *)kernel_context && p < (unsigned char *)kernel_context + kernel_context_bytes)
+        return;
+    Dl_info info;
+    if (write || !dladdr(address, &info)) /* constants of the unit are in its image */
+        wrong("%s memory of the host", write ? "writes" : "reads");
+}
+
+/* ---- fibers --------------------------------------------------------------------------------------------------------------- */
+
+void start_thread(int thread) {
+    threadIdx.x = (unsigned)(reversed ? thread_count - 1 - thread : thread);
+    of_thread[threadIdx.x] = current;
+    current->thread = (int)threadIdx.x;
+}
+
+void fiber_body() {
+    for (;;) {
+        while (next_thread < thread_count) {
+            start_thread(next_thread++);
+            kernel_run(kernel_context);
+            states[current->thread] = DONE;
+        }
+        /* Back to those that wait for work. */
+        if (_setjmp(current->jump) == 0) {
+            idle.push_back(current);
+            _longjmp(scheduler, 1);
+        }
+    }
+}
+
+fiber *take_fiber() {
+    fiber *f;
+    if (!idle.empty()) {
+        f = idle.back();
+        idle.pop_back();
+        return f;
+    }
+    f = new fiber();
+    f->stack = (unsigned char *)mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    getcontext(&f->context);
+    f->context.uc_stack.ss_sp = f->stack;
+    f->context.uc_stack.ss_size = STACK;
+    f->context.uc_link = NULL;
+    makecontext(&f->context, fiber_body, 0);
+    return f;
+}
+
+/* Runs a fiber until it waits or has no more to do. False: the kernel was left. */
+bool resume(fiber *f) {
+    current = f;
+    int came = _setjmp(scheduler);
+    if (came == 0) {
+        if (f->started)
+            _longjmp(f->jump, 1);
+        f->started = true;
+        swapcontext(&outside, &f->context);
+    }
+    current = NULL;
+    return came != 2;
+}
+
+void wait_as(state s, int where) {
+    int me = current->thread;
+    states[me] = s;
+    places[me] = where;
+    if (_setjmp(current->jump) == 0)
+        _longjmp(scheduler, 1);
+    threadIdx.x = (unsigned)me;
+}
+
+/* All threads of a warp at one shuffle: each gets its partner's value. */
+bool exchange(int first) {
+    int end = first + WARP < thread_count ? first + WARP : thread_count;
+    uint64_t got[WARP];
+    for (int t = first; t < end; t++)
+        if (states[t] != AT_SHUFFLE || places[t] != places[first] || distances[t] != distances[first])
+            return false;
+    for (int t = first; t < end; t++) {
+        int partner = t ^ distances[t];
+        got[t - first] = values[partner < end ? partner : t];
+    }
+    for (int t = first; t < end; t++) {
+        values[t] = got[t - first];
+        states[t] = READY;
+    }
+    return true;
+}
+
+bool pass_barrier() {
+    for (int t = 0; t < thread_count; t++)
+        if (states[t] != AT_BARRIER || places[t] != places[0])
+            return false;
+    for (int t = 0; t < thread_count; t++)
+        states[t] = READY;
+    epoch++;
+    return true;
+}
+
+bool run_block() {
+    next_thread = 0;
+    epoch = 1;
+    for (int t = 0; t < thread_count; t++)
+        states[t] = READY;
+    if (shared_memory.bytes)
+        memset(shared_memory.written, 0, shared_memory.bytes);
+    while (next_thread < thread_count)
+        if (!resume(take_fiber()))
+            return false;
+    for (;;) {
+        bool some = false, waiting = false;
+        for (int t = 0; t < thread_count; t++)
+            waiting |= states[t] != DONE;
+        if (!waiting)
+            return true;
+        for (int first = 0; first < thread_count; first += WARP)
+            some |= states[first] == AT_SHUFFLE && exchange(first);
+        if (!some)
+            some = pass_barrier();
+        if (!some) {
+            snprintf(message, sizeof message, "emulation: %s, block %u: some threads wait where others never come", kernel_name,
+                     blockIdx.x);
+            return false;
+        }
+        for (int k = 0; k < thread_count; k++) {
+            int t = reversed ? thread_count - 1 - k : k;
+            if (states[t] == READY && !resume(of_thread[t]))
+                return false;
+        }
+    }
+}
+
+/* After a wrong access: what the fibers had on their stacks is given up. */
+void drop_fibers() {
+    std::vector<fiber *> kept(idle);
+    for (int t = 0; t < thread_count; t++)
+        if (states[t] != DONE && of_thread[t]) {
+            bool known = false;
+            for (fiber *f : kept)
+                known |= f == of_thread[t];
+            if (known)
+                continue;
+            fiber *f = of_thread[t];
+            f->started = false;
+            getcontext(&f->context);
+            f->context.uc_stack.ss_sp = f->stack;
+            f->context.uc_stack.ss_size = STACK;
+            f->context.uc_link = NULL;
+            makecontext(&f->context, fiber_body, 0);
+            kept.push_back(f);
+        }
+    idle = kept;
+}
+
+const char *setting(const char *name) {
+    const char *s = getenv(name);
+    return s && *s ? s : NULL;
+}
+
+memory new_memory(unsigned char *at, size_t bytes) {
+    memory m = {at, bytes, NULL, NULL};
+    m.marks = (shadow *)mmap(NULL, bytes * sizeof(shadow) + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    m.written = (unsigned char *)calloc(bytes + 1, 1);
+    return m;
+}
+
+} // namespace
+
+void emulated_barrier(int where) {
+    wait_as(AT_BARRIER, where);
+}
+
+uint64_t emulated_shuffle(uint64_t bits, int distance, int where) {
+    int me = current->thread;
+    values[me] = bits;
+    distances[me] = distance;
+    wait_as(AT_SHUFFLE, where);
+    return values[me];
+}
+
+void *emulated_memory(const void *address, int64_t bytes) {
+    const unsigned char *p = (const unsigned char *)address;
+    named.push_back({p, p + bytes});
+    return (void *)address;
+}
+
+void emulated_forget(const void *address, int64_t bytes) {
+    for (memory &m : allocations)
+        if (within(m, (const unsigned char *)address))
+            memset(m.written + ((const unsigned char *)address - m.at), 0, (size_t)bytes);
+}
+
+cudaError_t emulated_launch(const char *kernel, int64_t blocks, int threads, void (*run)(void *), void *context, size_t bytes) {
+    static const char *const failure = setting("EMULATED_FAILURE");
+    reversed = setting("EMULATED_REVERSED") != NULL;
+    if (blocks == 0) {
+        named.clear();
+        return cudaSuccess;
+    }
+    if (blocks < 0 || blocks > INT32_MAX || threads < 1 || threads > MOST_THREADS)
+        return cudaErrorInvalidValue;
+    if (!shared_memory.bytes && __start_cuda_shared)
+        shared_memory = new_memory(__start_cuda_shared, (size_t)(__stop_cuda_shared - __start_cuda_shared));
+    if (failure && (uint64_t)atoll(failure) == launch_number + 1) {
+        launch_number++;
+        snprintf(message, sizeof message, "emulation: %s was to fail", kernel);
+        return cudaErrorLaunchFailure;
+    }
+    launch_number++;
+    kernel_name = kernel;
+    kernel_run = run;
+    kernel_context = context;
+    kernel_context_bytes = bytes;
+    thread_count = threads;
+    blockDim = {(unsigned)threads, 1, 1};
+    gridDim = {(unsigned)blocks, 1, 1};
+    last_range = 0;
+    in_kernel = true;
+    bool good = true;
+    for (int64_t b = 0; b < blocks && good; b++) {
+        blockIdx = {(unsigned)(reversed ? blocks - 1 - b : b), 0, 0};
+        good = run_block();
+    }
+    in_kernel = false;
+    named.clear();
+    if (!good)
+        drop_fibers();
+    return good ? cudaSuccess : cudaErrorLaunchFailure;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
+    const char *device = setting("EMULATED_DEVICE");
+    if (device && strcmp(device, "none") == 0)
+        return cudaErrorNoDevice;
+    *stream = (cudaStream_t)&threadIdx; /* something that is not null; work is done at once and in order */
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t) {
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t) {
+    return cudaSuccess;
+}
+
+cudaError_t cudaMalloc(void **at, size_t bytes) {
+    const char *most = setting("EMULATED_MEMORY");
+    if (most && allocated + bytes > (size_t)atoll(most))
+        return cudaErrorMemoryAllocation;
+    unsigned char *p = (unsigned char *)aligned_alloc(256, (bytes + 255) / 256 * 256);
+    if (!p)
+        return cudaErrorMemoryAllocation;
+    memset(p, 0xa5, bytes); /* floats of no sense */
+    allocations.push_back(new_memory(p, bytes));
+    allocated += bytes;
+    *at = p;
+    return cudaSuccess;
+}
+
+cudaError_t cudaFree(void *at) {
+    for (size_t i = 0; i < allocations.size(); i++)
+        if (allocations[i].at == at) {
+            allocated -= allocations[i].bytes;
+            munmap(allocations[i].marks, allocations[i].bytes * sizeof(shadow) + 1);
+            free(allocations[i].written);
+            free(at);
+            allocations.erase(allocations.begin() + (long)i);
+            return cudaSuccess;
+        }
+    return at ? cudaErrorInvalidValue : cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+    bool known = false;
+    for (memory &m : allocations) {
+        if (within(m, (const unsigned char *)from)) {
+            size_t at = (size_t)((const unsigned char *)from - m.at);
+            if (at + bytes > m.bytes)
+                return cudaErrorInvalidValue;
+            for (size_t i = 0; instrumented && i < bytes; i++)
+                if (!m.written[at + i]) {
+                    snprintf(message, sizeof message, "emulation: a copy of %zu bytes reads device memory +%zu, which nothing wrote", bytes,
+                             at + i);
+                    return cudaErrorLaunchFailure;
+                }
+        }
+        if (within(m, (const unsigned char *)to)) {
+            size_t at = (size_t)((unsigned char *)to - m.at);
+            if (at + bytes > m.bytes)
+                return cudaErrorInvalidValue;
+            memset(m.written + at, 1, bytes);
+            known = true;
+        }
+        known |= within(m, (const unsigned char *)from);
+    }
+    named.clear();
+    if (!known)
+        return cudaErrorInvalidValue; /* between two places of the host: nothing of the kind is generated */
+    memcpy(to, from, bytes);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetLastError(void) {
+    return cudaSuccess;
+}
+
+const char *cudaGetErrorString(cudaError_t e) {
+    return e == cudaErrorLaunchFailure      ? message
+           : e == cudaErrorMemoryAllocation ? "out of memory"
+           : e == cudaErrorNoDevice         ? "no CUDA-capable device is detected"
+                                            : "invalid argument";
+}
+
+/* ---- what the compiler calls before accesses ----------------------------------------------------------------------------------- */
+
+extern "C" {
+#define ACCESS(n)                        \
+    void __tsan_read##n(void *p) {       \
+        touch(p, n, false);              \
+    }                                    \
+    void __tsan_write##n(void *p) {      \
+        touch(p, n, true);               \
+    }                                    \
+    void __tsan_unaligned_read##n(void *p) { \
+        touch(p, n, false);              \
+    }                                    \
+    void __tsan_unaligned_write##n(void *p) { \
+        touch(p, n, true);               \
+    }
+ACCESS(1)
+ACCESS(2)
+ACCESS(4)
+ACCESS(8)
+ACCESS(16)
+void __tsan_read_range(void *p, unsigned long n) {
+    touch(p, n, false);
+}
+void __tsan_write_range(void *p, unsigned long n) {
+    touch(p, n, true);
+}
+void __tsan_vptr_update(void **, void *) {
+}
+void __tsan_vptr_read(void **) {
+}
+void __tsan_init() { /* called by what was compiled with -fsanitize=thread */
+    instrumented = true;
+}
+}

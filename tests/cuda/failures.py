@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""What goes wrong is found and said: by the emulation, and by generated units.
+
+    failures.py --mxcc build/mxcc
+
+Kernels with a mistake (wrong.cu) are told by the emulation. A program that uses the whole interface prints the same as with the C unit,
+for each origin of weights; without a device, with too little memory and with a launch that fails it says so, with the line of the model,
+and goes on. Only Python's standard library is needed.
+"""
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+import run as cuda  # noqa: E402
+
+WRONG = {
+    'right': r'right\nright\n125 129',
+    'outside': 'reads 4 bytes of device memory .*outside of what its arguments name',
+    'outside_write': 'writes 4 bytes of device memory .*outside of what its arguments name',
+    'uninitialised': 'reads 4 bytes of device memory .*which nothing wrote',
+    'uninitialised_shared': 'reads 4 bytes of shared memory .*which nothing wrote',
+    'no_barrier': 'reads shared memory .*which (another thread writes without a barrier between|nothing wrote)|writes shared memory',
+    'no_second_barrier': 'shared memory .*without a barrier between',
+    'same_place': 'writes device memory .*which another thread writes, too',
+    'between_blocks': 'block 1 thread 0: writes device memory .*which another thread writes, too',
+    'divergent': 'some threads wait where others never come',
+    'half_a_warp': 'some threads wait where others never come',
+    'host_memory': 'writes memory of the host',
+}
+
+
+class Failure(Exception):
+    pass
+
+
+def expect(condition, *words):
+    if not condition:
+        raise Failure(' '.join(str(w) for w in words))
+
+
+def sh(*command, cwd=None, env=None, status=0):
+    p = subprocess.run([str(c) for c in command], capture_output=True, text=True, cwd=cwd, env={**os.environ, **(env or {})})
+    expect(p.returncode == status, ' '.join(map(str, command)), 'gave', p.returncode, '\n', p.stdout[-3000:], p.stderr[-3000:])
+    return p.stdout + p.stderr
+
+
+def wrong_kernels(o):
+    program = os.path.join(o.folder, 'wrong')
+    sh(*o.compiler, '-x', 'c++', '-c', os.path.join(HERE, 'wrong.cu'), '-o', program + '.o')
+    sh(o.compiler[0], program + '.o', o.emulation, '-o', program)
+    for name, pattern in WRONG.items():
+        text = sh(program, name)
+        expect(re.search(pattern, text) and (name == 'right' or text.count('emulation:') == 2), name, 'gives', text)
+
+
+def program(o, flags=(), defines=()):
+    """Beside each other: the interface's program with the CUDA unit in the emulation and with the C unit."""
+    folder = tempfile.mkdtemp(dir=o.folder)
+    model = shutil.copy(os.path.join(HERE, 'interface.mxl'), folder)
+    paths = []
+    for kind in ('cu', 'c'):
+        unit, to = os.path.join(folder, 'interface.' + kind), os.path.join(folder, 'with_' + kind)
+        sh(o.mxcc, model, '-o', unit, *flags)
+        main = to + '_main.o'
+        sh('cc', '-O1', '-I' + folder, *defines, '-c', os.path.join(HERE, 'interface.c'), '-o', main)
+        if kind == 'cu':
+            sh(*o.compiler, '-Werror', '-I' + folder, '-x', 'c++', '-c', unit, '-o', unit + '.o')
+            sh(o.compiler[0], main, unit + '.o', o.emulation, '-lm', '-o', to)
+        else:
+            sh('cc', '-O1', '-ffp-contract=off', '-I' + folder, main, unit, '-lm', '-o', to)
+        paths.append(to)
+    return folder, paths
+
+
+def interface(o):
+    folder, (cu, c) = program(o)
+    expected = sh(c, cwd=folder)
+    expect(expected.count('status 0') > 12, 'the C program prints', expected)
+    got = sh(cu, cwd=folder)
+    expect(got == expected, 'with CUDA it prints\n', got, '\nwith C\n', expected)
+    saved = os.path.join(folder, 'saved.safetensors')
+    for flags, defines in ((('--weights', 'source'), ()), (('--weights', 'file'), ()), (('--weights', 'caller'), ('-DWEIGHTS_IMAGE="%s"' % saved,))):
+        folder, (cu, c) = program(o, flags, defines)
+        expected, got = sh(c, cwd=folder), sh(cu, cwd=folder)
+        expect('step: status 0' in got and got == expected, *flags, 'with CUDA\n', got, '\nwith C\n', expected)
+
+
+def failures(o):
+    folder, (cu, _) = program(o)
+    text = sh(cu, 'once', cwd=folder, env={'EMULATED_DEVICE': 'none'})
+    expect('log: init: no GPU that can be used' in text and 'init: status 12' in text, 'without a device:', text)
+    text = sh(cu, 'once', cwd=folder, env={'EMULATED_MEMORY': '1000'})
+    expect(re.search(r'log: init: the GPU has too little memory free: \d+ bytes are needed', text) and 'init: status 4' in text,
+           'with too little memory:', text)
+    text = sh(cu, 'once', cwd=folder)
+    expect(text.count('step: status 0') == 2, 'without a failure:', text)
+    # Launches are counted from those of init on; among the next is one of the step.
+    found = 0
+    for launch in range(1, 60):
+        text = sh(cu, 'once', cwd=folder, env={'EMULATED_FAILURE': str(launch)})
+        if 'init: status' in text:
+            expect('log: ' in text and 'status 12' in text, 'launch', launch, 'of init failed:', text)
+            continue
+        if 'step: status 12' in text.split('\n')[0]:
+            found += 1
+            expect(re.search(r'step: status 12 \S+\.mxl[>:]\S*:?\d* ?.*CUDA: emulation: \w+ was to fail', text) or
+                   re.search(r'step: status 12 .*:\d+ .*CUDA: emulation: \w+ was to fail', text), 'launch', launch, 'failed:', text)
+            expect('arguments 0.1000 -0.2000 0.3000 1.0000 2.0000 -1.0000' in text, 'arguments have changed:', text)
+            expect(text.split('\n')[2].startswith('step: status 0'), 'the next call does not go on:', text)
+    expect(found > 3, 'only', found, 'launches of the step failed')
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--mxcc', required=True)
+    o = parser.parse_args()
+    o.mxcc = os.path.abspath(o.mxcc)
+    passed = failed = 0
+    with tempfile.TemporaryDirectory(prefix='mxcc-cuda-') as o.folder:
+        o.emulation = cuda.build_emulation(o.folder)
+        with open(o.emulation + '.flags', encoding='utf-8') as f:
+            o.compiler = f.read().split('\n')
+        for check in (wrong_kernels, interface, failures):
+            try:
+                check(o)
+                passed += 1
+            except Failure as e:
+                failed += 1
+                print('FAIL %s: %s' % (check.__name__, e), flush=True)
+    print('%d passed, %d failed' % (passed, failed))
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
