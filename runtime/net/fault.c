@@ -32,6 +32,12 @@ void fault_lose(struct mxrt_net *n, int rank, const char *format, ...) {
     (void)vsnprintf(n->doom, sizeof n->doom, format, args);
     va_end(args);
     n->doomed = rank;
+    /* At once: what ends from now on may say so. */
+    pthread_mutex_lock(&n->lock);
+    n->lost_rank = rank;
+    (void)mxrt_fail(&n->lost, MX_ERROR_PEER, "%s", n->doom);
+    pthread_cond_broadcast(&n->wake);
+    pthread_mutex_unlock(&n->lock);
 }
 
 void fault_told(struct mxrt_net *n, int from, uint64_t rank, const char *text) {
@@ -67,12 +73,15 @@ static bool has_ended(const struct mxrt_net *n, int q) {
     return p->pid > 0 && p->space != 0 && p->space == n->peers[n->rank].space && kill(p->pid, 0) != 0 && errno == ESRCH;
 }
 
+/* Of several, the one that has been silent for longest: others may have ended because of it. */
 static int find_ended(const struct mxrt_net *n) {
+    int found = -1;
     for (int q = 0; q < n->size; q++) {
-        if (q != n->rank && !n->peers[q].bye && has_ended(n, q))
-            return q;
+        if (q != n->rank && !n->peers[q].bye && has_ended(n, q) &&
+            (found < 0 || n->peers[q].heard < n->peers[found].heard))
+            found = q;
     }
-    return -1;
+    return found;
 }
 
 static void lose_ended(struct mxrt_net *n, int q) {
@@ -94,14 +103,6 @@ static void deaf_broken(void *context, int rank, const char *message) {
     (void)context, (void)rank, (void)message;
 }
 
-static void record_loss(struct mxrt_net *n) {
-    pthread_mutex_lock(&n->lock);
-    n->lost_rank = n->doomed;
-    (void)mxrt_fail(&n->lost, MX_ERROR_PEER, "%s", n->doom);
-    pthread_cond_broadcast(&n->wake);
-    pthread_mutex_unlock(&n->lock);
-}
-
 static void end_asked(struct mxrt_net *n) {
     n->dead = true;
     n->doomed = -1;
@@ -114,7 +115,6 @@ static void end_asked(struct mxrt_net *n) {
 static void end_all(struct mxrt_net *n) {
     static const struct carrier_events deaf = {deaf_frame, deaf_piece, deaf_piece, deaf_reduced, deaf_broken};
     const struct carrier_operations *carrier = n->carrier->operations;
-    record_loss(n);
     for (int q = 0; q < n->size; q++) {
         if (q != n->rank && q != n->lost_rank)
             wire_say(n, q, FRAME_LOST, (uint64_t)n->lost_rank, n->doom);
@@ -195,7 +195,7 @@ void *fault_watcher(void *net) {
         }
         if (net_clock() - turned_at < n->timeout / 2 || !n->carrier->operations->take_over(n->carrier, &peer))
             continue;
-        int ended = find_ended(n);
+        int ended = peer >= 0 && has_ended(n, peer) ? peer : find_ended(n);
         if (n->doomed < 0) {
             for (int q = 0; q < n->size && ended < 0; q++) { /* at whose the messages stop */
                 if (q != n->rank && (peer < 0 || n->peers[q].heard < n->peers[peer].heard))
@@ -209,7 +209,6 @@ void *fault_watcher(void *net) {
         pthread_mutex_lock(&n->lock);
         n->taken_over = true;
         pthread_mutex_unlock(&n->lock);
-        record_loss(n);
         end_asked(n);
         net_loop(n);
         return NULL;

@@ -197,11 +197,12 @@ static bool over(struct mxrt_net *n) {
 
 void net_begin(struct mxrt_net *n) {
     char host[64] = "";
+    uint64_t space = fault_space();
     (void)gethostname(host, sizeof host - 1);
     n->last_beat = n->last_look = n->last_end = n->now = net_clock();
     for (int q = 0; q < n->size; q++) {
         n->peers[q].heard = n->now;
-        struct frame f = {.kind = FRAME_HELLO, .tag = (uint64_t)getpid(), .sub = fault_space()};
+        struct frame f = {.kind = FRAME_HELLO, .tag = (uint64_t)getpid(), .sub = space};
         wire_frame(n, q, &f, host, strlen(host));
     }
 }

@@ -4,6 +4,7 @@
  *   mpi_rank group N SEED ROUNDS LARGEST    the same between N threads of this process, without MPI
  *   mpi_rank loss TIMEOUT ELEMENTS          sums without end; prints `rank R pid P` and, when a rank is lost, `rank R lost …` with the
  *                                           seconds since the last sum ended, and that close returns
+ *   mpi_rank fast                           sums by MPI itself, asked for in another order by each rank; prints `rank R fast`
  *   mpi_rank measure */
 #include <unistd.h>
 
@@ -76,10 +77,66 @@ static int loss(double timeout, int64_t elements) {
     return 0;
 }
 
+/* Sums of integers are exact in any order; those of floats are near. */
+static int fast(void) {
+    struct mxrt_net_options options = {.fast = true};
+    struct mxrt_net *n;
+    enum { SUMS = 10, LARGEST = 100000 };
+    OK(mxrt_net_open(&n, &options, why));
+    int rank = mxrt_net_rank(n), ranks = mxrt_net_size(n), order[SUMS];
+    struct random own = {(uint64_t)rank + 99};
+    char *part = malloc(LARGEST * sizeof(int64_t));
+    for (int round = 0; round < 3; round++) {
+        char *x[SUMS];
+        struct counter c;
+        counter_init(&c, SUMS);
+        for (int k = 0; k < SUMS; k++) {
+            int at = (int)draw(&own, (uint32_t)k + 1);
+            order[k] = order[at];
+            order[at] = k;
+            x[k] = malloc(LARGEST * sizeof(int64_t));
+            for (int64_t i = 0; i < LARGEST; i++)
+                value(k % 2 ? MX_I64 : MX_F32, x[k], i, (uint64_t)(round * SUMS + k), rank);
+        }
+        for (int o = 0; o < SUMS; o++) {
+            int k = order[o];
+            struct mxrt_net_range range = {x[k], LARGEST - 9000 * k, k % 2 ? MX_I64 : MX_F32};
+            mxrt_net_all_reduce(n, (uint64_t)k, 0, range, count_done, &c);
+        }
+        CHECK(counter_wait(&c) == 0);
+        for (int k = 0; k < SUMS; k++) {
+            for (int64_t i = 0; i < LARGEST - 9000 * k; i++) {
+                uint64_t whole = 0;
+                double sum = 0, magnitude = 0;
+                for (int r = 0; r < ranks; r++) {
+                    value(k % 2 ? MX_I64 : MX_F32, part, i, (uint64_t)(round * SUMS + k), r);
+                    whole += k % 2 ? integer(MX_I64, part, i) : 0;
+                    double f = k % 2 ? 0 : mxrt_get(MX_F32, part, i);
+                    sum += f;
+                    magnitude += f < 0 ? -f : f;
+                }
+                if (k % 2)
+                    CHECK(integer(MX_I64, x[k], i) == whole);
+                else
+                    CHECK(mxrt_get(MX_F32, x[k], i) - sum <= 1e-6 * magnitude &&
+                          sum - mxrt_get(MX_F32, x[k], i) <= 1e-6 * magnitude);
+            }
+            free(x[k]);
+        }
+    }
+    free(part);
+    mxrt_net_close(n);
+    printf("rank %d fast\n", rank);
+    fflush(stdout);
+    return 0;
+}
+
 int main(int argc, char **argv) {
     const char *mode = argc > 1 ? argv[1] : "";
     if (strcmp(mode, "loss") == 0 && argc == 4)
         return loss(atof(argv[2]), atoll(argv[3]));
+    if (strcmp(mode, "fast") == 0)
+        return fast();
     if (strcmp(mode, "measure") == 0) {
         struct mxrt_net *n;
         double latency, bandwidth;
@@ -115,7 +172,8 @@ int main(int argc, char **argv) {
             CHECK(pthread_join(members[r].thread, NULL) == 0);
         return 0;
     }
-    fprintf(stderr,
-            "mpi_rank exercise SEED ROUNDS LARGEST | group N SEED ROUNDS LARGEST | loss TIMEOUT ELEMENTS | measure\n");
+    fprintf(
+        stderr,
+        "mpi_rank exercise SEED ROUNDS LARGEST | group N SEED ROUNDS LARGEST | loss TIMEOUT ELEMENTS | fast | measure\n");
     return 2;
 }

@@ -5,6 +5,7 @@
   loss    a random one of 2 to 6 processes is killed, or stopped, in the middle of sums: every other one ends with a message that names
           it, within its time-out and a second, and can close; N times
   measure latency and bandwidth
+  fast    sums by MPI itself
 
 Prints a seed that repeats a run. Exit status 77 (skipped) where there is no mpirun."""
 import argparse
@@ -153,20 +154,29 @@ def measure(args):
     print('measure:', job.found('latency.*')[0].group(0))
 
 
+def fast(args):
+    job = Job(4, args.program, 'fast', tcp=args.tcp)
+    job.process.wait(120)
+    job.reader.join()
+    if job.process.returncode != 0 or len(job.found(r'rank \d fast$')) != 4:
+        fail('fast\n', '\n'.join(job.lines))
+    print('fast: 4 processes')
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument('--program', required=True)
     p.add_argument('--times', type=int, default=4)
     p.add_argument('--seed', type=int, default=None)
     p.add_argument('--tcp', action='store_true')
-    p.add_argument('--only', choices=['bits', 'loss', 'measure'])
+    p.add_argument('--only', choices=['bits', 'loss', 'measure', 'fast'])
     args = p.parse_args()
     if not shutil.which('mpirun'):
         print('skipped: no mpirun (Debian: libopenmpi-dev openmpi-bin)')
         sys.exit(77)
     args.seed = int.from_bytes(os.urandom(3), 'big') if args.seed is None else args.seed
     print('seed', args.seed, flush=True)
-    for name, f in (('bits', bits), ('measure', measure), ('loss', loss)):
+    for name, f in (('bits', bits), ('measure', measure), ('fast', fast), ('loss', loss)):
         if args.only in (None, name):
             f(args)
 

@@ -254,6 +254,101 @@ static void *fails_idle(void *context) {
     return NULL;
 }
 
+/* ---- priority: a small sum that is asked for behind many large ones ends before most of them. Rank 0 asks last, for all at once, since
+ * it does so on its net's thread. */
+
+enum { CROWD = 24, LARGE = 250000, SMALL = 50000 };
+
+struct hurry {
+    struct mxrt_net *net;
+    float *x[CROWD + 1];
+    struct turn {
+        struct hurry *h;
+        int ended_as;
+    } turns[CROWD + 1];
+    int next; /* of the net's thread */
+    struct counter ended;
+};
+
+static void take_turn(void *context, mx_status status, const char *message) {
+    struct turn *t = context;
+    t->ended_as = t->h->next++;
+    count_done(&t->h->ended, status, message);
+}
+
+static void ask_for_all(void *context, mx_status status, const char *message) {
+    struct hurry *h = context;
+    for (int k = 0; k <= CROWD; k++) {
+        bool small = k == CROWD;
+        mxrt_net_all_reduce(h->net, (uint64_t)k, small ? 9 : 0,
+                            (struct mxrt_net_range){h->x[k], small ? SMALL : LARGE, MX_F32}, take_turn, &h->turns[k]);
+    }
+    count_done(&h->ended, status, message);
+}
+
+static void *hurries(void *context) {
+    struct rank *r = context;
+    bool last = mxrt_net_rank(r->net) == 0;
+    struct hurry h = {.net = r->net};
+    for (int k = 0; k <= CROWD; k++) {
+        h.x[k] = calloc(LARGE, sizeof(float));
+        h.turns[k].h = &h;
+    }
+    counter_init(&h.ended, CROWD + 2);
+    if (last)
+        OK(mxrt_net_barrier(r->net, why));
+    mxrt_net_send(r->net, mxrt_net_rank(r->net), 1, "", 1, ask_for_all, &h);
+    if (!last)
+        OK(mxrt_net_barrier(r->net, why));
+    CHECK(counter_wait(&h.ended) == 0);
+    if (last)
+        CHECK(h.turns[CROWD].ended_as < CROWD / 2);
+    char received;
+    struct counter c;
+    counter_init(&c, 1);
+    mxrt_net_receive(r->net, mxrt_net_rank(r->net), 1, &received, 1, count_done, &c);
+    CHECK(counter_wait(&c) == 0);
+    for (int k = 0; k <= CROWD; k++)
+        free(h.x[k]);
+    mxrt_net_close(r->net);
+    return NULL;
+}
+
+/* ---- orders: rank 0 asks for all sums at once, the others for the last one first and for the next when that has ended. Were memory for
+ * summands taken by what is asked for, what rank 0 waits for last would wait for it. Together they need more than there is. */
+
+static void *other_orders(void *context) {
+    struct rank *r = context;
+    struct mxrt_net *n = r->net;
+    enum { SUMS = 10, ELEMENTS = 1600000 };
+    int rank = mxrt_net_rank(n), size = mxrt_net_size(n);
+    int32_t *x[SUMS];
+    struct counter all;
+    counter_init(&all, SUMS);
+    for (int k = 0; k < SUMS; k++) {
+        x[k] = malloc(ELEMENTS * sizeof(int32_t));
+        for (int i = 0; i < ELEMENTS; i++)
+            x[k][i] = i + k;
+        if (rank == 0)
+            mxrt_net_all_reduce(n, (uint64_t)k, SUMS - k, (struct mxrt_net_range){x[k], ELEMENTS, MX_I32}, count_done,
+                                &all);
+    }
+    for (int k = SUMS - 1; k >= 0 && rank != 0; k--) {
+        struct counter c;
+        counter_init(&c, 1);
+        mxrt_net_all_reduce(n, (uint64_t)k, 0, (struct mxrt_net_range){x[k], ELEMENTS, MX_I32}, count_done, &c);
+        CHECK(counter_wait(&c) == 0);
+    }
+    CHECK(rank != 0 || counter_wait(&all) == 0);
+    for (int k = 0; k < SUMS; k++) {
+        for (int i = 0; i < ELEMENTS; i++)
+            CHECK(x[k][i] == size * (i + k));
+        free(x[k]);
+    }
+    mxrt_net_close(n);
+    return NULL;
+}
+
 int main(int argc, char **argv) {
     int rounds = argc > 1 ? atoi(argv[1]) : 6;
     for (int size = 1; size <= MOST; size++)
@@ -265,6 +360,8 @@ int main(int argc, char **argv) {
     on_ranks(4, NULL, requests, 0, 0, 0);
     struct mxrt_net_options little = {.memory_limit = 450000}; /* two large requests at a time */
     on_ranks(3, &little, requests, 0, 0, 0);
+    on_ranks(3, NULL, hurries, 0, 0, 0);
+    on_ranks(3, NULL, other_orders, 0, 0, 0);
     on_ranks(4, NULL, fails, 0, 0, 0);
     struct mxrt_net_options quick = {.timeout = 1};
     on_ranks(4, &quick, hangs, 0, 0, 0);
