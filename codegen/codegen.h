@@ -52,12 +52,18 @@ const char *cgen_symbol_name(struct cgen *g, const struct ir_symbol *s);
 const char *cgen_found_name(struct cgen *g, const struct ir_func *f,
                             int result_symbol); /* a dimension found at run time */
 const char *cgen_c_type(enum dtype t);          /* "float", "uint16_t" for f16 */
+/* For a symbol that the names were not made for: how it is called from now on. */
+void cgen_set_symbol_name(struct cgen *g, const struct ir_symbol *s, const char *name);
 /* An identifier of C from any name; not yet unique. */
 const char *cgen_identifier(struct arena *a, const char *name);
+/* The same for a language with other reserved words; `words` ends with NULL. */
+const char *cgen_identifier_but(struct arena *a, const char *name, const char *const *words);
 /* A dimension as a C expression of type int64_t over its symbols' names; may call mx_dim_div and mx_dim_mod. */
 void cgen_dim(struct cgen *g, struct text *out, ir_dim d);
 /* The same in the model's notation, for comments: `(N + 1) / 2`. */
 void cgen_dim_comment(struct cgen *g, struct text *out, ir_dim d);
+/* As a Python expression over names[symbol id]. */
+void cgen_dim_python(struct cgen *g, struct text *out, ir_dim d, const char *const *names);
 
 /* codegen/workspace.c. Bytes of the arena that an operation's kernel works in while it runs, what fits a local array aside; for
  * pass_context.workspace. p: its function's storages; NULL before there are any. */
@@ -80,7 +86,8 @@ void cgen_c_function(struct cgen *g, struct plan_func *p);
 enum { C_UNIT_FILES = 64 };
 struct c_unit {
     struct text header, files[C_UNIT_FILES], shared;
-    int count; /* of files; with one there is no shared header */
+    int count;          /* of files; with one there is no shared header */
+    struct text python; /* --python: the module around the shared library */
 };
 void c_unit_free(struct c_unit *c);
 /* The name of file i of a split unit: "digits.c" (0), "digits_1.c" …; -1: "digits_mx.h", which they share. */

@@ -47,22 +47,26 @@ static const char *const reserved[] = {
 };
 /* clang-format on */
 
-static bool is_reserved(const char *name) {
-    for (int i = 0; reserved[i]; i++)
-        if (strcmp(reserved[i], name) == 0)
+static bool is_reserved(const char *name, const char *const *words) {
+    for (int i = 0; words[i]; i++)
+        if (strcmp(words[i], name) == 0)
             return true;
     /* mx_ and MX_ belong to the interface, leading underscores to the implementation. */
     return strncmp(name, "mx_", 3) == 0 || strncmp(name, "MX_", 3) == 0;
 }
 
-const char *cgen_identifier(struct arena *a, const char *name) {
+const char *cgen_identifier_but(struct arena *a, const char *name, const char *const *words) {
     char *s = arena_printf(a, "%s%s", *name >= '0' && *name <= '9' ? "n" : "", *name ? name : "unnamed");
     for (char *p = s; *p; p++)
         if (!((*p >= '0' && *p <= '9') || (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z')))
             *p = '_';
     if (s[0] == '_')
         s = arena_printf(a, "n%s", s);
-    return is_reserved(s) ? arena_printf(a, "%s_", s) : s;
+    return is_reserved(s, words) ? arena_printf(a, "%s_", s) : s;
+}
+
+const char *cgen_identifier(struct arena *a, const char *name) {
+    return cgen_identifier_but(a, name, reserved);
 }
 
 /* A small open-addressing set of the names of one scope. */
@@ -168,6 +172,10 @@ const char *cgen_found_name(struct cgen *g, const struct ir_func *f, int result_
     return func_names(g, f)->found[result_symbol];
 }
 
+void cgen_set_symbol_name(struct cgen *g, const struct ir_symbol *s, const char *name) {
+    names(g)->symbols[s->id] = name;
+}
+
 const char *cgen_symbol_name(struct cgen *g, const struct ir_symbol *s) {
     struct cgen_names *n = names(g);
     /* A symbol made inside a function: its id keeps it apart from parameters and locals. */
@@ -184,49 +192,61 @@ const char *cgen_c_type(enum dtype t) {
     return types[t];
 }
 
-static void print_dim(struct cgen *g, struct text *out, ir_dim d, bool comment);
+/* How dimensions are written. */
+enum notation { NOTATION_C, NOTATION_MODEL, NOTATION_PYTHON };
+struct dim_printer {
+    struct cgen *g;
+    struct text *out;
+    enum notation notation;
+    const char *const *names; /* by symbol id; NULL: those of C */
+};
 
-/* `left operator right` of a comment, in the model's notation. */
-static void written_quotient(struct cgen *g, struct text *out, const struct ir_dim_atom *a) {
+static void print_dim(const struct dim_printer *p, ir_dim d);
+
+/* `left operator right`, as the model and Python write floor quotients and remainders. */
+static void written_quotient(const struct dim_printer *p, const struct ir_dim_atom *a) {
     const ir_dim parts[2] = {a->a, a->b};
+    const char *quotient = p->notation == NOTATION_PYTHON ? " // " : " / ";
     for (int i = 0; i < 2; i++) {
         bool plain = parts[i]->count == 0 || (parts[i]->count == 1 && parts[i]->terms[0].count <= 1 - i);
-        text_add(out, i == 0 ? "" : a->kind == ATOM_DIV ? " / " : " % ");
-        text_add(out, plain ? "" : "(");
-        print_dim(g, out, parts[i], true);
-        text_add(out, plain ? "" : ")");
+        text_add(p->out, i == 0 ? "" : a->kind == ATOM_DIV ? quotient : " % ");
+        text_add(p->out, plain ? "" : "(");
+        print_dim(p, parts[i]);
+        text_add(p->out, plain ? "" : ")");
     }
 }
 
-static void dim_atom(struct cgen *g, struct text *out, const struct ir_dim_atom *a, bool comment, bool alone) {
+static void dim_atom(const struct dim_printer *p, const struct ir_dim_atom *a, bool alone) {
     static const char *const call[] = {"", "mx_dim_div(", "mx_dim_mod("};
-    bool quotient = a->kind == ATOM_DIV || a->kind == ATOM_MOD;
+    struct text *out = p->out;
+    bool quotient = a->kind == ATOM_DIV || a->kind == ATOM_MOD, written = p->notation != NOTATION_C;
     if (a->kind == ATOM_SYMBOL) {
-        text_add(out, cgen_symbol_name(g, a->symbol));
-    } else if (quotient && comment) {
+        text_add(out, p->names ? p->names[a->symbol->id] : cgen_symbol_name(p->g, a->symbol));
+    } else if (quotient && written) {
         text_add(out, alone ? "" : "(");
-        written_quotient(g, out, a);
+        written_quotient(p, a);
         text_add(out, alone ? "" : ")");
-    } else if (quotient || comment) {
+    } else if (quotient || written) {
         text_add(out, quotient ? call[a->kind] : a->kind == ATOM_MAX ? "max(" : "min(");
-        print_dim(g, out, a->a, comment);
+        print_dim(p, a->a);
         text_add(out, ", ");
-        print_dim(g, out, a->b, comment);
+        print_dim(p, a->b);
         text_add(out, ")");
     } else {
         text_add(out, "((");
-        print_dim(g, out, a->a, comment);
+        print_dim(p, a->a);
         text_add(out, a->kind == ATOM_MAX ? ") > (" : ") < (");
-        print_dim(g, out, a->b, comment);
+        print_dim(p, a->b);
         text_add(out, ") ? (");
-        print_dim(g, out, a->a, comment);
+        print_dim(p, a->a);
         text_add(out, ") : (");
-        print_dim(g, out, a->b, comment);
+        print_dim(p, a->b);
         text_add(out, "))");
     }
 }
 
-static void print_dim(struct cgen *g, struct text *out, ir_dim d, bool comment) {
+static void print_dim(const struct dim_printer *p, ir_dim d) {
+    struct text *out = p->out;
     if (d->count == 0)
         text_add(out, "0");
     for (int i = 0; i < d->count; i++) {
@@ -242,15 +262,19 @@ static void print_dim(struct cgen *g, struct text *out, ir_dim d, bool comment) 
         for (int k = 0; k < t->count; k++) {
             if (k)
                 text_add(out, " * ");
-            dim_atom(g, out, t->atoms[k], comment, d->count == 1 && t->count == 1 && c == 1);
+            dim_atom(p, t->atoms[k], d->count == 1 && t->count == 1 && c == 1);
         }
     }
 }
 
 void cgen_dim(struct cgen *g, struct text *out, ir_dim d) {
-    print_dim(g, out, d, false);
+    print_dim(&(struct dim_printer){g, out, NOTATION_C, NULL}, d);
 }
 
 void cgen_dim_comment(struct cgen *g, struct text *out, ir_dim d) {
-    print_dim(g, out, d, true);
+    print_dim(&(struct dim_printer){g, out, NOTATION_MODEL, NULL}, d);
+}
+
+void cgen_dim_python(struct cgen *g, struct text *out, ir_dim d, const char *const *names) {
+    print_dim(&(struct dim_printer){g, out, NOTATION_PYTHON, names}, d);
 }

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "codegen/python/python.h"
 #include "driver/driver.h"
 
 /* Starts a command; its process, -1 if there is none to be had. */
@@ -125,6 +126,21 @@ static int compile(struct options *o, const char *dir, const struct c_unit *unit
     return status;
 }
 
+/* --python: the module beside the library, which it looks for by name. Python imports NAME.so before NAME.py. */
+static const char *python_module(struct options *o) {
+    const char *slash = strrchr(o->output, '/');
+    const char *module = codegen_python_module(&o->arena, o->compile.name);
+    o->compile.library = slash ? slash + 1 : o->output;
+    for (int i = 0; i < 2; i++)
+        if (strcmp(o->compile.library, arena_printf(&o->arena, "%s.%s", module, i ? "py" : "so")) == 0) {
+            usage_error("-o %s: Python would import this file in place of the module %s.py; `-o lib%s.so` is the usual "
+                        "name",
+                        o->output, module, module);
+            return NULL;
+        }
+    return arena_printf(&o->arena, "%.*s%s.py", slash ? (int)(slash - o->output) + 1 : 0, o->output, module);
+}
+
 int build_command(int argc, char **argv) {
     struct options o;
     struct pipeline p;
@@ -148,6 +164,13 @@ int build_command(int argc, char **argv) {
         o.compile.name = cgen_identifier(a, o.name);
         o.name = NULL;
     }
+    if (!o.compile.name)
+        o.compile.name = o.name;
+    const char *python = NULL;
+    if (o.compile.python && !(python = python_module(&o))) {
+        arena_free(&o.arena);
+        return EXIT_USAGE;
+    }
     bool ok = pipeline_load(&p, &o, o.inputs.at[0]) && pipeline_weights(&p) && pipeline_passes(&p);
     struct c_unit unit = {0};
     o.compile.header = arena_printf(a, "%s.h", o.compile.name);
@@ -170,6 +193,8 @@ int build_command(int argc, char **argv) {
             ok = write_output(
                 &o, arena_printf(a, "%.*s%s", slash ? (int)(slash - o.output) + 1 : 0, o.output, o.compile.header),
                 &unit.header);
+        if (ok && python)
+            ok = write_output(&o, python, &unit.python);
         if (ok) {
             int status = compile(&o, dir, &unit);
             if (status != 0) {

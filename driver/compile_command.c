@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "codegen/python/python.h"
 #include "driver/driver.h"
 #include "eager/eager.h"
 #include "frontend/ast.h"
@@ -121,8 +122,13 @@ int compile_command(int argc, char **argv) {
         } else if (ok && !o.compile.stop_after) {
             const char *slash = strrchr(o.output, '/'), *file = slash ? slash + 1 : o.output;
             o.compile.header = arena_printf(&o.arena, "%.*sh", (int)strlen(file) - 1, file);
-            ok = pipeline_codegen(&p, &unit) &&
-                 write_unit(&p, arena_strndup(&o.arena, o.output, (size_t)(file - o.output)), &unit);
+            const char *folder = arena_strndup(&o.arena, o.output, (size_t)(file - o.output));
+            ok = pipeline_codegen(&p, &unit) && write_unit(&p, folder, &unit);
+            if (ok && o.compile.python)
+                ok = write_output(&o,
+                                  arena_printf(&o.arena, "%s%s.py", folder,
+                                               codegen_python_module(&o.arena, stem_of(&o.arena, o.output))),
+                                  &unit.python);
             if (ok && o.depfile)
                 ok = write_depfile(&p, o.output);
         }

@@ -12,8 +12,9 @@ static const struct {
     int (*run)(int argc, char **argv);
     char letter; /* of options.def, for --help; 0: no options */
 } commands[] = {
-    {"build", "model.mxl [-o model]", "compile and link: with --main a program, else a shared library", build_command,
-     'b'},
+    {"build", "model.mxl [-o model]",
+     "compile and link: with --main a program, else a shared library; with --python a Python module beside it",
+     build_command, 'b'},
     {"run", "model.mxl [args]", "eager: the train block, or --call predict --in x=x.npy --out dir", run_command, 'r'},
     {"check", "model.mxl…", "errors only", check_command, 'k'},
     {"fmt", "model.mxl…", "lay out anew", fmt_command, 'f'},

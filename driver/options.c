@@ -332,6 +332,10 @@ static bool parse(struct options *o, char command, int argc, char **argv) {
         usage_error("--no-runtime excludes %s, which needs libmxrt", o->compile.threads ? "--threads" : "--main");
         return false;
     }
+    if (o->compile.python && o->compile.with_main) {
+        usage_error("--python excludes --main: it is for a shared library, which a program is not");
+        return false;
+    }
     if (o->compile.target == TARGET_CUDA) {
         usage_error("--target cuda is not part of this build");
         return false;

@@ -169,8 +169,8 @@ static void finish_function(struct elab *e) {
 }
 
 static bool reserved_export(const char *name) {
-    static const char *const words[] = {"init",      "size",  "free",  "save",   "load",
-                                        "reset_all", "param", "error", "options"};
+    static const char *const words[] = {"init",      "size",  "free",     "save",  "load",
+                                        "reset_all", "param", "param_at", "error", "options"};
     if (strncmp(name, "mx_", 3) == 0) /* static functions of the generated unit */
         return true;
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)

@@ -19,10 +19,11 @@ struct compile_options {
     enum target_kind target;
     const char *name;       /* prefix of every symbol */
     const char *header;     /* the header's file name, where it is not NAME.h */
+    const char *library;    /* python: the shared library's file name; NULL: libNAME.so or as the system calls it */
     const char *cpu;        /* "portable" (default, NULL), "x86-64-v3", "x86-64-v4", "native", "neon" */
     int vector_bytes;       /* width of the target's vectors: from cpu; portable code is written for 32 */
     bool vector_extensions; /* GCC vector types may be used (not in portable mode) */
-    bool no_runtime, threads, with_main, unchecked, line_directives;
+    bool no_runtime, threads, with_main, python, unchecked, line_directives;
     enum weights_mode weights;
     const void *const *weight_data; /* WEIGHTS_SOURCE: [buffer_count] the initial value of each buffer */
     bool blas;

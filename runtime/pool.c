@@ -8,14 +8,15 @@
  * A worker joins a job by raising `active`; the caller, when the tasks have run out, closes the job (CLOSED bit) and
  * waits until nobody is active. So job fields are written only while no worker can be reading them.
  */
+#define _GNU_SOURCE
 #include "mxrt/pool.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <unistd.h>
 
+#include "processors.h"
 #include "relax.h"
 
 enum { MAX_THREADS = 256, SPIN = 4000 };
@@ -112,8 +113,8 @@ static int grow(struct mxrt_pool *p, int workers) {
 
 struct mxrt_pool *mxrt_pool_acquire(int threads) {
     if (threads <= 0) {
-        long n = sysconf(_SC_NPROCESSORS_ONLN);
-        threads = n > 0 && n < MAX_THREADS ? (int)n : 1;
+        threads = mxrt_processors();
+        threads = threads < MAX_THREADS ? threads : MAX_THREADS;
     }
     if (threads == 1)
         return NULL;

@@ -31,12 +31,18 @@ int exchange_key_of_arg(const struct function *f, int arg) {
     return k;
 }
 
-bool exchange_key(struct function *f, const char *printed, const char *name, enum dtype t, int key,
-                  const char *qualifier) {
+bool exchange_key(struct function *f, const char *printed, const char *name, struct ir_type t, int key,
+                  bool is_result) {
+    const char *type = cgen_c_type(t.dtype);
+    struct text *out = &f->g->functions;
     if (!cgen_mentions(printed, name))
         return false;
-    text_printf(&f->g->functions, "    %s%s *const %s = (%s%s *)keys[%d];\n", qualifier, cgen_c_type(t), name,
-                qualifier, cgen_c_type(t), key);
+    if (is_result)
+        text_printf(out, "    %s *const %s = (%s *)keys[%d];\n", type, name, type, key);
+    else if (t.rank == 0) /* scalars are arguments by value */
+        text_printf(out, "    const %s %s = *(const %s *)keys[%d];\n", type, name, type, key);
+    else
+        text_printf(out, "    const %s *const %s = (const %s *)keys[%d];\n", type, name, type, key);
     return true;
 }
 

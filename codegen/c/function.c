@@ -733,11 +733,11 @@ void cgen_c_function(struct cgen *g, struct plan_func *p) {
     const char *printed = text_string(&body);
     bool keys = false;
     for (int i = func->body->arg_count - key_args; i < func->body->arg_count; i++)
-        keys |= exchange_key(f, printed, cgen_arg_name(g, func, i), func->body->args[i]->type.dtype,
-                             exchange_key_of_arg(f, i), "const ");
+        keys |= exchange_key(f, printed, cgen_arg_name(g, func, i), func->body->args[i]->type,
+                             exchange_key_of_arg(f, i), false);
     for (int i = func->result_count - key_results; i < func->result_count; i++)
-        keys |= exchange_key(f, printed, cgen_result_name(g, func, i), func->body->yields[i]->type.dtype,
-                             i - (func->result_count - key_results), "");
+        keys |= exchange_key(f, printed, cgen_result_name(g, func, i), func->body->yields[i]->type,
+                             i - (func->result_count - key_results), true);
     if (!cgen_uses_instance(printed))
         text_add(&g->functions, "    (void)m;\n");
     for (int i = 0; i < names.n; i++)

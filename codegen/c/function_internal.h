@@ -58,8 +58,7 @@ void exchange_before(struct function *f, const struct exchange *x, int at);
 void exchange_after(struct function *f, const struct exchange *x, int at);
 int exchange_key_of_arg(const struct function *f, int arg);
 /* The variable of a key's tensor, if `printed` mentions it. */
-bool exchange_key(struct function *f, const char *printed, const char *name, enum dtype t, int key,
-                  const char *qualifier);
+bool exchange_key(struct function *f, const char *printed, const char *name, struct ir_type t, int key, bool is_result);
 /* The axis of a type that is the batch's, split over ranks: elements in front, elements behind a sample; false: none. */
 bool exchange_batch(const struct function *f, struct ir_type t, ir_dim *outer, ir_dim *inner);
 

@@ -8,10 +8,7 @@
 
 #include "codegen/c/c_internal.h"
 #include "codegen/c/model_internal.h"
-
-bool unit_is_public(const struct unit *u, const struct ir_func *f) {
-    return f->is_export && f != u->reset;
-}
+#include "codegen/python/python.h"
 
 /* Layout of an instance's memory: the struct, each buffer that it owns, the arena, the cache; all aligned to 64 bytes. */
 static int64_t align64(int64_t n) {
@@ -132,6 +129,7 @@ const char *codegen_part_name(struct arena *a, const struct compile_options *o, 
 void c_unit_free(struct c_unit *c) {
     text_free(&c->header);
     text_free(&c->shared);
+    text_free(&c->python);
     for (int i = 0; i < c->count; i++)
         text_free(&c->files[i]);
     c->count = 0;
@@ -179,12 +177,18 @@ bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options
         u.shared[i] = !u.written[i] && m->buffers[i]->kind == BUFFER_PARAM &&
                       (o->weights == WEIGHTS_SOURCE || o->weights == WEIGHTS_CALLER);
 
+    u.interface = (struct interface){.prefix = o->name, .upper = upper, .options = o};
+    interface_of(&u.g, u.reset, &u.interface);
+
     struct arena counting = {0};
     count_blocks(&u, &counting);
     print_functions(&u, &u.g);
 
     memset(out, 0, sizeof *out);
+    u.interface.memory_bytes = unit_memory(&u);
     unit_header(&u);
+    if (o->python)
+        codegen_python(&u.g, &u.interface, &out->python);
     unit_instance(&u);
     if (u.g.helpers.length)
         text_printf(&u.c, "/* ---- scalar functions and kernels */\n\n%s\n", text_string(&u.g.helpers));

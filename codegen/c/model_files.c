@@ -16,7 +16,7 @@ static void table(struct unit *u) {
     text_add(c, at ? "\n};\n" : "0};\n");
     text_printf(
         c,
-        "static const struct {\n    const char *name;\n    mx_dtype dtype;\n    int rank, extents; /* first of %s_mx_extents */\n"
+        "static const struct {\n    const char *name;\n    int is_state;\n    mx_dtype dtype;\n    int rank, extents; /* first of %s_mx_extents */\n"
         "    size_t field;      /* where the struct holds the pointer */\n} %s_mx_buffers[] = {\n",
         p, p);
     at = 0;
@@ -27,12 +27,12 @@ static void table(struct unit *u) {
         for (const char *s = dtype_name(b->type.dtype); *s; s++)
             type[k++] = (char)(*s >= 'a' ? *s - 32 : *s);
         type[k] = 0;
-        text_printf(c, "    {\"%s\", MX_%s, %d, %d, offsetof(struct %s, %s)},\n", b->name, type, b->type.rank, at, p,
-                    cgen_buffer_field(&u->g, b));
+        text_printf(c, "    {\"%s\", %d, MX_%s, %d, %d, offsetof(struct %s, %s)},\n", b->name, b->kind == BUFFER_STATE,
+                    type, b->type.rank, at, p, cgen_buffer_field(&u->g, b));
         at += b->type.rank;
     }
     if (n == 0)
-        text_add(c, "    {\"\", MX_F32, 0, 0, 0},\n");
+        text_add(c, "    {\"\", 0, MX_F32, 0, 0, 0},\n");
     text_printf(c, "};\nenum { %s_BUFFER_COUNT = %d };\n\n", u->upper, n);
     text_printf(
         c,
@@ -56,6 +56,17 @@ static void table(struct unit *u) {
         "            %s_mx_view(m, i, view);\n%s            return MX_OK;\n        }\n"
         "    return %s_mx_fail(m, MX_ERROR_ARGUMENT, \"param: there is no \\\"%%s\\\"\", name);\n}\n\n",
         p, p, p, u->upper, p, p, u->incremental && n ? "            m->mx_versions[i]++;\n" : "", p);
+    text_printf(
+        c,
+        "mx_status %s_param_at(const %s *m, int i, mx_param *param) {\n"
+        "    struct %s *w = (struct %s *)m; /* only its message is written */\n"
+        "    if (!m)\n        return MX_ERROR_ARGUMENT;\n"
+        "    if (!param)\n        return %s_mx_fail(w, MX_ERROR_ARGUMENT, \"param_at: a null pointer\");\n"
+        "    if (i < 0 || i >= %s_BUFFER_COUNT)\n"
+        "        return %s_mx_fail(w, MX_ERROR_ARGUMENT, \"param_at: %%d is not one of the %%d params and states\", i, (int)%s_BUFFER_COUNT);\n"
+        "    param->name = %s_mx_buffers[i].name;\n    param->is_state = %s_mx_buffers[i].is_state;\n"
+        "    %s_mx_view(m, i, &param->value);\n    return MX_OK;\n}\n\n",
+        p, p, p, p, p, u->upper, p, u->upper, p, p, p);
 }
 
 /* Whether some buffer is constant data of the unit. */

@@ -48,9 +48,10 @@ void unit_check_results(struct unit *u, const struct ir_func *f) {
     }
 }
 
-static void function(struct unit *u, const struct ir_func *f) {
+static void function(struct unit *u, const struct interface_function *function) {
     struct text *c = &u->c;
-    unit_signature(u, c, f);
+    const struct ir_func *f = function->func;
+    unit_signature(u, c, &function->call);
     text_add(c, " {\n");
     if (f->uses_random)
         text_add(c, "    mx_status status;\n");
@@ -80,11 +81,11 @@ static void function(struct unit *u, const struct ir_func *f) {
 
 void unit_functions(struct unit *u) {
     text_add(&u->c, "/* ---- the interface */\n\n");
-    for (int i = 0; i < u->module->func_count; i++)
-        if (unit_is_public(u, u->module->funcs[i])) {
-            if (unit_incremental(u, u->module->funcs[i]))
-                unit_incremental_function(u, u->module->funcs[i]);
-            else
-                function(u, u->module->funcs[i]);
-        }
+    for (int i = 0; i < u->interface.function_count; i++) {
+        const struct interface_function *f = &u->interface.functions[i];
+        if (f->is_incremental)
+            unit_incremental_function(u, f->func);
+        else
+            function(u, f);
+    }
 }

@@ -13,24 +13,15 @@ void unit_type_comment(struct unit *u, struct text *out, struct ir_type t) {
         text_add(out, "]");
 }
 
-void unit_signature(struct unit *u, struct text *out, const struct ir_func *f) {
-    bool inputs = !unit_incremental(u, f); /* an incremental function's are set one by one */
-    text_printf(out, "mx_status %s_%s(%s *m", u->prefix, f->name, u->prefix);
-    for (int i = 0; i < f->symbol_count && inputs; i++)
-        text_printf(out, ", int64_t %s", cgen_symbol_name(&u->g, f->symbols[i]));
-    for (int i = 0; i < f->body->arg_count && inputs; i++) {
-        struct ir_type t = f->body->args[i]->type;
-        const char *name = cgen_arg_name(&u->g, f, i);
-        bool is_inout = f->arg_inout && f->arg_inout[i];
-        if (t.rank == 0 && !is_inout)
-            text_printf(out, ", %s %s", cgen_c_type(t.dtype), name);
-        else
-            text_printf(out, ", %s%s *%s", is_inout ? "" : "const ", cgen_c_type(t.dtype), name);
+void unit_signature(struct unit *u, struct text *out, const struct interface_call *c) {
+    text_printf(out, "mx_status %s_%s(%s *m", u->prefix, c->name, u->prefix);
+    for (int i = 0; i < c->count; i++) {
+        const struct interface_parameter *p = &c->parameters[i];
+        bool is_extent = p->kind == PARAMETER_EXTENT || p->kind == PARAMETER_FOUND;
+        bool is_const = p->kind == PARAMETER_INPUT && p->by_pointer && !p->is_inout;
+        text_printf(out, ", %s%s %s%s", is_const ? "const " : "", is_extent ? "int64_t" : cgen_c_type(p->type.dtype),
+                    p->by_pointer ? "*" : "", p->name);
     }
-    for (int i = 0; i < f->result_symbol_count; i++)
-        text_printf(out, ", int64_t *%s", cgen_found_name(&u->g, f, i));
-    for (int i = 0; i < f->result_count; i++)
-        text_printf(out, ", %s *%s", cgen_c_type(f->body->yields[i]->type.dtype), cgen_result_name(&u->g, f, i));
     text_add(out, ")");
 }
 
@@ -40,26 +31,30 @@ static int64_t unit_stack(const struct unit *u) {
     return ((arrays > table ? arrays : table) + 4096 + 63) / 64 * 64;
 }
 
-/* The type of a result, in which a dimension found at run time has the name of its parameter. */
-static void result_comment(struct unit *u, const struct ir_func *f, struct ir_type t) {
+static void parameter_comments(struct unit *u, const struct interface_call *c, enum parameter_kind kind,
+                               const char *first) {
     struct text *h = &u->h;
-    text_add(h, dtype_name(t.dtype));
-    for (int i = 0; i < t.rank; i++) {
-        int found = 0;
-        while (found < f->result_symbol_count && f->result_symbols[found].value != t.dims[i])
-            found++;
-        text_add(h, i ? ", " : "[");
-        if (found < f->result_symbol_count)
-            text_add(h, cgen_found_name(&u->g, f, found));
-        else
-            cgen_dim_comment(&u->g, h, t.dims[i]);
+    for (int i = 0; i < c->count; i++) {
+        const struct interface_parameter *p = &c->parameters[i];
+        if (p->kind != kind)
+            continue;
+        text_printf(h, "%s%s: ", first, p->name);
+        unit_type_comment(u, h, p->type);
+        first = ", ";
     }
-    if (t.rank)
-        text_add(h, "]");
 }
 
-static void function(struct unit *u, const struct ir_func *f) {
+static void limits_comment(struct unit *u, const struct interface_call *c) {
+    for (int i = 0; i < c->count; i++) {
+        const struct interface_parameter *p = &c->parameters[i];
+        if (p->symbol)
+            text_printf(&u->h, "; %lld <= %s <= %lld", (long long)p->symbol->lo, p->name, (long long)p->symbol->hi);
+    }
+}
+
+static void function(struct unit *u, const struct interface_function *function) {
     struct text *h = &u->h;
+    const struct ir_func *f = function->func;
     text_add(h, "/* ");
     if (f->doc && *f->doc) {
         for (const char *s = f->doc; *s; s++) { /* a comment cannot hold its own end */
@@ -78,20 +73,16 @@ static void function(struct unit *u, const struct ir_func *f) {
         unit_type_comment(u, h, f->body->args[i]->type);
     }
     text_add(h, ")");
-    for (int i = 0; i < f->result_count; i++) {
-        text_printf(h, "%s%s: ", i ? ", " : " -> ", cgen_result_name(&u->g, f, i));
-        result_comment(u, f, f->body->yields[i]->type);
-    }
-    for (int i = 0; i < f->symbol_count; i++)
+    parameter_comments(u, &function->call, PARAMETER_RESULT, " -> ");
+    for (int i = 0; i < f->symbol_count && function->is_incremental; i++)
         text_printf(h, "; %lld <= %s <= %lld", (long long)f->symbols[i]->lo, cgen_symbol_name(&u->g, f->symbols[i]),
                     (long long)f->symbols[i]->hi);
-    for (int i = 0; i < f->result_symbol_count; i++)
-        text_printf(h, "; 0 <= %s <= %lld", cgen_found_name(&u->g, f, i), (long long)f->result_symbols[i].hi);
+    limits_comment(u, &function->call);
     text_add(h, " */\n");
-    unit_signature(u, h, f);
+    unit_signature(u, h, &function->call);
     text_add(h, ";\n");
-    if (unit_incremental(u, f))
-        unit_incremental_header(u, f);
+    if (function->is_incremental)
+        unit_incremental_header(u, function);
 }
 
 void unit_header(struct unit *u) {
@@ -134,16 +125,15 @@ void unit_header(struct unit *u) {
     text_printf(h, "#define %s_WEIGHTS_BYTES %lld /* all params */\n", up, (long long)unit_weights(u));
     text_printf(h, "#define %s_STACK_BYTES %lld /* stack below any call, without the C library's */\n", up,
                 (long long)unit_stack(u));
-    for (int i = 0; i < u->module->func_count; i++)
-        if (unit_is_public(u, u->module->funcs[i])) {
-            const char *name = u->module->funcs[i]->name;
-            text_printf(h, "#define %s_FLOPS_", up);
-            for (const char *s = name; *s; s++) {
-                char upper = *s >= 'a' && *s <= 'z' ? (char)(*s - 32) : *s;
-                text_addn(h, &upper, 1);
-            }
-            text_printf(h, " %lld\n", (long long)u->g.flops[i]);
+    for (int i = 0; i < u->interface.function_count; i++) {
+        const struct ir_func *f = u->interface.functions[i].func;
+        text_printf(h, "#define %s_FLOPS_", up);
+        for (const char *s = f->name; *s; s++) {
+            char upper = *s >= 'a' && *s <= 'z' ? (char)(*s - 32) : *s;
+            text_addn(h, &upper, 1);
         }
+        text_printf(h, " %lld\n", (long long)u->g.flops[f->id]);
+    }
 
     text_printf(h, "\n/* Bytes init needs; options may be NULL. */\nsize_t %s_size(const %s_options *options);\n", p,
                 p);
@@ -160,12 +150,15 @@ void unit_header(struct unit *u) {
                 "/* A param or state by name (\"net.weight\"): type, shape, data; counts as a write. */\n"
                 "mx_status %s_param(%s *m, const char *name, mx_tensor *view);\n",
                 p, p);
+    text_printf(h,
+                "/* All of them, 0 <= i < %s_PARAM_COUNT in order of declaration, for reading. */\n"
+                "#define %s_PARAM_COUNT %d\nmx_status %s_param_at(const %s *m, int i, mx_param *param);\n",
+                up, up, u->module->buffer_count, p, p);
     text_printf(h, "#ifndef %s_NO_STDIO /* safetensors files: params, states, seed and call counter */\n", up);
     text_printf(
         h, "mx_status %s_save(const %s *m, const char *path);\nmx_status %s_load(%s *m, const char *path);\n#endif\n\n",
         p, p, p, p);
-    for (int i = 0; i < u->module->func_count; i++)
-        if (unit_is_public(u, u->module->funcs[i]))
-            function(u, u->module->funcs[i]);
+    for (int i = 0; i < u->interface.function_count; i++)
+        function(u, &u->interface.functions[i]);
     text_add(h, "\n#ifdef __cplusplus\n}\n#endif\n\n#endif\n");
 }

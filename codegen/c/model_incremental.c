@@ -15,27 +15,8 @@ const struct plan_incremental *unit_incremental(const struct unit *u, const stru
 
 /* ---- what is counted ---------------------------------------------------------------------------------------------- */
 
-struct symbols { /* the run-time dimensions of one type, in order of appearance */
-    const struct ir_func *f;
-    int at[64]; /* of f->symbols */
-    int count;
-};
-
-static void note_symbol(const struct ir_symbol *s, void *context) {
-    struct symbols *all = context;
-    for (int i = 0; i < all->count; i++)
-        if (all->f->symbols[all->at[i]] == s)
-            return;
-    for (int i = 0; i < all->f->symbol_count; i++)
-        if (all->f->symbols[i] == s && all->count < 64)
-            all->at[all->count++] = i;
-}
-
-static struct symbols symbols_of(const struct ir_func *f, int arg) {
-    struct symbols s = {.f = f};
-    for (int k = 0; k < f->body->args[arg]->type.rank; k++)
-        ir_dim_symbols(f->body->args[arg]->type.dims[k], note_symbol, &s);
-    return s;
+static struct interface_symbols symbols_of(const struct ir_func *f, int arg) {
+    return interface_symbols(f, f->body->args[arg]->type);
 }
 
 /* Extents are stored with the input that they came with, one after the other. */
@@ -148,33 +129,17 @@ void unit_touch_all(struct unit *u, bool states_only) {
 
 /* ---- the interface ------------------------------------------------------------------------------------------------ */
 
-/* An input in its setter's name: as the source spells it, also where a parameter of that name gets a trailing `_`. */
-static const char *setter_name(struct unit *u, const struct ir_func *f, int arg) {
-    const char *name = cgen_arg_name(&u->g, f, arg), *own = f->arg_names[arg];
-    size_t n = strlen(own);
-    return strncmp(name, own, n) == 0 && strcmp(name + n, "_") == 0 ? own : name;
-}
-
-static void setter_signature(struct unit *u, struct text *out, const struct ir_func *f, int arg) {
-    struct symbols s = symbols_of(f, arg);
-    struct ir_type t = f->body->args[arg]->type;
-    const char *name = cgen_arg_name(&u->g, f, arg);
-    text_printf(out, "mx_status %s_%s_set_%s(%s *m", u->prefix, f->name, setter_name(u, f, arg), u->prefix);
-    for (int k = 0; k < s.count; k++)
-        text_printf(out, ", int64_t %s", cgen_symbol_name(&u->g, f->symbols[s.at[k]]));
-    text_printf(out, t.rank ? ", const %s *%s)" : ", %s %s)", cgen_c_type(t.dtype), name);
-}
-
-void unit_incremental_header(struct unit *u, const struct ir_func *f) {
+void unit_incremental_header(struct unit *u, const struct interface_function *f) {
     struct text *h = &u->h;
-    if (f->body->arg_count)
-        text_printf(h, "/* The inputs of %s: copied, and new versions. */\n", f->name);
-    for (int i = 0; i < f->body->arg_count; i++) {
-        setter_signature(u, h, f, i);
+    int args = f->func->body->arg_count;
+    if (args)
+        text_printf(h, "/* The inputs of %s: copied, and new versions. */\n", f->func->name);
+    for (int i = 0; i < args; i++) {
+        unit_signature(u, h, &f->setters[i]);
         text_add(h, ";\n");
     }
-    text_printf(h, "/* Operations that the last call of %s ran. */\nint64_t %s_%s_ran(const %s *m);\n", f->name,
-                u->prefix, f->name, u->prefix);
+    text_printf(h, "/* Operations that the last call of %s ran. */\nint64_t %s_%s_ran(const %s *m);\n", f->func->name,
+                u->prefix, f->func->name, u->prefix);
 }
 
 static const struct incremental_source *find_source(const struct plan_incremental *inc,
@@ -188,11 +153,11 @@ static const struct incremental_source *find_source(const struct plan_incrementa
 static void setter(struct unit *u, const struct ir_func *f, int arg) {
     struct text *c = &u->c;
     const struct plan_incremental *inc = unit_incremental(u, f);
-    struct symbols s = symbols_of(f, arg);
+    struct interface_symbols s = symbols_of(f, arg);
     struct ir_type t = f->body->args[arg]->type;
     const char *name = cgen_arg_name(&u->g, f, arg);
     long long offset = (long long)(plan_of(u->g.plan, f)->cache_offset + inc->input_offset[arg]);
-    setter_signature(u, c, f, arg);
+    unit_signature(u, c, &interface_function(&u->interface, f)->setters[arg]);
     text_add(c, " {\n    if (!m)\n        return MX_ERROR_ARGUMENT;\n");
     for (int k = 0; k < s.count; k++)
         unit_check_symbol(u, f, f->symbols[s.at[k]]);
@@ -219,7 +184,7 @@ static void extents(struct unit *u, const struct ir_func *f) {
     const struct plan_incremental *inc = unit_incremental(u, f);
     int *from = ARENA_ARRAY(&u->g.arena, int, f->symbol_count + 1); /* the first input with the dimension, plus one */
     for (int arg = 0, at = 0; arg < f->body->arg_count; arg++) {
-        struct symbols s = symbols_of(f, arg);
+        struct interface_symbols s = symbols_of(f, arg);
         for (int k = 0; k < s.count; k++, at++) {
             const char *symbol = cgen_symbol_name(&u->g, f->symbols[s.at[k]]);
             if (!from[s.at[k]]) {
@@ -263,7 +228,8 @@ static void call_function(struct unit *u, const struct ir_func *f) {
     struct text *c = &u->c;
     const struct plan_func *p = plan_of(u->g.plan, f);
     const struct plan_incremental *inc = p->incremental;
-    unit_signature(u, c, f);
+    const struct interface_function *function = interface_function(&u->interface, f);
+    unit_signature(u, c, &function->call);
     text_add(c, " {\n");
     if (buffers_read(inc)) {
         text_add(c, "    static const struct {\n        int buffer;\n        uint64_t groups; /* that depend on it */\n"
@@ -282,8 +248,8 @@ static void call_function(struct unit *u, const struct ir_func *f) {
         text_printf(
             c,
             "    if (!m->mx_%s.set[%d])\n        return %s_mx_fail(m, MX_ERROR_ARGUMENT, \"%s: %s has no value: "
-            "%s_%s_set_%s gives it one\");\n",
-            f->name, i, u->prefix, f->name, f->arg_names[i], u->prefix, f->name, setter_name(u, f, i));
+            "%s_%s gives it one\");\n",
+            f->name, i, u->prefix, f->name, f->arg_names[i], u->prefix, function->setters[i].name);
     extents(u, f);
     unit_check_results(u, f);
     compare_buffers(u, f);
@@ -315,9 +281,9 @@ void unit_incremental_call(struct unit *u, const struct ir_func *f) {
     struct text *c = &u->c;
     text_printf(c, "    %s *m = (%s *)model;\n    mx_status status;\n", u->prefix, u->prefix);
     for (int i = 0; i < f->body->arg_count; i++) {
-        struct symbols s = symbols_of(f, i);
+        struct interface_symbols s = symbols_of(f, i);
         struct ir_type t = f->body->args[i]->type;
-        text_printf(c, "    status = %s_%s_set_%s(m", u->prefix, f->name, setter_name(u, f, i));
+        text_printf(c, "    status = %s_%s(m", u->prefix, interface_function(&u->interface, f)->setters[i].name);
         for (int k = 0; k < s.count; k++)
             text_printf(c, ", dims[%d]", s.at[k]);
         text_printf(c, ", %s(%s *)args[%d]);\n    if (status != MX_OK)\n        return status;\n", t.rank ? "" : "*",

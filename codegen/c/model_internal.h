@@ -3,6 +3,7 @@
 #define MXCC_CODEGEN_C_MODEL_INTERNAL_H
 
 #include "codegen/codegen.h"
+#include "codegen/interface.h"
 
 /* One unit being printed. */
 struct unit {
@@ -14,11 +15,10 @@ struct unit {
     bool *shared;                /* [buffer_count] never in the instance: constant data, or the caller's */
     bool incremental;            /* some function is: buffers have versions, and the instance a cache */
     const struct ir_func *reset; /* the hidden function behind reset_all; NULL if there are no states */
+    struct interface interface;
     struct text c, h;
 };
 
-/* The exported functions: all but the hidden one. */
-bool unit_is_public(const struct unit *u, const struct ir_func *f);
 int64_t unit_offset(const struct unit *u,
                     const struct ir_buffer *until); /* of a buffer from the instance's first byte; NULL: the arena */
 int64_t unit_cache_offset(const struct unit *u);
@@ -26,8 +26,8 @@ int64_t unit_memory(const struct unit *u);
 int64_t unit_weights(const struct unit *u); /* bytes of all params */
 /* `f32[N, 10]` for comments and `float *y` for declarations. */
 void unit_type_comment(struct unit *u, struct text *out, struct ir_type t);
-/* The parameter list of a function: public order, or that of the static run function. */
-void unit_signature(struct unit *u, struct text *out, const struct ir_func *f);
+/* A function of the interface as C declares it, without the semicolon. */
+void unit_signature(struct unit *u, struct text *out, const struct interface_call *c);
 
 /* The step in parts; NULL if there are none. */
 const struct step_split *unit_split_step(const struct unit *u);
@@ -37,7 +37,7 @@ const struct plan_incremental *unit_incremental(const struct unit *u, const stru
 int64_t unit_incremental_bytes(const struct unit *u); /* of the struct */
 void unit_incremental_struct(struct unit *u);
 void unit_incremental_init(struct unit *u);
-void unit_incremental_header(struct unit *u, const struct ir_func *f);
+void unit_incremental_header(struct unit *u, const struct interface_function *f);
 void unit_incremental_function(struct unit *u, const struct ir_func *f);
 void unit_incremental_call(struct unit *u, const struct ir_func *f); /* of the program around the model */
 /* New versions of what f writes; of all buffers, or all states. */

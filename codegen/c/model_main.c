@@ -250,19 +250,14 @@ static void model_interface(struct unit *u) {
 void unit_main(struct unit *u) {
     struct text *c = &u->c;
     struct ir_module *m = u->module;
-    int functions = 0, next = 0;
+    int functions = u->interface.function_count, next = 0;
     text_add(c, "/* ---- the program around the model */\n\n");
-    for (int i = 0; i < m->func_count; i++)
-        if (unit_is_public(u, m->funcs[i])) {
-            describe(u, m->funcs[i]);
-            functions++;
-        }
+    for (int i = 0; i < functions; i++)
+        describe(u, u->interface.functions[i].func);
     if (functions) {
         text_add(c, "static const struct mxrt_function mx_program_functions[] = {\n");
-        for (int i = 0; i < m->func_count; i++) {
-            const struct ir_func *f = m->funcs[i];
-            if (!unit_is_public(u, f))
-                continue;
+        for (int i = 0; i < functions; i++) {
+            const struct ir_func *f = u->interface.functions[i].func;
             text_printf(c, "    {\"%s\", %s, %d, %d, %d, %d, ", f->name, f->is_train ? "true" : "false",
                         f->symbol_count, f->result_symbol_count, f->body->arg_count, f->result_count);
             text_printf(c, f->symbol_count ? "symbols_%s, " : "NULL, ", f->name);

@@ -14,13 +14,17 @@ static void help(const struct mxrt_program *p, FILE *out) {
             "    --seed N         of initial values, order and random numbers (0)\n"
             "    --resume         go on from the last checkpoint, to the same bits\n"
             "    --steps N        stop (and save) after so many steps\n"
-            "    --kvstore TYPE   where gradients meet: local (the default), device; dist_sync, dist_async: over the\n"
-            "                     processes that mpirun or srun started\n"
+            "    --kvstore TYPE     where gradients meet: local (the default), device; dist_sync, dist_async: over the\n"
+            "                       processes that mpirun or srun started\n"
             "    --virtual-ranks N  as N processes would, to the bit, in this one\n"
+            "    --servers K        the first K ranks also keep the parameters and apply the updates\n"
+            "    --shard            the optimizer's state is split over the ranks\n"
             "    --compression KIND gradients on their way: 2bit:0.5 or 1bit:0 (thresholds), bf16, topk:0.01 (the part kept)\n"
-            "    --reduction fast the library's order of summation instead of a fixed one\n"
-            "    --rank-timeout S a rank that gives no sign of life for so long is lost (10)\n"
-            "  evaluate           the held-out part\n",
+            "    --reduction fast   the library's order of summation instead of a fixed one\n"
+            "    --bucket BYTES     gradients that go together; else from what the network takes\n"
+            "    --rank-timeout S   a rank that gives no sign of life for so long is lost (10)\n"
+            "  evaluate           the held-out part\n"
+            "  exchange           what a step over ranks sends, and when (JSON)\n",
             out);
     fputs("  call NAME          one call; predict is call predict\n"
           "    --in ARG=VALUE   a number or a .npy file, once for each argument\n",
@@ -115,8 +119,9 @@ int mxrt_main(const struct mxrt_program *p, int argc, char **argv) {
         if (word[0] != '-') {
             if (s.command && strcmp(s.command, "call") == 0 && !s.call)
                 s.call = word;
-            else if (!s.command && (strcmp(word, "train") == 0 || strcmp(word, "evaluate") == 0 ||
-                                    strcmp(word, "predict") == 0 || strcmp(word, "call") == 0))
+            else if (!s.command &&
+                     (strcmp(word, "train") == 0 || strcmp(word, "evaluate") == 0 || strcmp(word, "predict") == 0 ||
+                      strcmp(word, "call") == 0 || strcmp(word, "exchange") == 0))
                 s.command = word;
             else
                 return usage(p, s.command ? "one command at a time: %s" : "there is no command %s", word);
@@ -172,6 +177,8 @@ int mxrt_main(const struct mxrt_program *p, int argc, char **argv) {
         return usage(p, "%s needs the name of a function", "call");
     } else if (s.input_count) {
         return usage(p, "--in %s belongs to predict and call", s.inputs[0]);
+    } else if (strcmp(s.command, "exchange") == 0) {
+        status = exchange_command(&s);
     } else if (strcmp(s.command, "evaluate") == 0) {
         status = evaluate_command(&s);
         session_close(&s);

@@ -1,10 +1,12 @@
 /* Training over ranks: the options that say which, and the ranks themselves: this process of an MPI job, or threads of this
  * process, each with a model of its own. */
+#define _GNU_SOURCE
 #include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "processors.h"
 #include "session.h"
 
 static int bad(const struct session *s, const char *name, const char *value, const char *expected) {
@@ -122,6 +124,17 @@ static int run_group(struct session *first, struct mxrt_net **nets, int n) {
     return status;
 }
 
+/* Ranks of one machine share its processors, unless they were bound to their own. */
+static int threads_of_rank(int virtual_ranks) {
+    static const char *const counts[] = {"OMPI_COMM_WORLD_LOCAL_SIZE", "PMI_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE"};
+    int here = virtual_ranks, all = mxrt_processors();
+    for (size_t i = 0; i < sizeof counts / sizeof *counts && !here; i++)
+        here = getenv(counts[i]) ? atoi(getenv(counts[i])) : 0;
+    if (here < 1 || (!virtual_ranks && all < (int)sysconf(_SC_NPROCESSORS_ONLN)))
+        return all;
+    return all > here ? all / here : 1;
+}
+
 int over_ranks(struct session *s) {
     const struct ranks_options *o = &s->ranks_options;
     const struct mxrt_net_options options = {.timeout = o->timeout, .fast = o->fast};
@@ -134,6 +147,8 @@ int over_ranks(struct session *s) {
         session_close(s);
         return exit_status;
     }
+    if (!s->threads)
+        s->threads = threads_of_rank(o->virtual_ranks);
     struct mxrt_net **nets = calloc((size_t)o->virtual_ranks + 1, sizeof *nets);
     if (!nets)
         status = mxrt_fail(&s->why, MX_ERROR_MEMORY, "no memory");

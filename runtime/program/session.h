@@ -72,6 +72,7 @@ void name_culprit(struct session *s, const struct mxrt_data *d, const struct mxr
 int ranks_option(struct session *s, const char *name, const char *value);
 /* Trains as one process or as the ranks that the options ask for; closes the session. The exit status. */
 int over_ranks(struct session *s);
+int exchange_command(const struct session *s); /* exchange_command.c */
 int train_command(struct session *s);
 int evaluate_command(struct session *s);
 int call_command(struct session *s, const struct mxrt_function *f);

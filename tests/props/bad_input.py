@@ -173,7 +173,7 @@ def cases(env):
 
     for arguments, words in ((['--epochs', 'x'], ['--epochs']), (['--epochs'], ['--epochs']), (['--nothing'], ['--nothing']), (['--batch', '0'], ['--batch']),
                              (['fly'], ['fly']), (['--threads', '-1'], ['--threads']), (['--seed', '-4'], ['--seed']), (['call', 'fly'], ['fly']),
-                             (['--kvstore', 'dist_sync'], ['--kvstore'])):
+                             (['--kvstore', 'everywhere'], ['--kvstore', 'dist_sync'])):
         yield 'program ' + ' '.join(arguments), lambda a=arguments, w=words: complains(run(*a), 2, *w)
     yield 'program --batch 1000', lambda: complains(run('train', '--data', points(), '--batch', '1000', '--out', os.path.join(folder, 'b')), 1, '1000', '32')
 

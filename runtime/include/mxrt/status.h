@@ -46,4 +46,11 @@ typedef struct mx_tensor {
     size_t bytes;
 } mx_tensor;
 
+/* A param or state of a model. */
+typedef struct mx_param {
+    const char *name; /* "net.weight" */
+    int is_state;     /* kept between calls, not trained */
+    mx_tensor value;
+} mx_param;
+
 #endif

@@ -1,0 +1,1 @@
+"""A Flower app: clients with uneven data train samples/digits.mxl together."""
