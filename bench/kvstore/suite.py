@@ -121,13 +121,16 @@ class Job:
             for i in range(self.count):
                 self.launch(i, [*words, self.batch, "--virtual-ranks", 1, "--out", os.path.join(self.folder, "alone%d" % i)], BENCH_RANK="0")
             return
-        rank = 'BENCH_RANK=$OMPI_COMM_WORLD_RANK exec "$@" --out "%s"' % os.path.join(self.folder, "out$OMPI_COMM_WORLD_RANK")
-        mpirun = ["mpirun", "--allow-run-as-root", "--enable-recovery", "--bind-to", "none", "--map-by", "node", "-n", self.count,
-                  "--host", ",".join(h.name for h in self.network.hosts), "--mca", "plm_rsh_agent", self.network.agent(self.folder),
-                  "--mca", "btl", "tcp,self", "--mca", "pml", "ob1", "--mca", "btl_tcp_if_include", "eth0", "--mca", "oob_tcp_if_include", "eth0"]
+        self.mpirun('exec "$@" --out "%s"' % os.path.join(self.folder, "out$BENCH_RANK"), [*words, self.batch * self.count])
+
+    def mpirun(self, script, words):
+        """A rank a host, through Open MPI and TCP; `script` runs the words there."""
+        command = ["mpirun", "--allow-run-as-root", "--enable-recovery", "--bind-to", "none", "--map-by", "node", "-n", self.count,
+                   "--host", ",".join(h.name for h in self.network.hosts), "--mca", "plm_rsh_agent", self.network.agent(self.folder),
+                   "--mca", "btl", "tcp,self", "--mca", "pml", "ob1", "--mca", "btl_tcp_if_include", "eth0", "--mca", "oob_tcp_if_include", "eth0"]
         for name in self.environment:
-            mpirun += ["-x", name]
-        self.launch(0, [*mpirun, "sh", "-c", rank, "sh", *words, self.batch * self.count])
+            command += ["-x", name]
+        self.launch(0, [*command, "sh", "-c", "export BENCH_RANK=$OMPI_COMM_WORLD_RANK; " + script, "sh", *words])
 
     def start_torch(self, model, _, alone):
         for i in range(self.count):
@@ -144,12 +147,12 @@ class Job:
             self.launch(host, words, BENCH_RANK="0" if alone else str(host), **roles)
 
     def start_horovod(self, model, _, alone):
-        python = peer_python("horovod")
-        words = [python, os.path.join(FOLDER, "worker_mxnet.py"), model, self.kind, self.batch, "horovod"]
-        for i in range(self.count):
-            place = {"SIZE": 1 if alone else self.count, "RANK": 0 if alone else i, "LOCAL_RANK": 0, "LOCAL_SIZE": 1,
-                     "CROSS_RANK": 0 if alone else i, "CROSS_SIZE": 1 if alone else self.count}
-            self.launch(i, words, BENCH_RANK="0" if alone else str(i), **{"HOROVOD_" + k: str(v) for k, v in place.items()})
+        words = [peer_python("horovod"), os.path.join(FOLDER, "worker_mxnet.py"), model, self.kind, self.batch]
+        if alone:
+            for i in range(self.count):
+                self.launch(i, words, BENCH_RANK="0")
+        else:
+            self.mpirun('exec "$@"', [*words, "horovod"])
 
     # ---- turns
 
