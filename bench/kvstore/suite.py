@@ -21,7 +21,7 @@ FOLDER = os.path.join(HERE, "kvstore")
 # Seconds of a step without communication where computation is a sleep, and the batch of a rank where it is not.
 MODELS = {"resnet50": ("ResNet-50", 0.3, 4), "lstm_lm": ("LSTM language model", 0.1, 20)}
 LINKS = {"1gbit": (1, 1000), "10gbit": (10, 0)}  # Gbit/s, microseconds one way
-START_SECONDS, TURN_SECONDS = int(os.environ.get("BENCH_START_SECONDS", "240")), 240
+START_SECONDS, TURN_SECONDS = int(os.environ.get("BENCH_START_SECONDS", "240")), 60
 
 
 # ---- programs and data -----------------------------------------------------------------------------------------------------
@@ -199,10 +199,11 @@ class Job:
     def settled(self):
         """What the hosts have sent when what the last step sends has arrived, too."""
         sent, quiet = sum(self.network.sent()), 0
-        while quiet < 5:
+        end = time.monotonic() + 3
+        while quiet < 3 and time.monotonic() < end:
             time.sleep(0.05)
             before, sent = sent, sum(self.network.sent())
-            quiet = quiet + 1 if sent - before < 20000 else 0  # signs of life go on
+            quiet = quiet + 1 if sent - before < 500000 else 0  # Horovod talks on
         return sent
 
     def close(self):
