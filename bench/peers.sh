@@ -1,6 +1,6 @@
 #!/bin/sh
 # Virtual environments with the peers, in the given folder, each made once: PyTorch with the python3 at hand, MXNet 1.9.1 with a
-# python3.8 (its last wheels). A peer that cannot be had leaves a file NAME.missing that says why, and is skipped.
+# python3.8 (its last wheels); with `horovod` as second argument also Horovod for MXNet, which pip compiles. A peer that cannot be had leaves a file NAME.missing that says why, and is skipped.
 set -u
 folder=$1
 mkdir -p "$folder"
@@ -17,7 +17,7 @@ quiet_pip() {
     "$environment/bin/pip" install --quiet --disable-pip-version-check "$@" >>"$environment.log" 2>&1
 }
 
-works() { "$1/bin/python" -c "import $1" >/dev/null 2>&1; }
+works() { "$1/bin/python" -c "import ${2:-$1}" >/dev/null 2>&1; }
 
 python38() {
     for p in python3.8 "$HOME"/.pyenv/versions/3.8.*/bin/python; do
@@ -32,6 +32,20 @@ if [ ! -d mxnet ] && [ ! -f mxnet.missing ]; then
     else
         echo "bench: making an environment with MXNet 1.9.1" >&2
         "$python" -m venv mxnet && quiet_pip mxnet mxnet==1.9.1 'numpy<1.24' && works mxnet || missing mxnet "installation failed: $PWD/mxnet.log"
+    fi
+fi
+
+if [ "${2:-}" = horovod ] && [ ! -d horovod ] && [ ! -f horovod.missing ]; then
+    python=$(python38)
+    if [ -z "$python" ]; then
+        missing horovod "no python3.8, the last that MXNet 1.9.1 has wheels for"
+    elif ! command -v mpicxx >/dev/null 2>&1 || ! command -v cmake >/dev/null 2>&1; then
+        missing horovod "needs cmake and Open MPI to be compiled (Debian: cmake libopenmpi-dev)"
+    else
+        echo "bench: making an environment with Horovod, some minutes" >&2
+        export HOROVOD_WITH_MXNET=1 HOROVOD_WITH_MPI=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_GLOO=1
+        "$python" -m venv horovod && quiet_pip horovod mxnet==1.9.1 'numpy<1.24' && quiet_pip horovod horovod==0.28.1 &&
+            works horovod horovod.mxnet || missing horovod "installation failed: $PWD/horovod.log"
     fi
 fi
 

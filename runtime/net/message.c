@@ -1,4 +1,5 @@
 /* Messages between two ranks as the public interface has them, and the barrier, which is a few of them. */
+#include <limits.h>
 #include <stdlib.h>
 
 #include "internal.h"
@@ -31,6 +32,8 @@ static void send(struct mxrt_net *n, struct key key, const void *data, size_t by
         net_answer(n, done, context, MX_ERROR_MEMORY, "no memory to send one more message");
         return;
     }
+    if (key.space == SPACE_REQUEST) /* whoever makes them has put them in order, and somebody waits for the answer */
+        o->priority = INT_MAX;
     o->task.run = start_out;
     o->done = done;
     o->context = context;

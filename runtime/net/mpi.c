@@ -357,6 +357,17 @@ static const struct carrier_operations operations = {
     .all_reduce = all_reduce,
 };
 
+/* A piece is sent when its receive stands ready, so Open MPI need not ask for it by a handshake of its own, which over TCP costs a round
+ * trip for each piece. Whoever has set these limits knows better. */
+static void send_pieces_at_once(void) {
+    static const char *const limits[] = {"OMPI_MCA_btl_tcp_eager_limit", "OMPI_MCA_btl_tcp_rndv_eager_limit",
+                                         "OMPI_MCA_btl_tcp_max_send_size"};
+    char bytes[20];
+    (void)snprintf(bytes, sizeof bytes, "%d", PIECE_BYTES + 4096); /* and headers */
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++)
+        (void)setenv(limits[i], bytes, 0);
+}
+
 static mx_status begin(struct mpi *m, struct mxrt_why *why) {
     int begun = 0, ended = 0, level = MPI_THREAD_SINGLE;
     (void)MPI_Initialized(&begun);
@@ -364,6 +375,8 @@ static mx_status begin(struct mpi *m, struct mxrt_why *why) {
     if (ended)
         return mxrt_fail(why, MX_ERROR_ARGUMENT, "MPI_Finalize was called before: there is one MPI a process");
     m->ours = !begun;
+    if (m->ours)
+        send_pieces_at_once();
     if (begun) {
         (void)MPI_Query_thread(&level);
         if (level < MPI_THREAD_MULTIPLE)

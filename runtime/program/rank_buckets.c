@@ -2,12 +2,16 @@
  * without copying; every rank applies all groups.
  *
  * How tensors are cut into buckets never changes a bit, since a sum's order depends on the ranks alone (mxrt/net.h). So the size is chosen
- * for speed: from the latency and bandwidth that were measured, the compiler's count of the work before each tensor is
- * final, and the time of the first step. Too small, and latencies add up; too large, and the last one starts late. */
+ * for speed (rank_plan.c). What becomes final last is what the next step needs first, and where the wire is slower than the
+ * computation all that was final before it still waits then; so the last buckets, each at most half of what is left,
+ * are small enough to overtake the others in no time. */
 #include <stdlib.h>
 #include <string.h>
 
+#include "rank_plan.h"
 #include "ranks_internal.h"
+
+enum { LEAST_BYTES = 1 << 14 };
 
 struct bucket {
     int first, count; /* places */
@@ -81,6 +85,19 @@ static mx_status make_sparse(struct ranks *r, struct bucket *b, struct mxrt_why 
     return MX_OK;
 }
 
+/* The place behind a bucket that starts at `place`: full at `most` bytes, or at half of what is left. */
+static int end_of(const struct ranks *r, int place, size_t most) {
+    const int n = r->split->key_count + 1, first = place;
+    const size_t start = offset_at(r, place), left = offset_at(r, n - 1) + bytes_at(r, n - 1) - start;
+    const size_t half = left / 2 > LEAST_BYTES ? left / 2 : LEAST_BYTES, full = most < half ? most : half;
+    const bool sparse = is_sparse(r, place);
+    do
+        place++;
+    while (place < n && !sparse && !is_sparse(r, place) && dtype_at(r, place) == dtype_at(r, first) &&
+           offset_at(r, place - 1) + bytes_at(r, place - 1) - start < full);
+    return place;
+}
+
 static mx_status make(struct ranks *r, size_t bytes, struct mxrt_why *why) {
     struct buckets *all = r->own;
     const int n = r->split->key_count + 1;
@@ -91,63 +108,69 @@ static mx_status make(struct ranks *r, size_t bytes, struct mxrt_why *why) {
     mx_status status = MX_OK;
     for (int place = 0; place < n && status == MX_OK;) {
         struct bucket *b = &all->at[all->count++];
-        size_t start = offset_at(r, place), end;
-        const bool sparse = is_sparse(r, place);
+        const int end = end_of(r, place, bytes);
+        const size_t start = offset_at(r, place), stop = offset_at(r, end - 1) + bytes_at(r, end - 1);
         b->first = place;
-        do {
+        b->count = end - place;
+        for (; place < end; place++) {
             const struct mxrt_key *k = ranks_key_at(r, place);
             int priority = k ? ranks_priority(r, k->group) : 0;
-            end = offset_at(r, place) + bytes_at(r, place);
             b->priority = priority > b->priority ? priority : b->priority;
             all->of[ranks_key_number(r, place)] = all->count - 1;
-            b->count++;
-            place++;
-        } while (place < n && !sparse && !is_sparse(r, place) && dtype_at(r, place) == dtype_at(r, b->first) &&
-                 end - start < bytes);
+        }
         b->value.dtype = dtype_at(r, b->first);
         b->value.data = r->memory + start;
-        b->value.elements = (int64_t)((end - start) / mxrt_dtype_size(b->value.dtype));
+        b->value.elements = (int64_t)((stop - start) / mxrt_dtype_size(b->value.dtype));
         status = mxrt_var_new(r->engine, "gradients", &b->value.variable, why);
-        if (status == MX_OK && sparse)
+        if (status == MX_OK && is_sparse(r, b->first))
             status = make_sparse(r, b, why);
     }
     return status;
 }
 
-/* When the last bucket would have arrived, seconds from the start of gradients that take `seconds`: tensors become final where the
- * compiler counted, buckets follow each other on the wire. */
-static double arrival(const struct ranks *r, size_t bytes, double seconds) {
-    const struct buckets *all = r->own;
+/* What cutting at `bytes` would give, for the plan. */
+static int cut(const struct ranks *r, size_t bytes, struct plan_bucket *out) {
     const int n = r->split->key_count + 1;
-    double work = 1, wire = 0;
-    size_t size = 0;
+    int count = 0;
+    double work = 1;
     for (int i = 0; i + 1 < n; i++)
         work = r->split->keys[i].work > work ? r->split->keys[i].work : work;
-    for (int place = 0; place < n; place++) {
-        const struct mxrt_key *k = ranks_key_at(r, place);
-        double ready = k ? seconds * k->work / work : seconds;
-        size += bytes_at(r, place);
-        if (size < bytes && place + 1 < n)
-            continue;
-        /* Reduce-scatter and all-gather: two messages, and 2 (n - 1) / n of the bytes. */
-        wire = (ready > wire ? ready : wire) + 2 * all->latency +
-               2.0 * (r->size - 1) / r->size * (double)size / all->bandwidth;
-        size = 0;
+    for (int place = 0; place < n; count++) {
+        struct plan_bucket *b = &out[count];
+        const int end = end_of(r, place, bytes);
+        *b = (struct plan_bucket){.bytes = offset_at(r, end - 1) + bytes_at(r, end - 1) - offset_at(r, place),
+                                  .need = 1};
+        if (is_sparse(r, place)) {
+            const struct mxrt_key *k = ranks_key_at(r, place);
+            b->bytes = (size_t)(k->rows_touched * k->row_elements) * mxrt_dtype_size(k->dtype);
+        }
+        for (; place < end; place++) {
+            const struct mxrt_key *k = ranks_key_at(r, place);
+            const double ready = k ? k->work / work : 1, need = k ? r->split->groups[k->group].work / work : -1;
+            b->ready = ready > b->ready ? ready : b->ready;
+            b->need = need >= 0 && need < b->need ? need : b->need;
+        }
     }
-    return wire;
+    return count;
 }
 
 /* Rank 0's choice; the others' clocks may say something else. */
 static mx_status choose(struct ranks *r, double seconds, struct mxrt_why *why) {
+    const struct buckets *all = r->own;
     uint64_t best = r->options.bucket;
     double least = 0;
-    for (uint64_t bytes = 1 << 14; bytes <= 1 << 28 && !r->options.bucket; bytes *= 2) {
-        double end = arrival(r, bytes, seconds);
-        if (!best || end < least) {
-            least = end;
+    struct plan_bucket *plan = calloc((size_t)r->split->key_count + 1, sizeof *plan);
+    if (!plan)
+        return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for buckets");
+    for (uint64_t bytes = LEAST_BYTES; bytes <= 1 << 28 && !r->options.bucket; bytes *= 2) {
+        const struct plan_net net = {r->size, all->latency, all->bandwidth};
+        double time = ranks_plan_step(plan, cut(r, bytes, plan), seconds, &net);
+        if (!best || time < least) {
+            least = time;
             best = bytes;
         }
     }
+    free(plan);
     mx_status status = ranks_broadcast(r, 0, &best, sizeof best, why);
     if (status != MX_OK)
         return status;

@@ -233,9 +233,11 @@ mx_status ranks_open(struct ranks **out, const struct mxrt_program *p, struct mx
     const struct mxrt_engine_options threads = {.threads = r->rank < options->servers ? 2 : 1};
     if (status == MX_OK)
         status = mxrt_engine_create(&r->engine, &threads, why);
-    /* An updater takes whole tensors. */
+    /* An updater takes whole tensors. Without servers tensors are in buckets already, which the store is to send apart, each by its
+     * priority. */
+    const size_t shared = options->servers ? options->bucket : 1;
     const struct mxrt_kv_options kv = {
-        .net = net, .servers = options->servers, .bucket = options->bucket, .big_array = INT64_MAX};
+        .net = net, .servers = options->servers, .bucket = shared, .big_array = INT64_MAX};
     if (status == MX_OK)
         status = mxrt_kv_create(&r->kv, options->store, r->engine, &kv, why);
     if (status == MX_OK && options->compression != MXRT_KV_NONE)
