@@ -293,6 +293,14 @@ def memory(options):
     return suite.memory(options)
 
 
+# ---- over ranks --------------------------------------------------------------------------------------------------------------
+
+
+def kvstore(options):
+    from kvstore import suite  # imports this module
+    return suite.kvstore(options)
+
+
 # ---- the engine --------------------------------------------------------------------------------------------------------------
 
 # What a peer is compiled with: C or C++ sources of bench/engine, pkg-config packages, further flags.
@@ -400,6 +408,8 @@ SUITES = {
     "engine": ("the dependency engine beside MXNet's, OpenMP, StarPU; its graph layer beside oneTBB", [("engine", engine)]),
     "steps": ("only the training steps", [("steps", steps)]),
     "memory": ("the memory of a training step of each network of samples/zoo beside PyTorch and MXNet", [("memory", memory)]),
+    "kvstore": ("training over 2 and 4 hosts with limited links beside MXNet's dist_sync, PyTorch's DistributedDataParallel and Horovod (as root)",
+                [("kvstore", kvstore)]),
     "own": ("only what needs no peer: compile time, eager against compiled, sizes",
             [("compile", compile_time), ("eager", eager), ("sizes", sizes)]),
 }
@@ -414,6 +424,12 @@ def main():
     p.add_argument("--rounds", type=int, default=8, help="turns of each system")
     p.add_argument("--burst", type=float, default=0.3, metavar="SECONDS", help="length of a turn")
     p.add_argument("--no-compile", dest="compile", action="store_false", help="leave torch.compile out")
+    words = lambda s: s.split(",")
+    p.add_argument("--ranks", type=lambda s: [int(n) for n in s.split(",")], default=[2, 4], metavar="2,4", help="kvstore: hosts")
+    p.add_argument("--links", type=words, default=["1gbit", "10gbit"], metavar="1gbit,10gbit", help="kvstore: between them")
+    p.add_argument("--systems", type=words, default=["mxcc", "MXNet", "torch", "Horovod"], metavar="mxcc,…", help="kvstore: which")
+    p.add_argument("--kinds", type=words, default=["sleep", "real"], metavar="sleep,real", help="kvstore: how steps compute")
+    p.add_argument("--steps", type=int, default=4, help="kvstore: steps of a turn")
     options = p.parse_args()
     if not options.suite:
         for name, (text, _) in SUITES.items():

@@ -124,12 +124,13 @@ class Transformer(gluon.HybridBlock):
         return F.reshape(self.head(self.norm(y)), (-3, 0))
 
 
-def make(name):
-    """One step of training, which gives the loss."""
-    more, head, features = [], None, None
+def network(name, batch=None):
+    """A network whose values are set, the list of its inputs and the labels; `batch` texts or images where not as many as in samples/zoo."""
+    more = []
     if name == "lstm_lm":
-        net, shape, classes, count = Lstm(), (35, 20), 10000, 700
-        more = [mx.nd.zeros((2, 20, 650)), mx.nd.zeros((2, 20, 650))]
+        texts = batch or 20
+        net, shape, classes, count = Lstm(), (35, texts), 10000, 35 * texts
+        more = [mx.nd.zeros((2, texts, 650)), mx.nd.zeros((2, texts, 650))]
     elif name == "transformer":
         net, shape, classes, count = Transformer(), (1, 512), 50257, 512
         i = mx.nd.arange(512)
@@ -137,16 +138,23 @@ def make(name):
     else:
         features = mobilenet_v2() if name == "mobilenet_v2" else resnet(1, (2, 2, 2, 2)) if name == "resnet18" else resnet(4, (3, 4, 6, 3))
         head = nn.Dense(1000, in_units={"mobilenet_v2": 1280, "resnet18": 512}.get(name, 2048))
-        net, shape, classes, count = sequence(features, head), (BATCH, 3, 224, 224), 1000, BATCH
+        net, shape, classes, count = sequence(features, head), (batch or BATCH, 3, 224, 224), 1000, batch or BATCH
     elements = 1
     for d in shape:
         elements *= d
-    x, y = draws(elements, 0 if head else classes, count, classes)
-    x, y = mx.nd.array(x).reshape(shape), mx.nd.array(y)
+    x, y = draws(elements, classes if more else 0, count, classes)
     net.initialize(mx.init.Xavier())
+    net.hybridize(static_alloc=True)  # static_shape would take half as much again
+    return net, [mx.nd.array(x).reshape(shape)] + more, mx.nd.array(y)
+
+
+def make(name):
+    """One step of training, which gives the loss."""
+    net, inputs, y = network(name)
+    x, more = inputs[0], inputs[1:]
     criterion = gluon.loss.SoftmaxCrossEntropyLoss()
-    for part in (net, criterion):
-        part.hybridize(static_alloc=True)  # static_shape would take half as much again
+    criterion.hybridize(static_alloc=True)
+    features, head = (net[0], net[1]) if name == "resnet50_head" else (None, None)
     if name == "resnet50_head":
         features.collect_params().setattr("grad_req", "null")
     trained = (head if name == "resnet50_head" else net).collect_params()

@@ -59,16 +59,16 @@ def mobilenet_v2(classes=1000):
 
 
 class Lstm(nn.Module):
-    def __init__(self, words=10000, units=650, layers=2, rate=0.5):
+    def __init__(self, words=10000, units=650, layers=2, rate=0.5, carry=True):
         super().__init__()
         self.embed, self.drop = nn.Embedding(words, units), nn.Dropout(rate)
         self.lstm = nn.LSTM(units, units, layers, dropout=rate)
         self.head = nn.Linear(units, words)
-        self.state = None
+        self.carry, self.state = carry, None
 
     def forward(self, x):
         y, state = self.lstm(self.drop(self.embed(x)), self.state)
-        self.state = tuple(s.detach() for s in state)
+        self.state = tuple(s.detach() for s in state) if self.carry else None
         return self.head(self.drop(y)).flatten(0, 1)
 
 
@@ -96,20 +96,25 @@ class Transformer(nn.Module):
         return (y @ self.embed.weight.T).flatten(0, 1)
 
 
-def make(name):
-    """One step of training, which gives the loss."""
+def network(name, batch=None, carry=True):
+    """A network, and a batch of inputs and labels; `batch` texts or images where not as many as in samples/zoo."""
     if name == "lstm_lm":
-        net, shape, classes, labels = Lstm(), (35, 20), 10000, 700
+        net, shape, classes, labels = Lstm(carry=carry), (35, batch or 20), 10000, 35 * (batch or 20)
     elif name == "transformer":
         net, shape, classes, labels = Transformer(), (1, 512), 50257, 512
     else:
         net = mobilenet_v2() if name == "mobilenet_v2" else resnet(1, (2, 2, 2, 2)) if name == "resnet18" else resnet(4, (3, 4, 6, 3))
-        shape, classes, labels = (BATCH, 3, 224, 224), 1000, BATCH
+        shape, classes, labels = (batch or BATCH, 3, 224, 224), 1000, batch or BATCH
     count = 1
     for d in shape:
         count *= d
-    x, y = draws(count, classes if labels > BATCH else 0, labels, classes)
-    x, y = torch.tensor(x).reshape(shape), torch.tensor(y)
+    x, y = draws(count, classes if name in ("lstm_lm", "transformer") else 0, labels, classes)
+    return net, torch.tensor(x).reshape(shape), torch.tensor(y)
+
+
+def make(name):
+    """One step of training, which gives the loss."""
+    net, x, y = network(name)
     trained = list(net.parameters())
     if name == "resnet50_head":
         for p in trained[:-2]:

@@ -5,11 +5,18 @@
  * tells everyone, and each who is told tells everyone, so that one rank's death between two sends cannot leave a part of
  * them waiting.
  *
+ * A process that has ended on this machine is known at once: its number is gone. That is also what tells the dead from those who hang
+ * in their connection to it.
+ *
  * A loss ends the net. First the news goes out; then the carrier promises that nobody will read or write this rank's memory any
  * more, since what is reported as ended may be freed; then all that is under way ends. */
+#include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -37,6 +44,43 @@ void fault_told(struct mxrt_net *n, int from, uint64_t rank, const char *text) {
         fault_lose(n, (int)rank, "%s", text);
 }
 
+/* ---- processes of this machine */
+
+/* Two ranks that get the same number here give their processes numbers of one kind: same boot, same namespace. */
+uint64_t fault_space(void) {
+    struct stat s;
+    char boot[64] = "";
+    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "r");
+    bool known = f && fgets(boot, sizeof boot, f) && stat("/proc/self/ns/pid", &s) == 0;
+    if (f)
+        (void)fclose(f);
+    if (!known)
+        return 0;
+    uint64_t h = (uint64_t)s.st_ino;
+    for (const char *c = boot; *c; c++)
+        h = (h ^ (uint64_t)(unsigned char)*c) * 0x100000001b3u;
+    return h ? h : 1;
+}
+
+static bool has_ended(const struct mxrt_net *n, int q) {
+    const struct peer *p = &n->peers[q];
+    return p->pid > 0 && p->space != 0 && p->space == n->peers[n->rank].space && kill(p->pid, 0) != 0 && errno == ESRCH;
+}
+
+static int find_ended(const struct mxrt_net *n) {
+    for (int q = 0; q < n->size; q++) {
+        if (q != n->rank && !n->peers[q].bye && has_ended(n, q))
+            return q;
+    }
+    return -1;
+}
+
+static void lose_ended(struct mxrt_net *n, int q) {
+    fault_lose(n, q, "%s has ended without closing its net: there is no such process any more", n->peers[q].name);
+}
+
+/* ---- the end of a net */
+
 static void deaf_frame(void *context, int from, const void *frame, size_t bytes) {
     (void)context, (void)from, (void)frame, (void)bytes;
 }
@@ -50,32 +94,40 @@ static void deaf_broken(void *context, int rank, const char *message) {
     (void)context, (void)rank, (void)message;
 }
 
-static void end_all(struct mxrt_net *n) {
-    static const struct carrier_events deaf = {deaf_frame, deaf_piece, deaf_piece, deaf_reduced, deaf_broken};
-    const struct carrier_operations *carrier = n->carrier->operations;
+static void record_loss(struct mxrt_net *n) {
     pthread_mutex_lock(&n->lock);
     n->lost_rank = n->doomed;
     (void)mxrt_fail(&n->lost, MX_ERROR_PEER, "%s", n->doom);
     pthread_cond_broadcast(&n->wake);
     pthread_mutex_unlock(&n->lock);
-    for (int q = 0; q < n->size; q++) {
-        if (q != n->rank && q != n->lost_rank)
-            wire_say(n, q, FRAME_LOST, (uint64_t)n->lost_rank, n->doom);
-    }
-    /* To the lost one, too: it may be only slow, and then it should know. */
-    if (n->lost_rank != n->rank)
-        wire_say(n, n->lost_rank, FRAME_LOST, (uint64_t)n->lost_rank, n->doom);
-    for (double until = net_clock() + DRAIN_SECONDS; !carrier->flushed(n->carrier) && net_clock() < until;) {
-        if (!carrier->poll(n->carrier, &deaf, n))
-            usleep(100);
-    }
-    carrier->stop(n->carrier);
+}
+
+static void end_asked(struct mxrt_net *n) {
     n->dead = true;
     n->doomed = -1;
     n->ready.count = 0;
     wire_end_all(n);
     fast_end_all(n);
     request_drop_all(n);
+}
+
+static void end_all(struct mxrt_net *n) {
+    static const struct carrier_events deaf = {deaf_frame, deaf_piece, deaf_piece, deaf_reduced, deaf_broken};
+    const struct carrier_operations *carrier = n->carrier->operations;
+    record_loss(n);
+    for (int q = 0; q < n->size; q++) {
+        if (q != n->rank && q != n->lost_rank)
+            wire_say(n, q, FRAME_LOST, (uint64_t)n->lost_rank, n->doom);
+    }
+    /* To the lost one, too: it may be only slow, and then it should know. */
+    if (n->lost_rank != n->rank && !has_ended(n, n->lost_rank))
+        wire_say(n, n->lost_rank, FRAME_LOST, (uint64_t)n->lost_rank, n->doom);
+    for (double until = net_clock() + DRAIN_SECONDS; !carrier->flushed(n->carrier) && net_clock() < until;) {
+        if (!carrier->poll(n->carrier, &deaf, n))
+            usleep(100);
+    }
+    carrier->stop(n->carrier);
+    end_asked(n);
 }
 
 double fault_next(const struct mxrt_net *n) {
@@ -92,6 +144,9 @@ void fault_watch(struct mxrt_net *n) {
     n->last_look = n->now;
     if (n->now >= fault_next(n)) {
         n->last_beat = n->now;
+        int ended = find_ended(n);
+        if (ended >= 0)
+            lose_ended(n, ended);
         for (int q = 0; q < n->size; q++) {
             if (q != n->rank)
                 wire_say(n, q, FRAME_ALIVE, 0, "");
@@ -113,6 +168,53 @@ void fault_watch(struct mxrt_net *n) {
     }
     if (n->doomed >= 0)
         end_all(n);
+}
+
+/* ---- a carrier that hangs. The watcher looks whether the net's thread goes round; when it does not, and is known to be inside the
+ * carrier, the watcher leaves it there and goes on in its place, with a net that is lost. */
+
+void *fault_watcher(void *net) {
+    struct mxrt_net *n = net;
+    uint64_t turns = 0;
+    double turned_at = net_clock();
+    bool leaving = false;
+    while (!leaving) {
+        double at = net_clock() + n->timeout / (2 * BEATS);
+        struct timespec until = {(time_t)at, (long)((at - (double)(time_t)at) * 1e9)};
+        int peer = -1;
+        pthread_mutex_lock(&n->lock);
+        while (!n->leaving && pthread_cond_timedwait(&n->wake, &n->lock, &until) != ETIMEDOUT)
+            continue;
+        leaving = n->leaving;
+        pthread_mutex_unlock(&n->lock);
+        uint64_t now = atomic_load_explicit(&n->turns, memory_order_relaxed);
+        if (now != turns || leaving) {
+            turns = now;
+            turned_at = net_clock();
+            continue;
+        }
+        if (net_clock() - turned_at < n->timeout / 2 || !n->carrier->operations->take_over(n->carrier, &peer))
+            continue;
+        int ended = find_ended(n);
+        if (n->doomed < 0) {
+            for (int q = 0; q < n->size && ended < 0; q++) { /* at whose the messages stop */
+                if (q != n->rank && (peer < 0 || n->peers[q].heard < n->peers[peer].heard))
+                    peer = q;
+            }
+            if (ended >= 0)
+                lose_ended(n, ended);
+            else
+                fault_lose(n, peer, "MPI hangs in a message for %s", n->peers[peer].name);
+        }
+        pthread_mutex_lock(&n->lock);
+        n->taken_over = true;
+        pthread_mutex_unlock(&n->lock);
+        record_loss(n);
+        end_asked(n);
+        net_loop(n);
+        return NULL;
+    }
+    return NULL;
 }
 
 /* ---- */

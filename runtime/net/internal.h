@@ -40,7 +40,7 @@ static inline struct task *tasks_take(struct tasks *l) {
 
 enum { FRAME_MAGIC = 0x314e584d };
 enum frame_kind {
-    FRAME_HELLO = 1, /* payload: host; tag: pid */
+    FRAME_HELLO = 1, /* payload: host; tag: pid; sub: the space it is a number in, or 0 */
     FRAME_EAGER,     /* a message, with its bytes as payload */
     FRAME_OFFER,     /* a message whose bytes wait at the sender under `slot` */
     FRAME_GRANT,     /* the receiver has room for `slot`: send it as pieces of `other` */
@@ -150,7 +150,9 @@ struct heap {
 
 struct request;
 struct peer {
-    char name[96]; /* "rank 3 (host, pid 17)" */
+    char name[96];  /* "rank 3 (host, pid 17)" */
+    uint64_t space; /* of process numbers; 0: unknown */
+    int pid;
     bool hello, bye;
     uint32_t next_out, next_in; /* sequence numbers */
     double heard;
@@ -165,13 +167,15 @@ struct mxrt_net {
     double timeout;
     size_t memory_limit;
     bool fast;
-    struct peer *peers; /* [size] */
-    pthread_t thread;
+    struct peer *peers;        /* [size] */
+    pthread_t thread, watcher; /* the second one where the carrier may hang */
+    bool watched;
+    _Atomic uint64_t turns; /* of the thread's loop */
 
     pthread_mutex_t lock; /* asks, woken, closing, lost_rank, lost */
     pthread_cond_t wake;
     struct tasks asks;
-    bool woken, closing, leaving, finished;
+    bool woken, closing, leaving, finished, taken_over;
     int lost_rank; /* -1 */
     struct mxrt_why lost;
 
@@ -227,6 +231,7 @@ void net_answer(struct mxrt_net *n, mxrt_net_done *done, void *context, mx_statu
 void net_end(struct mxrt_net *n, struct task *t, void (*run)(struct mxrt_net *, struct task *)); /* soon */
 void net_called(struct mxrt_net *n, mxrt_net_done *done, void *context, mx_status status, const char *message);
 bool net_poll(struct mxrt_net *n);
+void net_loop(struct mxrt_net *n);
 /* For functions that block: `done` with a status that somebody waits for. */
 struct waiter {
     pthread_mutex_t lock;
@@ -344,6 +349,8 @@ __attribute__((format(printf, 3, 4)))
 #endif
 void fault_lose(struct mxrt_net *n, int rank, const char *format, ...); /* soon; the first counts */
 void fault_watch(struct mxrt_net *n);
+uint64_t fault_space(void);
+void *fault_watcher(void *net); /* a thread */
 void fault_told(struct mxrt_net *n, int from, uint64_t rank, const char *text);
 double fault_next(const struct mxrt_net *n); /* when it wants to look again */
 

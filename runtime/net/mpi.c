@@ -4,10 +4,18 @@
  * receives match in the order in which they were posted, which keeps the frames of a sender in theirs. Pieces have a
  * communicator of their own, with the receiver's number for the message as tag. Every call is nonblocking and every error is
  * returned, so the loss of a rank ends in a message and not in an abort; after one, MPI is not called again, MPI_Finalize
- * included, because it may wait for the dead. */
+ * included, because it may wait for the dead.
+ *
+ * Open MPI 4.1 has no thought for that. Its TCP part, when a write to a dead process fails, may corrupt its list of events and spin in
+ * it for ever (mca_btl_tcp_endpoint_send adds an event of a socket just closed, and the next connect initializes it anew). So
+ * each call of MPI is marked, and another thread may decide that one will not return (take_over). */
+#define _GNU_SOURCE /* RTLD_DEFAULT */
+#include <dlfcn.h>
 #include <mpi.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "carrier.h"
 
@@ -35,9 +43,33 @@ struct mpi {
     MPI_Status *statuses;
     int count, room, frames_out;
     void *free_buffers; /* of frames; each begins with a pointer to the next */
+    _Atomic int inside; /* OUTSIDE, INSIDE a call of MPI, or TAKEN */
+    _Atomic int peer;   /* whom that call is about; -1: all */
     int broken_rank;    /* of a call outside poll; -1 */
     char broken[300];
 };
+
+enum { OUTSIDE, INSIDE, TAKEN };
+
+static void enter(struct mpi *m, int peer) {
+    atomic_store_explicit(&m->peer, peer, memory_order_relaxed);
+    atomic_store_explicit(&m->inside, INSIDE, memory_order_release);
+}
+
+static void leave(struct mpi *m) {
+    int inside = INSIDE;
+    if (atomic_compare_exchange_strong(&m->inside, &inside, OUTSIDE))
+        return;
+    for (;;) /* it came back after all, but its net goes on without it */
+        (void)pause();
+}
+
+static bool take_over(struct carrier *c, int *peer) {
+    struct mpi *m = (struct mpi *)c;
+    int inside = INSIDE;
+    *peer = atomic_load_explicit(&m->peer, memory_order_relaxed);
+    return atomic_compare_exchange_strong(&m->inside, &inside, TAKEN);
+}
 
 static void break_with(struct mpi *m, int rank, const char *call, int error) {
     char text[MPI_MAX_ERROR_STRING] = "";
@@ -91,9 +123,11 @@ static bool send_frame(struct carrier *c, int to, const void *frame, size_t byte
     }
     memcpy(buffer, frame, bytes);
     MPI_Request request;
+    enter(m, to);
     int done = 0, error = MPI_Isend(buffer, (int)bytes, MPI_BYTE, to, TAG_FRAME, m->frames, &request);
     if (error == MPI_SUCCESS)
         error = MPI_Test(&request, &done, MPI_STATUS_IGNORE);
+    leave(m);
     if (error != MPI_SUCCESS)
         break_with(m, to, "MPI_Isend", error);
     if (error != MPI_SUCCESS || done)
@@ -108,7 +142,9 @@ static bool send_piece(struct carrier *c, int to, uint32_t slot, const void *dat
     MPI_Request request;
     if (!reserve(m))
         return false;
+    enter(m, to);
     int error = MPI_Isend(data, (int)bytes, MPI_BYTE, to, (int)slot, m->pieces, &request);
+    leave(m);
     if (error == MPI_SUCCESS)
         add(m, request, (struct pending){PENDING_PIECE_OUT, to, bytes, cookie});
     else
@@ -121,7 +157,9 @@ static bool receive_piece(struct carrier *c, int from, uint32_t slot, void *data
     MPI_Request request;
     if (!reserve(m))
         return false;
+    enter(m, from);
     int error = MPI_Irecv(data, (int)bytes, MPI_BYTE, from, (int)slot, m->pieces, &request);
+    leave(m);
     if (error == MPI_SUCCESS)
         add(m, request, (struct pending){PENDING_PIECE_IN, from, bytes, cookie});
     else
@@ -153,7 +191,9 @@ static bool all_reduce(struct carrier *c, void *data, int64_t elements, mx_dtype
     if (!data) /* only asked whether there is one */
         return true;
     MPI_Request request;
+    enter(m, -1);
     int error = MPI_Iallreduce(MPI_IN_PLACE, data, (int)elements, type, MPI_SUM, m->sums, &request);
+    leave(m);
     if (error != MPI_SUCCESS)
         return false;
     add(m, request, (struct pending){PENDING_SUM, -1, 0, cookie});
@@ -164,7 +204,9 @@ static bool poll_frames(struct mpi *m, const struct carrier_events *events, void
     int got = 0;
     for (; got < MOST_FRAMES; got++) {
         MPI_Status status;
+        enter(m, -1);
         int done = 0, bytes = 0, error = MPI_Test(&m->ring[m->head], &done, &status);
+        leave(m);
         if (error != MPI_SUCCESS) {
             break_with(m, done && status.MPI_SOURCE >= 0 ? status.MPI_SOURCE : m->carrier.rank, "receiving", error);
             return false;
@@ -174,7 +216,9 @@ static bool poll_frames(struct mpi *m, const struct carrier_events *events, void
         char *buffer = m->ring_buffers + (size_t)m->head * FRAME_BYTES;
         (void)MPI_Get_count(&status, MPI_BYTE, &bytes);
         events->frame(context, status.MPI_SOURCE, buffer, (size_t)bytes);
+        enter(m, -1);
         error = MPI_Start(&m->ring[m->head]);
+        leave(m);
         if (error != MPI_SUCCESS)
             break_with(m, m->carrier.rank, "MPI_Start", error);
         m->head = (m->head + 1) % RING;
@@ -186,7 +230,9 @@ static bool poll_pending(struct mpi *m, const struct carrier_events *events, voi
     int done = 0;
     if (m->count == 0)
         return false;
+    enter(m, -1);
     int error = MPI_Testsome(m->count, m->requests, &done, m->indices, m->statuses);
+    leave(m);
     if (done == MPI_UNDEFINED || done <= 0)
         return false;
     /* Out of the list first: events start more. */
@@ -265,7 +311,7 @@ static void stop(struct carrier *c) {
     (void)c;
 }
 
-static void close(struct carrier *c, bool orderly) {
+static void close_carrier(struct carrier *c, bool orderly) {
     struct mpi *m = (struct mpi *)c;
     if (!orderly) /* what MPI still knows of stays */
         return;
@@ -304,7 +350,8 @@ static const struct carrier_operations operations = {
     .poll = poll,
     .flushed = flushed,
     .stop = stop,
-    .close = close,
+    .close = close_carrier,
+    .take_over = take_over,
     .poll_ns = POLL_NS,
     .set_wake = set_wake,
     .all_reduce = all_reduce,
@@ -327,6 +374,13 @@ static mx_status begin(struct mpi *m, struct mxrt_why *why) {
                level < MPI_THREAD_SERIALIZED) {
         return mxrt_fail(why, MX_ERROR_UNSUPPORTED, "this MPI does not let threads call it (MPI_THREAD_SERIALIZED)");
     }
+#if OMPI_MAJOR_VERSION == 4
+    /* Its help about a lost connection goes by way of mpirun, which has been seen to crash in printing it, and takes the job along. What is
+     * to be said about a loss, the net says. */
+    bool *quiet = dlsym(RTLD_DEFAULT, "orte_execute_quiet");
+    if (m->ours && quiet)
+        *quiet = true;
+#endif
     (void)MPI_Comm_rank(MPI_COMM_WORLD, &m->carrier.rank);
     (void)MPI_Comm_size(MPI_COMM_WORLD, &m->carrier.size);
     if (m->ours)

@@ -201,17 +201,16 @@ void net_begin(struct mxrt_net *n) {
     n->last_beat = n->last_look = n->last_end = n->now = net_clock();
     for (int q = 0; q < n->size; q++) {
         n->peers[q].heard = n->now;
-        wire_say(n, q, FRAME_HELLO, (uint64_t)getpid(), host);
+        struct frame f = {.kind = FRAME_HELLO, .tag = (uint64_t)getpid(), .sub = fault_space()};
+        wire_frame(n, q, &f, host, strlen(host));
     }
 }
 
-static void *run(void *context) {
-    struct mxrt_net *n = context;
-    (void)prctl(PR_SET_TIMERSLACK, 1000UL);
-    net_begin(n);
+void net_loop(struct mxrt_net *n) {
     double moved_at = n->now;
     for (;;) {
         double start = n->now = net_clock();
+        atomic_fetch_add_explicit(&n->turns, 1, memory_order_relaxed);
         bool moved = net_poll(n);
         fault_watch(n);
         moved |= n->endings.first != NULL;
@@ -235,6 +234,12 @@ static void *run(void *context) {
     n->finished = true;
     pthread_cond_broadcast(&n->wake);
     pthread_mutex_unlock(&n->lock);
+}
+
+static void *run(void *context) {
+    (void)prctl(PR_SET_TIMERSLACK, 1000UL);
+    net_begin(context);
+    net_loop(context);
     return NULL;
 }
 
@@ -306,6 +311,7 @@ mx_status net_create(struct mxrt_net **out, struct carrier *c, const struct mxrt
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int error = pthread_create(&n->thread, NULL, run, n);
+    n->watched = error == 0 && c->operations->take_over && pthread_create(&n->watcher, NULL, fault_watcher, n) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error != 0) {
         net_free(n);
@@ -338,14 +344,16 @@ void mxrt_net_close(struct mxrt_net *n) {
     struct timespec until = time_of(net_clock() + n->timeout);
     while (!n->finished && pthread_cond_timedwait(&n->wake, &n->lock, &until) != ETIMEDOUT)
         continue;
-    bool finished = n->finished;
+    bool finished = n->finished, taken_over = n->taken_over;
     pthread_mutex_unlock(&n->lock);
-    if (finished) {
+    if (finished && !taken_over)
         pthread_join(n->thread, NULL);
-        net_free(n);
-    } else {
+    else
         pthread_detach(n->thread);
-    }
+    if (n->watched)
+        pthread_join(n->watcher, NULL);
+    if (finished)
+        net_free(n);
 }
 
 int mxrt_net_rank(const struct mxrt_net *n) {

@@ -403,6 +403,8 @@ static void frame(void *context, int from, const void *data, size_t bytes) {
         text_of(text, sizeof text, content, payload);
         (void)snprintf(p->name, sizeof p->name, "rank %d (%.60s, pid %u)", from, text, (unsigned)f.tag);
         p->hello = true;
+        p->space = f.sub;
+        p->pid = f.tag <= INT32_MAX ? (int)f.tag : 0;
         pthread_mutex_lock(&n->lock);
         n->hellos++;
         pthread_cond_broadcast(&n->wake);

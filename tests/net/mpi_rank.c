@@ -58,9 +58,9 @@ static int loss(double timeout, int64_t elements) {
         last = now();
     }
     double noticed = now() - last;
-    struct mxrt_why why = {""};
-    int lost = mxrt_net_lost(n, &why), rank = mxrt_net_rank(n);
-    CHECK(c.status == MX_ERROR_PEER && lost >= 0 && strcmp(why.text, c.message) == 0);
+    struct mxrt_why reason = {""};
+    int lost = mxrt_net_lost(n, &reason), rank = mxrt_net_rank(n);
+    CHECK(c.status == MX_ERROR_PEER && lost >= 0 && strcmp(reason.text, c.message) == 0);
     /* What is asked for afterwards ends the same way. */
     counter_init(&c, 2);
     mxrt_net_send(n, rank, 1, "x", 1, count_done, &c);
@@ -71,7 +71,7 @@ static int loss(double timeout, int64_t elements) {
         free(x[k]);
     double closing = now();
     mxrt_net_close(n);
-    printf("rank %d lost %d after %.2f close %.2f: %s\n", rank, lost, noticed, now() - closing, why.text);
+    printf("rank %d lost %d after %.2f close %.2f: %s\n", rank, lost, noticed, now() - closing, reason.text);
     fflush(stdout);
     return 0;
 }

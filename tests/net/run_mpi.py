@@ -27,6 +27,26 @@ def fail(*words):
     sys.exit(1)
 
 
+class Stalls:
+    """How late this machine runs what should run every 10 ms, at worst: other programs on it are not the net's fault."""
+
+    def __enter__(self):
+        self.worst, self.on = 0.0, True
+        self.thread = threading.Thread(target=self.watch)
+        self.thread.start()
+        return self
+
+    def watch(self):
+        while self.on:
+            start = time.time()
+            time.sleep(0.01)
+            self.worst = max(self.worst, time.time() - start - 0.01)
+
+    def __exit__(self, *_):
+        self.on = False
+        self.thread.join()
+
+
 class Job:
     """mpirun with its output read as it comes."""
 
@@ -98,7 +118,8 @@ def one_loss(args, rng, k):
     os.kill(pids[victim], getattr(signal, 'SIG' + how))
     at = time.time()
     pattern = r'rank (\d+) lost (\d+) after ([0-9.]+) close ([0-9.]+): (.*)'
-    ended = job.wait_for(pattern, ranks - 1, TIMEOUT + 15)
+    with Stalls() as stalls:
+        ended = job.wait_for(pattern, ranks - 1, TIMEOUT + 15)
     seconds = time.time() - at
     job.end(pids.values())
     survivors = {int(m.group(1)) for m in ended}
@@ -110,10 +131,10 @@ def one_loss(args, rng, k):
         slowest = max(slowest, after)
         if lost != victim or 'rank %d (' % victim not in text or 'pid %d' % pids[victim] not in text:
             fail(what, 'wrong message:', m.group(0))
-        if close > 1:
+        if close > 1 + 10 * stalls.worst:
             fail(what, 'close took %.2f s' % close)
-    if slowest > TIMEOUT + 1 + args.slack:
-        fail(what, 'noticed after %.2f s' % slowest)
+    if slowest > TIMEOUT + 1 + 10 * stalls.worst:
+        fail(what, 'noticed after %.2f s; the machine stalled for %.2f s' % (slowest, stalls.worst))
     print('%s: noticed after %.2f s (%.2f)' % (what, slowest, seconds), flush=True)
 
 
@@ -137,7 +158,6 @@ def main():
     p.add_argument('--program', required=True)
     p.add_argument('--times', type=int, default=4)
     p.add_argument('--seed', type=int, default=None)
-    p.add_argument('--slack', type=float, default=0.5, help='seconds that a loaded machine may add')
     p.add_argument('--tcp', action='store_true')
     p.add_argument('--only', choices=['bits', 'loss', 'measure'])
     args = p.parse_args()

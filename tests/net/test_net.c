@@ -209,12 +209,12 @@ static void trouble(struct rank *r, enum trouble what, int culprit, const char *
     }
     for (int k = 0; k < LIVE; k++)
         free(x[k]); /* nobody writes here any more: ASan sees it */
-    struct mxrt_why why;
-    int lost = mxrt_net_lost(n, &why);
+    struct mxrt_why reason;
+    int lost = mxrt_net_lost(n, &reason);
     /* Of two that disagree, who notices first names the other. */
-    if (c.status != MX_ERROR_PEER || lost < 0 || (what != DISAGREE && lost != culprit) || !strstr(why.text, words) ||
-        strcmp(why.text, c.message) != 0) {
-        fprintf(stderr, "trouble %d: rank %d: status %d, lost %d: %s; %s\n", what, rank, c.status, lost, why.text,
+    if (c.status != MX_ERROR_PEER || lost < 0 || (what != DISAGREE && lost != culprit) || !strstr(reason.text, words) ||
+        strcmp(reason.text, c.message) != 0) {
+        fprintf(stderr, "trouble %d: rank %d: status %d, lost %d: %s; %s\n", what, rank, c.status, lost, reason.text,
                 c.message);
         exit(1);
     }
