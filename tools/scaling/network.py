@@ -1,8 +1,9 @@
 """Nodes, what connects them, and how a bucket is summed over all ranks: a discrete-event model.
 
 All nodes have the same load, so one is simulated for all: its NIC, one rank's bus inside the node, and one rank's thread for messages and sums.
-A link sends at full rate in both directions at once. It is a queue: what has the highest priority goes next, behind what has been handed over
-already. Everything else is a delay. Costs of a message are those of LogGP (Alexandrov et al. 1995): latency, overhead at each end, and time a byte.
+Costs of a message are those of LogGP (Alexandrov et al. 1995): latency, overhead at each end, and time a byte. A link sends at full rate in both
+directions at once. What has been handed over to it leaves in order, what has not waits by priority. So a question, be it of 64 bytes, stands behind the
+bytes that were handed over before, and its answer behind those of the other side; on a slow link with little under way that is what limits.
 
     flat          what runtime/net does (collective.c, direct.c, tree.c): straight between all pairs of ranks, wherever they are
     hierarchical  reduce-scatter within the node, all-reduce of each part across nodes, all-gather within the node
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 LIVE_CHUNKS, SMALLEST_PART, PARTS_BYTES, SUM_MEMORY = 8, 1 << 15, 1 << 23, 1 << 25
 WINDOW, PIECE_BYTES, EAGER_BYTES = 4, 1 << 18, 3968 - 64
 DIRECT_RANKS, TREE_SUM_BYTES = 8, 65536
+MPI_EAGER = 65536  # of Open MPI over TCP: more waits until the receiver has answered to the first so many bytes
 MEASURED_BYTES = 1 << 22  # of a message by which a program measures bandwidth (measure.c)
 
 
@@ -64,30 +66,72 @@ class Clock:
 
 
 class Queue:
-    """Serves one at a time. `window` of them are handed over, in order; the others wait by priority."""
+    """Serves one at a time; what waits, by priority."""
 
-    def __init__(self, clock, window=1):
-        self.clock, self.window = clock, window
-        self.waiting, self.count, self.handed, self.free, self.busy, self.bytes = [], 0, 0, 0.0, 0.0, 0.0
+    def __init__(self, clock):
+        self.clock, self.waiting, self.count, self.serving = clock, [], 0, False
+        self.busy, self.bytes = 0.0, 0.0
 
     def put(self, priority, seconds, run, amount=0.0):
         heapq.heappush(self.waiting, (-priority, self.count, seconds, run))
         self.count += 1
         self.busy += seconds
         self.bytes += amount
-        self.hand_over()
+        if not self.serving:
+            self.serve()
 
-    def hand_over(self):
-        while self.waiting and self.handed < self.window:
+    def serve(self):
+        self.serving = bool(self.waiting)
+        if self.serving:
             _, _, seconds, run = heapq.heappop(self.waiting)
-            self.free = max(self.free, self.clock.now) + seconds
-            self.handed += 1
-            self.clock.at(self.free, lambda run=run: self.served(run))
+            self.clock.after(seconds, lambda: self.served(run))
 
     def served(self, run):
-        self.handed -= 1
         run()
-        self.hand_over()
+        self.serve()
+
+
+class Wire:
+    """A link as runtime/net and MPI use it: bytes leave in the order in which they were handed over; pieces wait by priority until less than WINDOW to a
+    rank are under way. All other ranks get pieces of the same size at the same time, so what goes to all of them is one here."""
+
+    def __init__(self, clock, rate, latency):
+        self.clock, self.rate, self.latency = clock, rate, latency
+        self.waiting, self.count, self.under_way, self.free = [], 0, 0, 0.0
+        self.busy, self.bytes = 0.0, 0.0
+
+    def leave(self, amount, run):
+        """Calls when the bytes have left."""
+        seconds = amount / self.rate
+        self.busy += seconds
+        self.bytes += amount
+        self.free = max(self.free, self.clock.now) + seconds
+        self.clock.at(self.free, run)
+
+    def frame(self, run, amount=0.0):
+        """Calls when it is there."""
+        self.leave(amount, lambda: self.clock.after(self.latency, run))
+
+    def piece(self, priority, amount, asks, run):
+        """`asks`: the part of it behind which an answer is waited for; 1: none."""
+        heapq.heappush(self.waiting, (-priority, self.count, amount, asks, run))
+        self.count += 1
+        self.start()
+
+    def start(self):
+        while self.waiting and self.under_way < WINDOW:
+            _, _, amount, asks, run = heapq.heappop(self.waiting)
+            self.under_way += 1
+            rest = lambda amount=amount * (1 - asks), run=run: self.leave(amount, lambda: self.sent(run))
+            if asks < 1:
+                self.frame(lambda rest=rest: self.frame(rest), amount * asks)
+            else:
+                self.leave(amount, lambda run=run: self.sent(run))
+
+    def sent(self, run):
+        self.under_way -= 1
+        self.clock.after(self.latency, run)
+        self.start()
 
 
 class Room:
@@ -116,8 +160,8 @@ class Network:
     def __init__(self, clock, cluster, ranks):
         self.clock, self.cluster, self.ranks = clock, cluster, ranks
         flat = cluster.algorithm == "flat"
-        self.nic = Queue(clock, WINDOW if flat else 1)
-        self.bus = Queue(clock, WINDOW if flat else 1)
+        self.nic = Wire(clock, cluster.nic, cluster.latency) if flat else Queue(clock)
+        self.bus = Wire(clock, cluster.bus, cluster.bus_latency) if flat else Queue(clock)
         self.thread = Queue(clock)
         self.memory = Room(SUM_MEMORY)
         latency, bandwidth = cluster.measured(ranks) if ranks > 1 else (0.0, math.inf)
@@ -140,17 +184,33 @@ class Network:
                 self.clock.after(stages[i], lambda: step(i + 1))
         step(0)
 
-    def send(self, each, peers):
-        """Every rank sends `each` bytes to so many ranks, spread evenly over all others: on its bus, and on its node's NIC."""
-        c, others = self.cluster, max(1, self.ranks - 1)
-        inside = min(c.gpus, self.ranks) - 1
-        on_bus = each * peers * inside / others
-        on_nic = each * peers * (others - inside) / others * min(c.gpus, self.ranks)
-        return [(self.bus, on_bus / c.bus, on_bus), (self.nic, on_nic / c.nic, on_nic)]
-
     @property
-    def latency(self):
-        return self.cluster.latency if self.ranks > self.cluster.gpus else self.cluster.bus_latency
+    def far(self):
+        """What the slowest messages of a flat sum go over."""
+        return self.nic if self.ranks > self.cluster.gpus else self.bus
+
+    def shares(self, each):
+        """Bytes on a rank's bus and on its node's NIC when every rank sends `each` to every other."""
+        inside = min(self.cluster.gpus, self.ranks) - 1
+        return each * inside, each * (self.ranks - 1 - inside) * (inside + 1)
+
+    def send(self, each, priority):
+        """A stage: each rank sends `each` bytes to every other, first to those of its node."""
+        near, beyond = self.shares(each)
+        asks = min(1.0, MPI_EAGER / each) if each else 1.0
+
+        def run(next):
+            if not beyond:
+                self.bus.piece(priority, near, asks, next)
+            elif near:
+                self.bus.piece(priority, near, asks, lambda: self.nic.piece(priority, beyond, asks, next))
+            else:
+                self.nic.piece(priority, beyond, asks, next)
+        return run
+
+    def ask(self, size):
+        """A stage: a large message is offered, and granted by its receiver."""
+        return (lambda next: self.far.frame(lambda: self.far.frame(next))) if size > EAGER_BYTES else 0.0
 
     def handle(self, messages, added=0.0):
         return (self.thread, messages * self.cluster.message + added / self.cluster.add, 0.0)
@@ -175,31 +235,28 @@ class Network:
             more()
 
         def chunk(own):
-            # Offer, grant, bytes; a small message goes without asking.
-            asked, frames = (2 * self.latency, 3) if own > EAGER_BYTES else (0.0, 1)
-            room = own * (n - 1) if own > EAGER_BYTES else 0
+            frames, room = (3, own * (n - 1)) if own > EAGER_BYTES else (1, 0)  # offer, grant and bytes, or bytes at once
             handled = self.handle(2 * frames * (n - 1))
-            self.stages([handled, asked, lambda next: self.memory.take(priority, room, next), *self.send(own, n - 1), self.latency, self.handle(0, own * n),
-                         lambda next: (self.memory.give(room), next()), handled, asked, *self.send(own, n - 1), self.latency], priority, ended)
+            self.stages([handled, self.ask(own), lambda next: self.memory.take(priority, room, next), self.send(own, priority), self.handle(0, own * n),
+                         lambda next: (self.memory.give(room), next()), handled, self.ask(own), self.send(own, priority)], priority, ended)
 
         for _ in range(LIVE_CHUNKS):
             more()
 
     def tree(self, size, priority, done):
-        """Up and down a binomial tree. A link carries the bytes twice; the levels follow each other."""
+        """Up and down a binomial tree: a link carries the bytes twice, the levels follow each other."""
         n, levels = self.ranks, math.ceil(math.log2(self.ranks))
-        asked, frames = (2 * self.latency, 3) if size > EAGER_BYTES else (0.0, 1)
-        level = asked + self.latency + size / self.cluster.nic
-        self.stages([self.handle(4 * frames, 2 * size), *self.send(2 * size / n, n - 1), 2 * levels * level], priority, done)
+        asked, frames = (2 * self.far.latency, 3) if size > EAGER_BYTES else (0.0, 1)
+        later = (2 * levels - 1) * (asked + self.far.latency + size / self.far.rate)
+        self.stages([self.handle(4 * frames, 2 * size), self.ask(size), self.send(2 * size / n, priority), later], priority, done)
 
     def items(self, sent, returned, priority, done):
-        """One rank, another one for each bucket, adds what all send it."""
-        n, c = self.ranks, self.cluster
-        rate = c.nic if n > c.gpus else c.bus
-        asked, frames = (2 * self.latency, 3) if max(sent, returned) > EAGER_BYTES else (0.0, 1)
-        for_owner = (n - 1) * (sent + returned) / rate - sum(seconds for _, seconds, _ in self.send((sent + returned) / n, n - 1))
-        self.stages([self.handle(4 * frames, sent), asked + self.latency, *self.send((sent + returned) / n, n - 1), max(0.0, for_owner), asked + self.latency],
-                    priority, done)
+        """One rank, another one for each bucket, adds what all send it. On its link there are the bytes of all, on the mean of links a part of them."""
+        n = self.ranks
+        frames = 3 if max(sent, returned) > EAGER_BYTES else 1
+        mean = sum(self.shares((sent + returned) / n)) / self.far.rate
+        self.stages([self.handle(4 * frames, sent), self.ask(sent), self.send(sent / n, priority), max(0.0, (n - 1) * (sent + returned) / self.far.rate - mean),
+                     self.ask(returned), self.send(returned / n, priority)], priority, done)
 
     # ---- hierarchical
 
