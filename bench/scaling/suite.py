@@ -1,15 +1,14 @@
 """`./run bench scaling`: what the model of tools/scaling says of ResNet-50 on up to 1,024 GPUs, and how far it is from real runs of 2 to 8 ranks.
 
 A real run is the generated program over Open MPI, on hosts with limited links (bench/kvstore/hosts.py), with computation replaced by sleep at the times the compiler's
-tables imply (bench/kvstore/worker_mxcc.c). The model gets what was measured beforehand and nothing of the run itself: latency and bandwidth between two hosts, the
-rate at which runtime/net adds. What the numbers mean: docs/scaling.md."""
+tables imply (bench/kvstore/worker_mxcc.c). The model gets what was measured beforehand and nothing of the run itself: the time of a message, the rate of a large
+sum by itself, the rate at which runtime/net adds. What the numbers mean: docs/scaling.md."""
+import math
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import types
 
 from bench import BUILD, HERE, MXCC, ROOT, Skipped, run
 from kvstore import hosts
@@ -25,9 +24,9 @@ FOLDER = os.path.join(HERE, "scaling")
 PICTURE = os.path.join(ROOT, "docs", "pictures", "scaling.svg")
 
 # Real runs: model, seconds of computation, Gbit/s, microseconds one way.
-CHECKS = [("resnet50", 4, 0.2, 1000), ("resnet50", 8, 0.2, 1000), ("lstm_lm", 2, 0.2, 1000), ("resnet50", 4, 0.4, 5000)]
+CHECKS = [("resnet50", 4, 0.2, 1000), ("resnet50", 8, 0.2, 1000), ("lstm_lm", 3, 0.2, 1000)]
 RANKS = [2, 4, 8]
-CHECK_STEPS, HOPS, SUMS = 3, 100, (1, 4, 16, 64)
+CHECK_STEPS, HOPS, SUM_MB, SUMS = 2, 100, 64, 2
 
 # Seconds of a ResNet-50 step of one GPU, and where they are from (docs/scaling.md).
 GPUS = {
@@ -41,8 +40,10 @@ GPUS = {
 BUSES = {"K80": 8e9, "V100": 120e9, "A100": 240e9}
 ADDS = {"K80": 60e9, "V100": 300e9, "A100": 500e9}  # bytes of summands a second: a third of the memory's rate
 NICS = [25, 100]  # Gbit/s of a node
-WORKERS = [1, 8, 16, 32, 64, 128, 256, 512, 1024]
+WORKERS = [1, 8, 16, 64, 256, 1024]
 JITTERS = [0, 1, 2, 5]  # percent
+REACHES = [1.0, 0.7, 0.5]  # of a NIC's rate that sums get
+STEPS = 8  # simulated; half of them only warm up
 
 
 # ---- programs ------------------------------------------------------------------------------------------------------------------
@@ -83,45 +84,14 @@ def adding_rate():
 
 # ---- real runs -----------------------------------------------------------------------------------------------------------------
 
-STREAM = """
-import socket, sys, time
-LENGTH = int(sys.argv[3])
-if sys.argv[1] == "take":
-    s = socket.create_server((sys.argv[2], 29700))
-    print("READY", flush=True)
-    c, _ = s.accept()
-    left, start = LENGTH, None
-    while left > 0:
-        left -= len(c.recv(1 << 20)) or sys.exit(1)
-        start = start or (time.perf_counter(), left)
-    print(start[1] / (time.perf_counter() - start[0]))
-else:
-    c = socket.create_connection((sys.argv[2], 29700))
-    c.sendall(bytes(LENGTH))
-    c.shutdown(socket.SHUT_WR)
-    c.recv(1)
-"""
-
-
-def stream_rate(network, gigabits):
-    """Bytes a second of a long stream from the second host to the first."""
-    length = str(int(gigabits * 1e9 / 8))
-    command = [sys.executable, "-c", STREAM]
-    taker = subprocess.Popen(network.hosts[0].command(*command, "take", network.address(0), length), stdout=subprocess.PIPE, text=True)
-    taker.stdout.readline()
-    network.hosts[1].run(*command, "give", network.address(0), length)
-    rate = taker.stdout.read()
-    taker.wait()
-    return float(rate)
-
-
 def measure_net(count, gigabits, delay, model, folder):
-    """Seconds from rank to rank of two, and of all-reduces of some sizes in megabytes, while this machine is as busy as it is."""
+    """Seconds of a message, and bytes/s that a host sends in a large sum over `count` hosts by itself, while this machine is as busy as it is."""
     network = hosts.Network(count, gigabits, delay, folder)
     job = None
     try:
         job = kvstore.Job("mxcc", network, folder, (net_program(), ""), model, "sleep")
-        return job.turn(HOPS, 0)[0], {mb: job.turn(2, mb)[0] for mb in SUMS}
+        rounds = math.ceil(math.log2(count))  # of a barrier, one message after the other
+        return job.turn(HOPS, 0)[0] / rounds, 2 * (count - 1) / count * SUM_MB * 1e6 / job.turn(SUMS, SUM_MB)[0]
     finally:
         if job:
             job.close()
@@ -137,15 +107,13 @@ def with_bucket(worker, bucket, folder):
     return path
 
 
-def check_row(model, seconds, gigabits, delay, count, add, folder):
+def check_row(model, seconds, gigabits, delay, count, cluster, folder):
     worker, table = program(model)
     schedule = load(table)
     network = hosts.Network(count, gigabits, delay, folder)
     job = None
     try:
-        cluster = Cluster(nic=stream_rate(network, gigabits), latency=network.round_trip_ms() / 2e3, add=add)
-        measured = cluster.measured(count)
-        bucket = schedule.choose(seconds, count, *measured)
+        bucket = schedule.choose(seconds, count, *cluster.measured(count))
         job = kvstore.Job("mxcc", network, folder, (with_bucket(worker, bucket, folder), table), model, "sleep")
         job.turn(1, seconds)
         real, sent = job.turn(CHECK_STEPS, seconds)
@@ -166,7 +134,7 @@ def check(options):
     print("runtime/net adds %.1f GB/s of summands on this machine\n\nreal runs with computation asleep, beside the model\n" % (add / 1e9))
     print("%-9s %5s %9s %8s %9s   %26s   %26s   %17s" % ("model", "ranks", "link", "one way", "compute", "step, s: real, said, error", "no computation: the same", "MB sent by a rank"))
     with tempfile.TemporaryDirectory() as folder:
-        written = set()
+        written, clusters = set(), {}
         for model, seconds, gigabits, delay in CHECKS:
             if options.only and model not in options.only:
                 continue
@@ -175,7 +143,11 @@ def check(options):
                 written.add(model)
             for count in RANKS:
                 try:
-                    r = check_row(model, seconds, gigabits, delay, count, add, tempfile.mkdtemp(dir=folder))
+                    part = tempfile.mkdtemp(dir=folder)
+                    if (gigabits, delay, count) not in clusters:
+                        latency, rate = measure_net(count, gigabits, delay, model, part)
+                        clusters[gigabits, delay, count] = Cluster(nic=rate, latency=latency, add=add)
+                    r = check_row(model, seconds, gigabits, delay, count, clusters[gigabits, delay, count], tempfile.mkdtemp(dir=folder))
                 except (hosts.Unavailable, Skipped) as why:
                     skipped.append("%s, %d ranks: %s" % (model, count, why))
                     print("%-9s %5d skipped: %s" % (model, count, why), flush=True)
@@ -193,9 +165,9 @@ def check(options):
 # ---- what it says ----------------------------------------------------------------------------------------------------------------
 
 
-def cluster(gpu, gigabits, algorithm):
+def cluster(gpu, gigabits, algorithm, reach=1.0):
     kind = gpu.split(",")[0]
-    return Cluster(nic=gigabits * 1e9 / 8, latency=10e-6, gpus=8, bus=BUSES[kind], bus_latency=3e-6, add=ADDS[kind], message=1e-6, algorithm=algorithm)
+    return Cluster(nic=reach * gigabits * 1e9 / 8, latency=10e-6, gpus=8, bus=BUSES[kind], bus_latency=3e-6, add=ADDS[kind], message=1e-6, algorithm=algorithm)
 
 
 def predict(options):
@@ -208,7 +180,7 @@ def predict(options):
             for algorithm in ("hierarchical", "flat"):
                 cells, points = [], []
                 for n in WORKERS:
-                    o = simulate(schedule, cluster(gpu, gigabits, algorithm), n, seconds)
+                    o = simulate(schedule, cluster(gpu, gigabits, algorithm), n, seconds, steps=STEPS)
                     rows.append({"gpu": gpu, "gigabits": gigabits, "algorithm": algorithm, "ranks": n, "step": o.step, "efficiency": o.efficiency, "hidden": o.hidden})
                     cells.append("%5.1f (%3.0f)" % (100 * o.efficiency, 100 * o.hidden))
                     points.append((n, 100 * o.efficiency))
@@ -218,17 +190,37 @@ def predict(options):
     return schedule, rows, lines
 
 
-def jitter(schedule):
+HARSH = [8, 64, 256, 1024]  # workers
+
+
+def reach(schedule):
+    """Where the NIC's rate is not reached."""
     rows = []
-    print("\nthe same with ranks that differ: 25 Gbit/s, hierarchical, V100 in FP32 at batch 32; percent of a step's time (coefficient of variation)\n")
-    print("%-34s" % "jitter" + "".join("%11d" % n for n in (8, 64, 256, 1024)))
+    print("\nhierarchical, where sums get a part of the NIC's rate\n")
+    print("%-34s %5s  %-13s" % ("GPU", "Gbit", "of its rate") + "".join("%11d" % n for n in HARSH))
+    for gpu in ("V100, FP32, batch 32", "V100, mixed precision, batch 192", "A100, mixed precision, batch 256"):
+        for part in REACHES:
+            cells = []
+            for n in HARSH:
+                o = simulate(schedule, cluster(gpu, 25, "hierarchical", part), n, GPUS[gpu], steps=STEPS)
+                rows.append({"gpu": gpu, "reach": part, "ranks": n, "efficiency": o.efficiency})
+                cells.append("%.1f" % (100 * o.efficiency))
+            print("%-34s %5d  %-13s" % (gpu, 25, "%d%%" % (100 * part)) + "".join("%11s" % c for c in cells), flush=True)
+    return rows
+
+
+def jitter(schedule):
+    """Where ranks differ from step to step."""
+    rows, gpu = [], "V100, FP32, batch 32"
+    print("\nhierarchical, where a rank's step varies by so much of its time (coefficient of variation)\n")
+    print("%-34s %5s  %-13s" % ("GPU", "Gbit", "variation") + "".join("%11d" % n for n in HARSH))
     for percent in JITTERS:
         cells = []
-        for n in (8, 64, 256, 1024):
-            o = simulate(schedule, cluster("V100", 25, "hierarchical"), n, GPUS["V100, FP32, batch 32"], jitter=percent / 100, steps=20)
+        for n in HARSH:
+            o = simulate(schedule, cluster(gpu, 25, "hierarchical"), n, GPUS[gpu], jitter=percent / 100, steps=16)
             rows.append({"jitter": percent, "ranks": n, "efficiency": o.efficiency})
             cells.append("%.1f" % (100 * o.efficiency))
-        print("%-34s" % ("%d%%" % percent) + "".join("%11s" % c for c in cells), flush=True)
+        print("%-34s %5d  %-13s" % (gpu, 25, "%d%%" % percent) + "".join("%11s" % c for c in cells), flush=True)
     return rows
 
 
@@ -250,6 +242,7 @@ def scaling(options):
     except hosts.Unavailable as why:
         print("scaling: the check is skipped: %s\n" % why)
     schedule, results["predicted"], lines = predict(options)
+    results["reach"] = reach(schedule)
     results["jitter"] = jitter(schedule)
     write_picture(lines)
     return results

@@ -116,6 +116,18 @@ def half_hidden():
     near("communication alone", o.communicate, (buckets[0].bytes + buckets[1].bytes) / c.nic)
 
 
+def report():
+    """A step that reports averages hides nothing behind the next one, only behind itself."""
+    size = 1 << 16
+    t = table([size, size // 2])
+    t["report"] = True
+    s, c = Schedule(t), Cluster(nic=size / 0.1, latency=0)
+    o = simulate(s, c, 2, 3, bucket=size)
+    near("a step", o.step, 3 + s.cut(size, 2)[1].bytes / c.nic)
+    long = simulate(s, c, 2, 1e-3, bucket=size)
+    near("a short step", long.step, long.communicate + 1e-3, 1e-2)
+
+
 def no_limit():
     for algorithm in ("flat", "hierarchical"):
         for n in (8, 64, 1024):
@@ -269,7 +281,7 @@ def buckets_of_runtime():
         holds("runtime/net no longer says %s: tools/scaling/network.py is to follow" % words, words in text)
 
 
-CASES = [one_worker, one_bucket_flat, one_bucket_hierarchical, long_wire, half_hidden, no_limit, bytes_kept, bounds, monotone, jitter, deterministic, priority, bad_input, buckets_of_runtime]
+CASES = [one_worker, one_bucket_flat, one_bucket_hierarchical, long_wire, half_hidden, report, no_limit, bytes_kept, bounds, monotone, jitter, deterministic, priority, bad_input, buckets_of_runtime]
 
 
 def main():

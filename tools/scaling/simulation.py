@@ -2,7 +2,8 @@
 
 A rank computes; where the compiler found a tensor final, its bucket is sent once all its tensors are final on all ranks; where a group of parameters is needed,
 the rank waits for the group's buckets of the step before (runtime/program/rank_step.c). So the first layers of a step run while the last
-parameters of the step before arrive. The status of a step goes with its last bucket, and ends with it.
+parameters of the step before arrive. The status of a step goes with its last bucket, at its end. A step with results that need averages waits there for
+all of its own buckets.
 
 Ranks differ only by `jitter`, the coefficient of variation of a step's computation: a log-normal factor, drawn for each rank and step. Without it one rank
 is simulated for all."""
@@ -14,6 +15,7 @@ from network import Clock, Cluster, Network
 from schedule import BadInput, Schedule
 
 WARM_STEPS = 4
+NEED, FINAL, REPORT = range(3)  # events of a step, in this order where they are at the same part of it
 
 
 @dataclass
@@ -54,10 +56,12 @@ class Run:
         bucket_of = {t: b for b, bucket in enumerate(buckets) for t in bucket.tensors}
         every = list(range(len(buckets)))
         self.status = bucket_of[len(schedule.tensors) - 1]
-        # Of a step, by the part of its computation that is done; at the same part, needs come before what is final.
-        events = [(schedule.tensors[bucket.tensors[-1]].final, 1, [b]) for b, bucket in enumerate(buckets) if b != self.status]
-        events += [(g.need, 0, sorted({bucket_of[t] for t in g.tensors}) if g.tensors else every) for g in schedule.groups if g.need < 1]
-        self.events = sorted(events, key=lambda e: e[:2]) + [(1.0, 0, every), (1.0, 1, [self.status])]
+        # By the part of a step's computation that is done.
+        events = [(schedule.tensors[bucket.tensors[-1]].final, FINAL, [b]) for b, bucket in enumerate(buckets) if b != self.status]
+        events += [(g.need, NEED, sorted({bucket_of[t] for t in g.tensors}) if g.tensors else every) for g in schedule.groups if g.need < 1]
+        self.events = sorted(events, key=lambda e: e[:2]) + [(1.0, NEED, every), (1.0, FINAL, [self.status])]
+        if schedule.has_report:
+            self.events.append((1.0, REPORT, every))
         self.arrived = [0] * len(buckets)  # steps
         self.arrival = [0.0] * len(buckets)  # when, the last one
         self.starts = []
@@ -73,16 +77,17 @@ class Run:
         for step in range(self.steps):
             self.starts.append(max(times))
             seconds, at = self.durations(), 0.0
-            for part, is_final, which in self.events:
+            for part, kind, which in self.events:
                 if part > at:
                     times = [t + (part - at) * s for t, s in zip(times, seconds)]
                     at = part
                 for b in which:
-                    if is_final:
+                    if kind == FINAL:
                         self.clock.at(max(times), lambda b=b: self.network.all_reduce(self.buckets[b], lambda: self.arrive(b)))
                         continue
-                    if self.arrived[b] < step:
-                        yield b, step
+                    times_sent = step + (kind == REPORT)
+                    if self.arrived[b] < times_sent:
+                        yield b, times_sent
                     when = self.arrival[b]
                     if when > min(times):
                         times = [max(t, when) for t in times]
