@@ -46,7 +46,7 @@ def table(sizes, work=3e9, rows=0, row_elements=1):
     tensors = [{"name": "t%d" % i, "dtype": "f32", "elements": b // 4, "bytes": b, "row_elements": row_elements, "rows_touched": rows, "group": n - 1 - i,
                 "flops_before": work / 3 + (i + 1) * 2 * work / 3 / n} for i, b in enumerate(sizes)]
     groups = [{"group": g, "tensors": ["t%d" % (n - 1 - g)], "flops_before_need": work / 3 * g / n} for g in range(n)]
-    return {"model": "net", "tensors": tensors, "groups": groups}
+    return {"model": "net", "report": False, "tensors": tensors, "groups": groups}
 
 
 def net(layers=20, size=1 << 20):
@@ -217,7 +217,7 @@ def priority():
 
 
 def bad_input():
-    for wrong in ({}, {"model": "m", "tensors": 3, "groups": []}, {"model": "m", "tensors": [{}], "groups": []}, []):
+    for wrong in ({}, {"model": "m", "report": False, "tensors": 3, "groups": []}, {"model": "m", "report": False, "tensors": [{}], "groups": []}, []):
         try:
             Schedule(wrong)
         except BadInput as why:

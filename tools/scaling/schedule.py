@@ -53,7 +53,7 @@ class Schedule:
         try:
             whole = max([t["flops_before"] for t in table["tensors"]] + [1])
             self.model = table["model"]
-            self.has_report = bool(table.get("report"))  # results of the step need the averages: it waits for all of its own
+            self.has_report = table["report"]  # results of the step need the averages: it waits for all of its own
             self.tensors = [Tensor(t["name"], t["dtype"], t["bytes"], t["group"], t["flops_before"] / whole, t["rows_touched"],
                                    t["row_elements"] * t["bytes"] // t["elements"] if t["elements"] else 0) for t in table["tensors"]]
             count = len(table["groups"])
