@@ -174,7 +174,7 @@ def predict():
     schedule = load(program("resnet50")[1])
     rows = []
     print("ResNet-50, %.1f MB of gradients, nodes of 8 GPUs: efficiency in percent of linear (share of communication hidden)\n" % (schedule.bytes / 1e6))
-    print("%-34s %5s  %-13s" % ("GPU", "Gbit", "algorithm") + "".join("%11d" % n for n in WORKERS))
+    print("%-34s %5s  %-13s" % ("GPU", "Gbit", "algorithm") + "".join("%13d" % n for n in WORKERS))
     for gpu, seconds in GPUS.items():
         for gigabits in NICS:
             for algorithm in ("hierarchical", "flat"):
@@ -183,7 +183,7 @@ def predict():
                     o = simulate(schedule, cluster(gpu, gigabits, algorithm), n, seconds, steps=STEPS)
                     rows.append({"gpu": gpu, "gigabits": gigabits, "algorithm": algorithm, "ranks": n, "step": o.step, "efficiency": o.efficiency, "hidden": o.hidden})
                     cells.append("%5.1f (%3.0f)" % (100 * o.efficiency, 100 * o.hidden))
-                print("%-34s %5d  %-13s" % (gpu, gigabits, algorithm) + "".join("%11s" % c for c in cells), flush=True)
+                print("%-34s %5d  %-13s" % (gpu, gigabits, algorithm) + "".join("%13s" % c for c in cells), flush=True)
     return schedule, rows
 
 
@@ -250,6 +250,8 @@ def scaling(options):
         hosts.enter("BENCH_SCALING_INSIDE")
         if not shutil.which("mpirun"):
             raise hosts.Unavailable("no mpirun (Debian: openmpi-bin)")
+        if not os.path.exists(os.path.join(BUILD, "libmxrt-mpi.so")):
+            raise hosts.Unavailable("no libmxrt-mpi.so: install libopenmpi-dev, then meson setup --reconfigure %s && ninja -C %s" % ((os.path.relpath(BUILD, ROOT),) * 2))
         results["check"] = check(options)
     except hosts.Unavailable as why:
         print("scaling: the check is skipped: %s\n" % why)
