@@ -301,6 +301,11 @@ def kvstore(options):
     return suite.kvstore(options)
 
 
+def scaling(options):
+    from scaling import suite  # imports this module
+    return suite.scaling(options)
+
+
 # ---- the engine --------------------------------------------------------------------------------------------------------------
 
 # What a peer is compiled with: C or C++ sources of bench/engine, pkg-config packages, further flags.
@@ -411,6 +416,7 @@ SUITES = {
     "memory": ("the memory of a training step of each network of samples/zoo beside PyTorch and MXNet", [("memory", memory)]),
     "kvstore": ("training over 2 and 4 hosts with limited links beside MXNet's dist_sync, PyTorch's DistributedDataParallel and Horovod (as root)",
                 [("kvstore", kvstore)]),
+    "scaling": ("training on up to 1,024 GPUs by simulation, and the model's error against real runs of 2 to 8 ranks (these as root)", [("scaling", scaling)]),
     "own": ("only what needs no peer: compile time, eager against compiled, sizes",
             [("compile", compile_time), ("eager", eager), ("sizes", sizes)]),
 }

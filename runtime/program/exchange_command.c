@@ -1,5 +1,6 @@
 /* `exchange`: what a step over ranks sends, and when, as JSON: the compiler's tables, for tools that predict how training scales. Tensors stand
- * in the order in which they become final, groups in the order in which the next step needs them. */
+ * in the order in which they become final, groups in the order in which the next step needs them; `report` is whether a step waits for its own averages,
+ * since results need them. */
 #include <inttypes.h>
 
 #include "mxrt/array.h"
@@ -12,7 +13,7 @@ int exchange_command(const struct session *s) {
                 split ? split->why_not : "made with --no-ranks, or without a train block");
         return 1;
     }
-    printf("{\"model\": \"%s\",\n \"tensors\": [", s->p->name);
+    printf("{\"model\": \"%s\",\n \"report\": %s,\n \"tensors\": [", s->p->name, split->has_report ? "true" : "false");
     for (int i = 0; i < split->key_count; i++) {
         const struct mxrt_key *k = &split->keys[split->final_order[i]];
         printf("%s\n  {\"name\": \"%s\", \"dtype\": \"%s\", \"elements\": %" PRId64 ", \"bytes\": %" PRId64
