@@ -33,7 +33,8 @@ class Unavailable(Exception):
 def enter(environment="BENCH_KVSTORE_INSIDE"):
     """Runs this program again as the first process of a process namespace with its own mounts, and does not return outside."""
     if environment in os.environ:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a first process has no default of its own
+        for number in (signal.SIGINT, signal.SIGTERM):  # for a first process there are no defaults
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
         return
     if os.geteuid() != 0:
         raise Unavailable("network namespaces need root")

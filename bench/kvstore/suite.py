@@ -21,7 +21,7 @@ FOLDER = os.path.join(HERE, "kvstore")
 # Seconds of a step without communication where computation is a sleep, and the batch of a rank where it is not.
 MODELS = {"resnet50": ("ResNet-50", 0.3, 4), "lstm_lm": ("LSTM language model", 0.1, 20)}
 LINKS = {"1gbit": (1, 1000), "10gbit": (10, 0)}  # Gbit/s, microseconds one way
-START_SECONDS, TURN_SECONDS = int(os.environ.get("BENCH_START_SECONDS", "240")), 60
+START_SECONDS, TURN_SECONDS = 240, 60
 
 
 # ---- programs and data -----------------------------------------------------------------------------------------------------
