@@ -6,8 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "internal.h"
 #include "../processors.h"
+#include "internal.h"
 
 mx_status engine_fail(struct mxrt_why *why, mx_status status, const char *format, ...) {
     if (why) {
@@ -432,7 +432,7 @@ static mx_status push_naive(struct mxrt_engine *e, struct op *op, struct mxrt_wh
     if (!latch) /* inside an operation: it runs after that one */
         return MX_OK;
     wait_until(e, latch, HUGE_VAL);
-    mx_status status = latch_error(e, latch, false, why);
+    mx_status status = latch_failure(e, latch, false, why);
     latch_drop(e, latch);
     return status;
 }

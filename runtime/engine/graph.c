@@ -219,7 +219,7 @@ static void mark_all_touched(struct mxrt_graph *g) {
 }
 
 static void forget_plan(struct mxrt_graph *g) {
-    plan_free(g->plan);
+    plan_drop(g->plan);
     g->plan = NULL;
     g->settled = g->repeats = false;
 }
@@ -565,13 +565,13 @@ static mx_status run_affected(struct mxrt_graph *g, struct latch *latch, int64_t
             for (int64_t i = 0; i < g->touched.count; i++)
                 g->touched.at[i]->touched = false;
             g->touched.count = 0;
-            *ran = plan_size(g->plan);
+            *ran = plan_nodes(g->plan);
             return MX_OK;
         }
         mark_affected(g); /* the plan's nodes */
     } else {
         bool noted = g->settled && note_state(g);
-        plan_free(g->plan);
+        plan_drop(g->plan);
         g->plan = NULL;
         g->repeats &= as_before && noted;
         g->settled &= noted;
@@ -596,7 +596,7 @@ static mx_status run_affected(struct mxrt_graph *g, struct latch *latch, int64_t
     g->settled = *ran == all;
     g->repeats = g->settled && noted && state_as_noted(g);
     if (!g->repeats) {
-        plan_free(g->plan);
+        plan_drop(g->plan);
         g->plan = NULL;
     }
     return status;
@@ -618,9 +618,9 @@ mx_status mxrt_graph_run(struct mxrt_graph *g, int64_t *ran, struct mxrt_why *wh
     latch->skipped_too = true;
     status = run_affected(g, latch, &count, why);
     if (status == MX_OK)
-        status = latch_error(e, latch, true, why);
+        status = latch_failure(e, latch, true, why);
     else
-        (void)latch_error(e, latch, true, NULL);
+        (void)latch_failure(e, latch, true, NULL);
     latch_drop(e, latch);
     if (ran)
         *ran = count;

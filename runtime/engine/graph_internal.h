@@ -62,10 +62,10 @@ struct order {
 struct plan;
 struct latch;
 struct plan *plan_make(struct mxrt_engine *e, struct gate *gate, struct mxrt_node **node, int64_t count);
-void plan_free(struct plan *p); /* NULL is allowed */
+void plan_drop(struct plan *p); /* NULL is allowed */
 /* Runs all and waits for it. False: nothing was done, as the engine is busy, stopped, or has an error at large. */
 bool plan_run(struct plan *p, struct latch *latch);
-int64_t plan_size(const struct plan *p);
+int64_t plan_nodes(const struct plan *p);
 bool plan_complete(const struct plan *p);                  /* all of the last run's nodes ran and none failed */
 void plan_tell(struct plan *p);                            /* sets their `ran` */
 void plan_release(struct mxrt_engine *e, struct place *x); /* before x is freed */

@@ -254,11 +254,11 @@ struct plan *plan_make(struct mxrt_engine *e, struct gate *gate, struct mxrt_nod
     free(m.next_reader);
     if (made)
         return p;
-    plan_free(p);
+    plan_drop(p);
     return NULL;
 }
 
-void plan_free(struct plan *p) {
+void plan_drop(struct plan *p) {
     if (!p)
         return;
     struct mxrt_engine *e = p->engine;
@@ -433,7 +433,7 @@ bool plan_run(struct plan *p, struct latch *latch) {
     return true;
 }
 
-int64_t plan_size(const struct plan *p) {
+int64_t plan_nodes(const struct plan *p) {
     return p->count;
 }
 

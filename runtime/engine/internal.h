@@ -444,7 +444,7 @@ struct latch *latch_new(int64_t left);
 void latch_add_error(struct mxrt_engine *e, struct latch *l, struct error *x);
 void latch_drop(struct mxrt_engine *e, struct latch *l);
 /* Of a latch that is done: its first error; `take` gives all of them. */
-mx_status latch_error(struct mxrt_engine *e, struct latch *l, bool take, struct mxrt_why *why);
+mx_status latch_failure(struct mxrt_engine *e, struct latch *l, bool take, struct mxrt_why *why);
 /* Until l is done, or, for NULL, nothing is pending; false after `deadline` (monotonic seconds, HUGE_VAL: none). */
 bool wait_until(struct mxrt_engine *e, struct latch *l, double deadline);
 

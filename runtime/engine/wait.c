@@ -77,7 +77,7 @@ void latch_signal(struct mxrt_engine *e, struct latch *l, struct error *error) {
     pthread_mutex_unlock(&e->park);
 }
 
-mx_status latch_error(struct mxrt_engine *e, struct latch *l, bool take, struct mxrt_why *why) {
+mx_status latch_failure(struct mxrt_engine *e, struct latch *l, bool take, struct mxrt_why *why) {
     mx_status status = MX_OK;
     struct error *first = NULL; /* nobody else touches them any more */
     for (int i = 0; i < l->error_count; i++) {
@@ -191,7 +191,7 @@ mx_status mxrt_engine_wait_var_for(struct mxrt_engine *e, struct mxrt_var var, d
     op->latch = latch;
     push_enter(e, op);
     if (wait_until(e, latch, deadline_in(seconds)))
-        status = latch_error(e, latch, true, why);
+        status = latch_failure(e, latch, true, why);
     else
         status = timed_out(e, v, seconds, why);
     latch_drop(e, latch);

@@ -83,13 +83,13 @@ static void gather_step(struct mxrt_net *n, struct collective *c) {
 
 static void gather_sent(struct mxrt_net *n, struct task *t) {
     struct collective *c = ((struct out *)t)->owner;
-    out_free((struct out *)t);
+    out_drop((struct out *)t);
     gather_step(n, c);
 }
 
 static void gather_received(struct mxrt_net *n, struct task *t) {
     struct collective *c = ((struct in *)t)->owner;
-    in_free((struct in *)t);
+    in_drop((struct in *)t);
     gather_step(n, c);
 }
 

@@ -76,13 +76,13 @@ static void release(struct mxrt_net *n, struct chunk *k) {
 
 static void result_sent(struct mxrt_net *n, struct task *t) {
     struct chunk *k = ((struct out *)t)->owner;
-    out_free((struct out *)t);
+    out_drop((struct out *)t);
     release(n, k);
 }
 
 static void result_received(struct mxrt_net *n, struct task *t) {
     struct chunk *k = ((struct in *)t)->owner;
-    in_free((struct in *)t);
+    in_drop((struct in *)t);
     release(n, k);
 }
 
@@ -195,7 +195,7 @@ static void summand_received(struct mxrt_net *n, struct task *t) {
     struct in *i = (struct in *)t;
     struct chunk *k = i->owner;
     bool counts = !i->eager && i->status == MX_OK;
-    in_free(i);
+    in_drop(i);
     if (counts && ++k->came == k->offered && !n->dead)
         sum(n, k);
     release(n, k);
@@ -206,7 +206,7 @@ static void part_received(struct mxrt_net *n, struct task *t) {
     struct in *i = (struct in *)t;
     struct chunk *k = i->owner;
     bool ok = i->status == MX_OK;
-    in_free(i);
+    in_drop(i);
     if (ok && !n->dead)
         send_result(n, k);
     release(n, k);
@@ -218,7 +218,7 @@ static void summand_sent(struct mxrt_net *n, struct task *t) {
     struct chunk *k = o->owner;
     int q = o->index;
     bool ok = o->status == MX_OK;
-    out_free(o);
+    out_drop(o);
     if (ok && !n->dead)
         expect_result(n, k, q);
     release(n, k);

@@ -119,7 +119,7 @@ void fast_end_all(struct mxrt_net *n) {
         end(n, n->fast_state->waiting);
 }
 
-void fast_free(struct mxrt_net *n) {
+void fast_drop(struct mxrt_net *n) {
     for (struct vote *v = n->fast_state ? n->fast_state->votes : NULL, *next; v; v = next) {
         next = v->next;
         free(v);

@@ -220,7 +220,7 @@ struct mxrt_net {
 /* Without its thread, for tests; `c` belongs to it afterwards, also when it fails. */
 mx_status net_new(struct mxrt_net **n, struct carrier *c, const struct mxrt_net_options *options, struct mxrt_why *why);
 void net_begin(struct mxrt_net *n); /* first thing on the thread */
-void net_free(struct mxrt_net *n);
+void net_drop(struct mxrt_net *n);
 mx_status net_create(struct mxrt_net **n, struct carrier *c, const struct mxrt_net_options *options,
                      struct mxrt_why *why);
 mx_status net_wait_for_all(struct mxrt_net *n, struct mxrt_why *why);
@@ -240,7 +240,7 @@ struct waiter {
     mx_status status;
     struct mxrt_why *why;
 };
-void waiter_init(struct waiter *w, struct mxrt_why *why);
+void waiter_begin(struct waiter *w, struct mxrt_why *why);
 mx_status waiter_wait(struct waiter *w);
 mxrt_net_done waiter_done;
 
@@ -250,8 +250,8 @@ mx_status threads_create(struct carrier **carriers, int size, struct mxrt_why *w
 
 /* ---- match.c */
 
-bool match_init(struct mxrt_net *n);
-void match_free(struct mxrt_net *n);
+bool match_begin(struct mxrt_net *n);
+void match_clear(struct mxrt_net *n);
 bool match_expect(struct mxrt_net *n, struct in *i); /* false: no memory */
 void match_forget_all(struct mxrt_net *n);
 struct in *match_take_in(struct mxrt_net *n, const struct key *key);
@@ -285,8 +285,8 @@ struct out *out_new(struct mxrt_net *n, struct key key, const void *data, size_t
                     void (*ended)(struct mxrt_net *, struct task *), void *owner);
 struct in *in_new(struct mxrt_net *n, struct key key, void *data, size_t bytes,
                   void (*ended)(struct mxrt_net *, struct task *), void *owner);
-void out_free(struct out *o);
-void in_free(struct in *i);
+void out_drop(struct out *o);
+void in_drop(struct in *i);
 extern const struct carrier_events wire_events;
 
 /* ---- request.c */
@@ -340,7 +340,7 @@ bool fast_start(struct mxrt_net *n, struct collective *c); /* false: the carrier
 void fast_frame(struct mxrt_net *n, int from, const struct frame *f);
 void fast_reduced(void *context, void *cookie);
 void fast_end_all(struct mxrt_net *n);
-void fast_free(struct mxrt_net *n);
+void fast_drop(struct mxrt_net *n);
 
 /* ---- fault.c */
 

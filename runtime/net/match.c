@@ -52,7 +52,7 @@ static bool make(struct match *m, uint32_t room) {
     return m->ins && m->arrived;
 }
 
-bool match_init(struct mxrt_net *n) {
+bool match_begin(struct mxrt_net *n) {
     return make(&n->match, 256);
 }
 
@@ -69,7 +69,7 @@ void match_forget_all(struct mxrt_net *n) {
     m->in_count = m->arrived_count = 0;
 }
 
-void match_free(struct mxrt_net *n) {
+void match_clear(struct mxrt_net *n) {
     match_forget_all(n);
     free(n->match.ins);
     free(n->match.arrived);

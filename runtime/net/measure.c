@@ -36,7 +36,7 @@ static void sent(struct mxrt_net *n, struct task *t) {
     struct out *o = (struct out *)t;
     struct measure *m = o->owner;
     mx_status status = o->status;
-    out_free(o);
+    out_drop(o);
     step(n, m, status);
 }
 
@@ -61,7 +61,7 @@ static void received(struct mxrt_net *n, struct task *t) {
     struct in *i = (struct in *)t;
     struct measure *m = i->owner;
     mx_status status = i->status;
-    in_free(i);
+    in_drop(i);
     if (!m->gathering && n->rank > m->partner && status == MX_OK && !n->dead) /* the one who does not lead answers */
         m->failed |= !send(n, m, m->partner, trip_of(m) | 1, m->buffers, large(m) ? LARGE_BYTES : 0);
     step(n, m, status);
@@ -172,7 +172,7 @@ mx_status mxrt_net_measure(struct mxrt_net *n, double *latency, double *bandwidt
     *bandwidth = 0;
     mx_status status = mxrt_net_barrier(n, why);
     if (status == MX_OK) {
-        waiter_init(&m.waiter, why);
+        waiter_begin(&m.waiter, why);
         net_ask(n, &m.task);
         status = waiter_wait(&m.waiter);
     }

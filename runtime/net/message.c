@@ -7,7 +7,7 @@
 static void out_ended(struct mxrt_net *n, struct task *t) {
     struct out *o = (struct out *)t;
     net_called(n, o->done, o->context, o->status, o->message ? o->message : "");
-    out_free(o);
+    out_drop(o);
 }
 
 static void start_out(struct mxrt_net *n, struct task *t) {
@@ -17,7 +17,7 @@ static void start_out(struct mxrt_net *n, struct task *t) {
         return;
     }
     net_called(n, o->done, o->context, MX_ERROR_PEER, n->lost.text);
-    out_free(o);
+    out_drop(o);
 }
 
 static void send(struct mxrt_net *n, struct key key, const void *data, size_t bytes, mxrt_net_done *done,
@@ -56,7 +56,7 @@ void mxrt_net_request(struct mxrt_net *n, int to, int service, uint64_t word, co
 static void in_ended(struct mxrt_net *n, struct task *t) {
     struct in *i = (struct in *)t;
     net_called(n, i->done, i->context, i->status, i->message ? i->message : "");
-    in_free(i);
+    in_drop(i);
 }
 
 static void start_in(struct mxrt_net *n, struct task *t) {
@@ -66,7 +66,7 @@ static void start_in(struct mxrt_net *n, struct task *t) {
         return;
     }
     net_called(n, i->done, i->context, MX_ERROR_PEER, n->lost.text);
-    in_free(i);
+    in_drop(i);
 }
 
 void mxrt_net_receive(struct mxrt_net *n, int from, uint64_t tag, void *data, size_t bytes, mxrt_net_done *done,
@@ -105,7 +105,7 @@ static void barrier_sent(struct mxrt_net *n, struct task *t) {
     struct out *o = (struct out *)t;
     struct barrier *b = o->owner;
     mx_status status = o->status;
-    out_free(o);
+    out_drop(o);
     barrier_next(n, b, status);
 }
 
@@ -113,7 +113,7 @@ static void barrier_received(struct mxrt_net *n, struct task *t) {
     struct in *i = (struct in *)t;
     struct barrier *b = i->owner;
     mx_status status = i->status;
-    in_free(i);
+    in_drop(i);
     barrier_next(n, b, status);
 }
 
@@ -134,8 +134,8 @@ static void barrier_next(struct mxrt_net *n, struct barrier *b, mx_status status
             wire_receive(n, i);
             return;
         }
-        out_free(o);
-        in_free(i);
+        out_drop(o);
+        in_drop(i);
         b->status = MX_ERROR_MEMORY;
         fault_lose(n, n->rank, "no memory for a barrier");
     }
@@ -155,7 +155,7 @@ static void start_barrier(struct mxrt_net *n, struct task *t) {
 
 mx_status mxrt_net_barrier(struct mxrt_net *n, struct mxrt_why *why) {
     struct barrier b = {.task.run = start_barrier};
-    waiter_init(&b.waiter, why);
+    waiter_begin(&b.waiter, why);
     net_ask(n, &b.task);
     return waiter_wait(&b.waiter);
 }

@@ -91,7 +91,7 @@ void net_answer(struct mxrt_net *n, mxrt_net_done *done, void *context, mx_statu
     net_ask(n, &a->task);
 }
 
-void waiter_init(struct waiter *w, struct mxrt_why *why) {
+void waiter_begin(struct waiter *w, struct mxrt_why *why) {
     *w = (struct waiter){.why = why};
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->wake, NULL);
@@ -246,13 +246,13 @@ static void *run(void *context) {
 
 /* ---- */
 
-void net_free(struct mxrt_net *n) {
+void net_drop(struct mxrt_net *n) {
     if (n->carrier)
         n->carrier->operations->close(n->carrier, false);
     pthread_cond_destroy(&n->wake);
     pthread_mutex_destroy(&n->lock);
-    match_free(n);
-    fast_free(n);
+    match_clear(n);
+    fast_drop(n);
     for (int q = 0; n->peers && q < n->size; q++)
         free(n->peers[q].granted.at);
     free(n->peers);
@@ -290,8 +290,8 @@ mx_status net_new(struct mxrt_net **out, struct carrier *c, const struct mxrt_ne
     pthread_cond_init(&n->wake, &attribute);
     pthread_condattr_destroy(&attribute);
     n->peers = calloc((size_t)n->size, sizeof *n->peers);
-    if (!n->peers || !match_init(n)) {
-        net_free(n);
+    if (!n->peers || !match_begin(n)) {
+        net_drop(n);
         return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for a net");
     }
     for (int q = 0; q < n->size; q++)
@@ -315,7 +315,7 @@ mx_status net_create(struct mxrt_net **out, struct carrier *c, const struct mxrt
     n->watched = error == 0 && c->operations->take_over && pthread_create(&n->watcher, NULL, fault_watcher, n) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error != 0) {
-        net_free(n);
+        net_drop(n);
         return mxrt_fail(why, MX_ERROR_MEMORY, "no thread for a net: %s", strerror(error));
     }
     *out = n;
@@ -354,7 +354,7 @@ void mxrt_net_close(struct mxrt_net *n) {
     if (n->watched)
         pthread_join(n->watcher, NULL);
     if (finished)
-        net_free(n);
+        net_drop(n);
 }
 
 int mxrt_net_rank(const struct mxrt_net *n) {

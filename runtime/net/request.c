@@ -53,7 +53,7 @@ static void received(struct mxrt_net *n, struct task *t) {
     struct in *i = (struct in *)t;
     struct request *r = i->owner;
     bool ok = i->status == MX_OK;
-    in_free(i);
+    in_drop(i);
     n->request_bytes -= r->bytes;
     if (ok) {
         r->complete = true;

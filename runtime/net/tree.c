@@ -32,7 +32,7 @@ static void step(struct mxrt_net *n, struct collective *c) {
 
 static void sent(struct mxrt_net *n, struct task *t) {
     struct collective *c = ((struct out *)t)->owner;
-    out_free((struct out *)t);
+    out_drop((struct out *)t);
     step(n, c);
 }
 
@@ -62,7 +62,7 @@ static void came_down(struct mxrt_net *n, struct task *t) {
     struct in *i = (struct in *)t;
     struct collective *c = i->owner;
     bool ok = i->status == MX_OK && !n->dead;
-    in_free(i);
+    in_drop(i);
     if (ok && c->op != OP_REDUCE)
         send_down(n, c);
     step(n, c);
@@ -99,7 +99,7 @@ static void came_up(struct mxrt_net *n, struct task *task) {
     struct collective *c = i->owner;
     struct tree *t = c->tree;
     t->came[i->index] = i->status == MX_OK;
-    in_free(i);
+    in_drop(i);
     if (!n->dead && t->next < t->children) {
         for (; t->next < t->children && t->came[t->next]; t->next++)
             sum_two(sum_partial_type(c->x.dtype), t->mine, t->mine, t->child + (size_t)t->next * t->partial_bytes,

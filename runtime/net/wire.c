@@ -44,13 +44,13 @@ struct in *in_new(struct mxrt_net *n, struct key key, void *data, size_t bytes,
     return i;
 }
 
-void out_free(struct out *o) {
+void out_drop(struct out *o) {
     if (o)
         free(o->message);
     free(o);
 }
 
-void in_free(struct in *i) {
+void in_drop(struct in *i) {
     if (i) {
         free(i->message);
         free(i->eager);

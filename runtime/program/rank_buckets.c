@@ -146,7 +146,8 @@ static int cut(const struct ranks *r, size_t bytes, struct plan_bucket *out) {
         }
         for (; place < end; place++) {
             const struct mxrt_key *k = ranks_key_at(r, place);
-            const double ready = k ? k->work / work : 1, need = k && k->group >= 0 ? r->split->groups[k->group].work / work : -1;
+            const double ready = k ? k->work / work : 1,
+                         need = k && k->group >= 0 ? r->split->groups[k->group].work / work : -1;
             b->ready = ready > b->ready ? ready : b->ready;
             b->need = need >= 0 && need < b->need ? need : b->need;
         }

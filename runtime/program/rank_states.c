@@ -35,7 +35,7 @@ static void table_free(struct table *a) {
 
 static mx_status table_make(struct training *t, unsigned char *memory, struct table *a) {
     struct session *s = t->s;
-    const int size = ranks_size(s->ranks);
+    const int size = ranks_count(s->ranks);
     const size_t room = (size_t)s->p->buffer_count * (size_t)size + 1;
     *a = (struct table){calloc(room, sizeof *a->tensors), calloc(room, sizeof *a->names), 0};
     if (!a->tensors || !a->names)
@@ -89,7 +89,7 @@ void rank_states_saved(struct training *t, const char *path) {
 
 mx_status rank_states_save(struct training *t, const char *path) {
     struct session *s = t->s;
-    const int size = ranks_size(s->ranks);
+    const int size = ranks_count(s->ranks);
     const size_t bytes = s->ranks ? session_states(s, NULL, false) : 0;
     t->at.ranks = 1;
     if (size == 1 || !bytes)
@@ -157,7 +157,7 @@ static bool read_file(struct training *t, const char *path, unsigned char *memor
 
 mx_status rank_states_load(struct training *t, const char *path) {
     struct session *s = t->s;
-    const int size = ranks_size(s->ranks), rank = ranks_rank(s->ranks);
+    const int size = ranks_count(s->ranks), rank = ranks_rank(s->ranks);
     const size_t bytes = session_states(s, NULL, false);
     const int64_t before = t->at.ranks > 1 ? t->at.ranks : 1;
     char line[200];

@@ -14,7 +14,7 @@ int ranks_rank(const struct ranks *r) {
     return r ? r->rank : 0;
 }
 
-int ranks_size(const struct ranks *r) {
+int ranks_count(const struct ranks *r) {
     return r ? r->size : 1;
 }
 
@@ -43,7 +43,7 @@ bool ranks_saves(const struct ranks *r) {
 }
 
 int64_t ranks_part(const struct ranks *r, int64_t n, int64_t *first) {
-    int rank = ranks_rank(r), size = ranks_size(r);
+    int rank = ranks_rank(r), size = ranks_count(r);
     int64_t each = n / size, more = n % size;
     *first = each * rank + (rank < more ? rank : more);
     return each + (rank < more);

@@ -27,7 +27,7 @@ mx_status ranks_open(struct ranks **r, const struct mxrt_program *p, struct mxrt
                      const struct ranks_options *options, struct mxrt_why *why);
 void ranks_close(struct ranks *r);     /* waits for the others, unless one is lost; NULL is allowed */
 int ranks_rank(const struct ranks *r); /* 0 and 1 for NULL: one process */
-int ranks_size(const struct ranks *r);
+int ranks_count(const struct ranks *r);
 void ranks_fail(struct ranks *r, const char *message);
 /* After a loss: whether this rank is one to save: the first that is on another machine than the lost one, or the first that is left. Where
  * machines have lost sight of each other, that may be one on each side. Never where ranks have states of their own, which nobody

@@ -98,7 +98,7 @@ mx_status session_open(struct session *s, const char *path, struct position *at)
     /* Where ranks have states of their own, the file has one rank's, which are nobody else's: they begin anew, unless rank_states_load has
      * everybody's. */
     unsigned char *states = NULL;
-    if (status == MX_OK && path && (own->ranks > 1 || ranks_size(s->ranks) > 1)) {
+    if (status == MX_OK && path && (own->ranks > 1 || ranks_count(s->ranks) > 1)) {
         if ((states = malloc(session_states(s, NULL, false) + 1)))
             (void)session_states(s, states, false);
         else
@@ -127,7 +127,7 @@ mx_status session_open(struct session *s, const char *path, struct position *at)
     return status;
 }
 
-mx_status session_save(struct session *s, const char *path, const struct position *at) {
+mx_status session_keep(struct session *s, const char *path, const struct position *at) {
     enum { PIECE = 400 };
     struct pair {
         char key[24], value[PIECE + 8];

@@ -8,8 +8,8 @@
 #include "mxrt/data.h"
 #include "mxrt/program.h"
 #include "mxrt/progress.h"
-#include "ranks.h"
 #include "mxrt/trace.h"
+#include "ranks.h"
 
 enum { MAX_INPUTS = 64, MAX_RESULTS = 64 };
 
@@ -52,7 +52,7 @@ const struct mxrt_setting *session_setting(const struct session *s, const char *
 /* Makes the model; from a checkpoint when `path` is not NULL. */
 mx_status session_open(struct session *s, const char *path, struct position *at);
 /* Begins to save; what goes wrong is told then, at the next call, or by session_saved, which waits. */
-mx_status session_save(struct session *s, const char *path, const struct position *at);
+mx_status session_keep(struct session *s, const char *path, const struct position *at);
 mx_status session_saved(struct session *s);
 void session_close(struct session *s);
 /* States that each rank has for itself, one behind the other, out of the model, or back: how many bytes. Memory NULL: only that. */

@@ -275,7 +275,7 @@ static void survive(struct training *t, const char *path) {
     (void)snprintf(mine, sizeof mine, "%s.%d", path, ranks_rank(s->ranks));
     mx_status status = session_saved(s);
     if (status == MX_OK)
-        status = session_save(s, mine, &t->at);
+        status = session_keep(s, mine, &t->at);
     if (status == MX_OK)
         status = session_saved(s);
     if (status == MX_OK && rename(mine, path) != 0)
@@ -357,7 +357,7 @@ int train_command(struct session *s) {
     }
     char over[40] = "";
     if (s->ranks)
-        (void)snprintf(over, sizeof over, ", %d ranks", ranks_size(s->ranks));
+        (void)snprintf(over, sizeof over, ", %d ranks", ranks_count(s->ranks));
     (void)snprintf(line, sizeof line,
                    "%s: %lld samples to train, %lld held out, batches of %lld, %lld steps an epoch%s%s", s->p->name,
                    (long long)t->train_count, (long long)t->test_count, (long long)t->batch, (long long)t->per_epoch,
@@ -390,7 +390,7 @@ int train_command(struct session *s) {
             if (begun == MX_OK)
                 begun = rank_states_save(t, path);
             if (begun == MX_OK && first)
-                begun = session_save(s, path, &t->at);
+                begun = session_keep(s, path, &t->at);
             mxrt_trace_end(s->trace, begin, "copy for a checkpoint");
             if (begun != MX_OK)
                 status = begun;

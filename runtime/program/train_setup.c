@@ -74,7 +74,7 @@ mx_status training_prepare(struct training *t) {
     t->batch = s->batch > 0 ? s->batch : setting_int(s, "batch", 32);
     t->epochs = s->epochs >= 0 ? s->epochs : setting_int(s, "epochs", 1);
     bool exact;
-    const int64_t size = ranks_size(s->ranks), limit = mxrt_batch_limit(t->step, &exact) * size;
+    const int64_t size = ranks_count(s->ranks), limit = mxrt_batch_limit(t->step, &exact) * size;
     if (exact)
         t->batch = limit;
     if (t->batch < size)

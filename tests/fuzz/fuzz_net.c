@@ -242,7 +242,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         continue;
     if (left != 0 || n->pending != 0 || !n->dead || mxrt_net_lost(n, &why) < 0 || !why.text[0])
         abort();
-    net_free(n);
+    net_drop(n);
     free(asked);
     free(k);
     return 0;

@@ -13,7 +13,7 @@
 #define __host__
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
-#define __shared__ static __attribute__((section("cuda_shared")))
+#define __shared__   static __attribute__((section("cuda_shared")))
 
 struct emulated_index {
     unsigned x, y, z;
@@ -45,7 +45,8 @@ const char *cudaGetErrorString(cudaError_t e);
 
 /* Data of the unit: the symbol is its address here. */
 template <class T>
-cudaError_t cudaMemcpyFromSymbolAsync(void *to, const T &symbol, size_t bytes, size_t offset, cudaMemcpyKind, cudaStream_t) {
+cudaError_t cudaMemcpyFromSymbolAsync(void *to, const T &symbol, size_t bytes, size_t offset, cudaMemcpyKind,
+                                      cudaStream_t) {
     memcpy(to, (const unsigned char *)&symbol + offset, bytes);
     return cudaSuccess;
 }
@@ -74,12 +75,13 @@ void emulated_forget(const void *address, int64_t bytes);
 #define MX_FRESH(address, bytes) emulated_forget((address), (int64_t)(bytes))
 
 /* context: `bytes` of arguments, which kernels read */
-cudaError_t emulated_launch(const char *kernel, int64_t blocks, int threads, void (*run)(void *), void *context, size_t bytes);
+cudaError_t emulated_launch(const char *kernel, int64_t blocks, int threads, void (*run)(void *), void *context,
+                            size_t bytes);
 template <class... P, class... A>
 static cudaError_t emulated_call(const char *name, int64_t blocks, int threads, void (*kernel)(P...), A... args) {
     auto call = [=] { kernel(args...); };
-    return emulated_launch(name, blocks, threads, [](void *c) { (*static_cast<decltype(call) *>(c))(); }, &call,
-                           sizeof call);
+    return emulated_launch(
+        name, blocks, threads, [](void *c) { (*static_cast<decltype(call) *>(c))(); }, &call, sizeof call);
 }
 #define MX_LAUNCH(kernel, blocks, threads, stream, ...) \
     ((void)(stream), emulated_call(#kernel, (int64_t)(blocks), (threads), kernel, __VA_ARGS__))
