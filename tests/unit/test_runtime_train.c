@@ -120,7 +120,8 @@ Test(runtime_train, usage) {
     cr_assert_eq(run("fit --batch 0"), 2);
     cr_assert_eq(run("fit fly"), 2);
     cr_assert_eq(run("fit call nothing"), 2);
-    cr_assert_eq(run("fit --kvstore dist_sync"), 2);
+    cr_assert_eq(run("fit --kvstore everywhere"), 2);
+    cr_assert_eq(run("fit --virtual-ranks 2"), 1); /* its step is not split */
     cr_assert_eq(run("fit --batch 9"), 1);
     cr_assert(strstr(messages(), "step takes at most 8 samples"), "%s", messages());
     cr_assert_eq(run("fit --resume --out nowhere"), 1);
