@@ -234,14 +234,10 @@ static void scatter_rows(const struct ranks *r, struct bucket *b) {
 /* ---- a step ------------------------------------------------------------------------------------------------------------ */
 
 static mx_status wait_bucket(struct ranks *r, struct bucket *b) {
-    if (r->failed)
-        return MX_ERROR_PEER;
-    mx_status status = mxrt_engine_wait_var(r->engine, b->value.variable, &r->why);
-    if (status != MX_OK)
-        return ranks_failed(r, status);
-    if (b->value.is_sparse)
+    mx_status status = ranks_wait(r, b->value.variable);
+    if (status == MX_OK && b->value.is_sparse)
         scatter_rows(r, b);
-    return MX_OK;
+    return status;
 }
 
 static mx_status arrive(struct ranks *r) {

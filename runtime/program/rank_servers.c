@@ -233,10 +233,7 @@ static mx_status computed(struct ranks *r) {
 
 static mx_status wait_key(struct ranks *r, int key) {
     const struct servers *s = r->own;
-    if (r->failed)
-        return MX_ERROR_PEER;
-    mx_status status = mxrt_engine_wait_var(r->engine, s->vars[key], &r->why);
-    return status == MX_OK ? MX_OK : ranks_failed(r, status);
+    return ranks_wait(r, s->vars[key]);
 }
 
 static mx_status wait_group(struct ranks *r, int group) {

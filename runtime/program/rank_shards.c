@@ -15,6 +15,7 @@ struct shards {
     struct mxrt_var *sums;      /* [key_count + 1] */
     struct mxrt_var *news;      /* [group_count] */
     struct mxrt_kv_value state; /* the status */
+    bool collected;             /* others' moments are here, for a checkpoint */
 };
 
 /* ---- operations of the engine that are collectives of the net -------------------------------------------------------- */
@@ -146,14 +147,15 @@ static void close_shards(struct ranks *r) {
 }
 
 static mx_status collect(struct ranks *r, void *model, struct mxrt_why *why) {
-    const struct shards *s = r->own;
+    struct shards *s = r->own;
     mx_status status = MX_OK;
     for (int i = 0; i < r->p->buffer_count && status == MX_OK; i++) {
         mx_tensor t;
         if (is_kept(r, i) && (status = r->p->buffer(model, i, &t)) == MX_OK)
             status = ranks_broadcast(r, s->owner[r->split->buffer_group[i]], t.data, t.bytes, why);
     }
-    if (r->rank != 0) /* rank 0 saves them first, and gives them back when the next step is computed */
+    s->collected = r->rank == 0; /* saves them first, and gives them back when the next step is computed */
+    if (!s->collected)
         give_back(r, model);
     return status;
 }
@@ -161,8 +163,10 @@ static mx_status collect(struct ranks *r, void *model, struct mxrt_why *why) {
 /* ---- a step ------------------------------------------------------------------------------------------------------------- */
 
 static mx_status begin(struct ranks *r) {
-    if (r->rank == 0)
+    struct shards *s = r->own;
+    if (s->collected)
         give_back(r, r->model);
+    s->collected = false;
     return MX_OK;
 }
 
@@ -191,13 +195,6 @@ static void send(struct ranks *r, int key) {
         (void)ranks_failed(r, status);
 }
 
-static mx_status wait_var(struct ranks *r, struct mxrt_var v) {
-    if (r->failed)
-        return MX_ERROR_PEER;
-    mx_status status = mxrt_engine_wait_var(r->engine, v, &r->why);
-    return status == MX_OK ? MX_OK : ranks_failed(r, status);
-}
-
 /* Applies this rank's groups, in the order in which they are needed, and sends what they changed. */
 static mx_status computed(struct ranks *r) {
     const struct shards *s = r->own;
@@ -209,7 +206,7 @@ static mx_status computed(struct ranks *r) {
         if (!group->key_count)
             continue;
         for (int k = 0; k < group->key_count && status == MX_OK && s->owner[g] == r->rank; k++)
-            status = wait_var(r, s->sums[group->keys[k]]);
+            status = ranks_wait(r, s->sums[group->keys[k]]);
         if (status == MX_OK && s->owner[g] == r->rank)
             status = ranks_apply(r, r->model, g, r->args, r->keys);
         for (int b = 0; b < r->p->buffer_count && status == MX_OK; b++) {
@@ -229,7 +226,7 @@ static mx_status computed(struct ranks *r) {
 
 static mx_status wait_group(struct ranks *r, int group) {
     const struct shards *s = r->own;
-    return wait_var(r, s->news[group]);
+    return ranks_wait(r, s->news[group]);
 }
 
 /* Its owner did; but what has no key is everybody's. */
@@ -241,7 +238,7 @@ static mx_status arrive(struct ranks *r) {
     const struct shards *s = r->own;
     mx_status status = MX_OK;
     for (int i = 0; i <= r->split->key_count && status == MX_OK; i++)
-        status = wait_var(r, s->sums[i]);
+        status = ranks_wait(r, s->sums[i]);
     return status;
 }
 

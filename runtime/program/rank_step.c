@@ -15,6 +15,13 @@ mx_status ranks_failed(struct ranks *r, mx_status status) {
     return status;
 }
 
+mx_status ranks_wait(struct ranks *r, struct mxrt_var v) {
+    if (r->failed)
+        return MX_ERROR_PEER;
+    mx_status status = mxrt_engine_wait_var(r->engine, v, &r->why);
+    return status == MX_OK ? MX_OK : ranks_failed(r, status);
+}
+
 int ranks_priority(const struct ranks *r, int group) {
     for (int i = 0; i < r->split->group_count; i++)
         if (r->split->need_order[i] == group)

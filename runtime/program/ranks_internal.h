@@ -82,6 +82,8 @@ int ranks_priority(const struct ranks *r, int group);
 mx_status ranks_copy_buffers(struct ranks *r, const bool *which, unsigned char **copies, bool back);
 /* An error of the step that is under way. */
 mx_status ranks_failed(struct ranks *r, mx_status status);
+/* Until what was pushed on v has ended; nothing more is waited for once something failed. */
+mx_status ranks_wait(struct ranks *r, struct mxrt_var v);
 /* A group's own function. */
 mx_status ranks_apply(struct ranks *r, void *model, int group, void *const *args, void *const *keys);
 
