@@ -4,7 +4,6 @@
 
 #include "codegen/python/python.h"
 #include "driver/driver.h"
-#include "eager/eager.h"
 #include "frontend/ast.h"
 #include "ir/text.h"
 
@@ -63,22 +62,6 @@ bool write_depfile(struct pipeline *p, const char *target) {
     return ok;
 }
 
-/* Weights beside the C file, named after the prefix. */
-static bool weights_file(struct pipeline *p) {
-    struct options *o = p->options;
-    struct eager *e = eager_new(p->module, 0);
-    if (!e) {
-        diag_error(&p->diag, E_init_failed, (struct span){0}, "the initializers failed: %s", eager_error(NULL));
-        return false;
-    }
-    const char *slash = strrchr(o->output, '/');
-    const char *path = arena_printf(&o->arena, "%.*s%s.safetensors", slash ? (int)(slash - o->output) + 1 : 0,
-                                    o->output, o->compile.name);
-    bool ok = save_weights(p->module, e, path);
-    eager_free(e);
-    return ok;
-}
-
 int compile_command(int argc, char **argv) {
     struct options o;
     struct pipeline p;
@@ -107,11 +90,8 @@ int compile_command(int argc, char **argv) {
         ir_print(&t, p.module);
         ok = ok && write_output(&o, o.output, &t);
     } else if (ok) {
-        if (o.emit == EMIT_C && o.compile.weights == WEIGHTS_SOURCE)
-            ok = pipeline_weights(&p);
-        if (ok && o.emit == EMIT_C && o.compile.weights == WEIGHTS_FILE)
-            ok = weights_file(&p);
-        ok = ok && pipeline_passes(&p);
+        bool writes = o.emit == EMIT_C && !o.compile.stop_after;
+        ok = (!writes || pipeline_weights(&p)) && pipeline_passes(&p);
         if (ok && o.emit == EMIT_PLAN) {
             plan_print_csv(&t, p.passes.plan);
             ok = write_output(&o, o.output, &t);

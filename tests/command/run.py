@@ -116,6 +116,11 @@ def test_weights_file(p):
     assert p.cc('-lm') == '2 12\n'
     os.remove(p.path('model.safetensors'))
     p.run(['./main'], status=1)
+    p.mxcc('build', 'model.mxl', '-o', 'libmodel.so', '--weights', 'file')
+    assert os.path.exists(p.path('model.safetensors'))
+    os.remove(p.path('model.safetensors'))
+    p.mxcc('model.mxl', '--weights', 'file', '--stop-after', 'simplify')
+    assert not os.path.exists(p.path('model.safetensors'))
 
 
 def test_weights_caller(p):
