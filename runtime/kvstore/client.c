@@ -206,7 +206,7 @@ mx_status kv_pack(struct mxrt_kvstore *kv, struct channel *c, const struct mxrt_
         if (kv->compression == MXRT_KV_TOP_K && n > UINT32_MAX)
             return mxrt_fail(why, MX_ERROR_SHAPE, "%s has %lld elements; top k has indices of 32 bits", c->label,
                              (long long)n);
-        if (c->residual && c->residual_elements != n)
+        if (!v->residual && c->residual && c->residual_elements != n)
             return mxrt_fail(why, MX_ERROR_SHAPE,
                              "%s has %lld elements, and had %lld before: its residual does not fit", c->label,
                              (long long)n, (long long)c->residual_elements);
@@ -214,12 +214,14 @@ mx_status kv_pack(struct mxrt_kvstore *kv, struct channel *c, const struct mxrt_
         p->kept = kv_compress_kept(kv->compression, kv->threshold, n);
         p->bytes = kv_compress_bytes(kv->compression, n, p->kept);
         p->data = p->memory = malloc(p->bytes + 1);
-        if (!c->residual)
+        if (!v->residual && !c->residual) {
             c->residual = calloc((size_t)n + 1, sizeof *c->residual);
-        c->residual_elements = n;
-        if (!p->memory || !c->residual)
+            c->residual_elements = n;
+        }
+        float *residual = v->residual ? v->residual : c->residual;
+        if (!p->memory || !residual)
             return mxrt_fail(why, MX_ERROR_MEMORY, "no memory to compress %lld elements", (long long)n);
-        kv_compress(kv->compression, kv->threshold, v->data, c->residual, n, p->kept, p->memory);
+        kv_compress(kv->compression, kv->threshold, v->data, residual, n, p->kept, p->memory);
         before = (size_t)n * sizeof(float);
     }
     pthread_mutex_lock(&kv->lock);

@@ -120,6 +120,8 @@ static mx_status make(struct ranks *r, size_t bytes, struct mxrt_why *why) {
         }
         b->value.dtype = dtype_at(r, b->first);
         b->value.data = r->memory + start;
+        if (r->residual && b->value.dtype == MX_F32)
+            b->value.residual = r->residual + start / sizeof *r->residual;
         b->value.elements = (int64_t)((stop - start) / mxrt_dtype_size(b->value.dtype));
         status = mxrt_var_new(r->engine, "gradients", &b->value.variable, why);
         if (status == MX_OK && is_sparse(r, b->first))

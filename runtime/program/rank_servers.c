@@ -220,6 +220,8 @@ static void send(struct ranks *r, int key) {
         v.dtype = k->dtype;
         v.elements = k->elements;
         v.data = r->keys[key];
+        if (r->residual && k->dtype == MX_F32)
+            v.residual = r->residual + r->offset[key] / sizeof *r->residual;
         status = mxrt_kv_pushpull(r->kv, 1, &name, &v, NULL, ranks_priority(r, k->group), &r->why);
     }
     if (status != MX_OK)

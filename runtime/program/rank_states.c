@@ -13,12 +13,16 @@
 
 enum { NAME = 200 };
 
-/* checkpoint.safetensors: checkpoint.ranks.STEP.safetensors. */
-static void path_of(const char *path, int64_t step, char *out, size_t size) {
+/* checkpoint.safetensors: checkpoint.KIND.STEP.safetensors. */
+void rank_file_path(const char *path, const char *kind, int64_t step, char *out, size_t size) {
     static const char ending[] = ".safetensors";
     size_t n = strlen(path), e = sizeof ending - 1;
     n -= n >= e && strcmp(path + n - e, ending) == 0 ? e : 0;
-    (void)snprintf(out, size, "%.*s.ranks.%lld%s", (int)n, path, (long long)step, ending);
+    (void)snprintf(out, size, "%.*s.%s.%lld%s", (int)n, path, kind, (long long)step, ending);
+}
+
+static void path_of(const char *path, int64_t step, char *out, size_t size) {
+    rank_file_path(path, "ranks", step, out, size);
 }
 
 /* The tensors of `size` ranks in `memory`, each rank's `bytes` behind those of the one before. */

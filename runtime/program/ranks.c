@@ -27,10 +27,17 @@ void ranks_fail(struct ranks *r, const char *message) {
         mxrt_net_fail(r->net, message);
 }
 
+float *ranks_residual(const struct ranks *r, size_t *bytes) {
+    *bytes = r ? r->residual_bytes : 0;
+    return r ? r->residual : NULL;
+}
+
 bool ranks_saves(const struct ranks *r) {
     for (int i = 0; i < r->p->buffer_count; i++)
         if (r->split->buffer_is_carried[i])
             return false;
+    if (r->residual)
+        return false;
     const int lost = mxrt_net_lost(r->net, NULL);
     int saver = lost == 0;
     /* A machine that is gone took all its ranks with it. */
@@ -166,10 +173,14 @@ static mx_status allocate(struct ranks *r, struct mxrt_why *why) {
     r->status_count = STATUS_HEAD + r->step->result_count;
     const size_t status_at = bytes;
     bytes += sizeof *r->status_vector * (size_t)r->status_count;
+    if (r->options.compression != MXRT_KV_NONE && r->size > 1) {
+        r->residual = calloc(1, status_at + 1);
+        r->residual_bytes = status_at;
+    }
     r->memory = aligned_alloc(ALIGN, (bytes + ALIGN - 1) / ALIGN * ALIGN);
     r->arena = aligned_alloc(ALIGN, ((size_t)s->arena + ALIGN) / ALIGN * ALIGN);
     if (!r->keys || !r->offset || !r->applied || !r->is_copied || !r->copies || !r->carried[0] || !r->carried[1] ||
-        !r->memory || !r->arena)
+        !r->memory || !r->arena || (r->residual_bytes && !r->residual))
         return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for %zu bytes of gradients", bytes);
     memset(r->memory, 0, bytes); /* what fills the tensors' last lines is summed with them */
     r->offset[s->key_count] = status_at;
@@ -195,6 +206,9 @@ static mx_status check(const struct ranks *r, struct mxrt_why *why) {
     if (o->servers && o->shard)
         return mxrt_fail(why, MX_ERROR_ARGUMENT,
                          "--shard: optimizer state is split over all ranks, or kept by --servers: choose one");
+    if (o->shard && o->compression != MXRT_KV_NONE)
+        return mxrt_fail(why, MX_ERROR_ARGUMENT,
+                         "--shard: gradients go to their owners whole: leave --compression or --shard out");
     return MX_OK;
 }
 
@@ -271,6 +285,7 @@ void ranks_close(struct ranks *r) {
     free_all(r->carried[1], r->p->buffer_count);
     free(r->hosts);
     free(r->memory);
+    free(r->residual);
     free(r->arena);
     free(r->keys);
     free(r->offset);

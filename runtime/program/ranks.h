@@ -29,9 +29,12 @@ void ranks_close(struct ranks *r);     /* waits for the others, unless one is lo
 int ranks_rank(const struct ranks *r); /* 0 and 1 for NULL: one process */
 int ranks_count(const struct ranks *r);
 void ranks_fail(struct ranks *r, const char *message);
+/* What compression has left out of this rank's gradients so far; NULL and 0 without compression. To be read and written when no step is under
+ * way. */
+float *ranks_residual(const struct ranks *r, size_t *bytes);
 /* After a loss: whether this rank is one to save: the first that is on another machine than the lost one, or the first that is left. Where
- * machines have lost sight of each other, that may be one on each side. Never where ranks have states of their own, which nobody
- * could gather, or keep parts of the optimizer's. */
+ * machines have lost sight of each other, that may be one on each side. Never where ranks have states of their own or gradients that were
+ * left out, which nobody could gather, or keep parts of the optimizer's. */
 bool ranks_saves(const struct ranks *r);
 
 /* This rank's part of n samples: how many, and which is the first. */

@@ -45,6 +45,9 @@ struct ranks {
     size_t *offset;        /* [key_count + 1] by key; the last one: of the status */
     double *status_vector; /* not f32: it is never compressed, and counts are exact */
     int status_count;
+    float *
+        residual; /* of all keys, where they lie in `memory`: what compression left out; NULL: there is no compression */
+    size_t residual_bytes;
     unsigned char *arena;
 
     void *model;       /* of the call under way */

@@ -318,7 +318,7 @@ int train_command(struct session *s) {
         return 1;
     char path[4096], line[600];
     t->s = s;
-    t->states[0] = t->states[1] = -1;
+    t->states[0] = t->states[1] = t->residuals[0] = t->residuals[1] = -1;
     session_path(s, "checkpoint.safetensors", path, sizeof path);
     mx_status status = s->net ? ranks_open(&s->ranks, s->p, s->net, &s->ranks_options, &s->why) : MX_OK;
     const bool first = ranks_rank(s->ranks) == 0;
@@ -341,6 +341,8 @@ int train_command(struct session *s) {
         status = training_start(t);
     if (status == MX_OK && s->resume)
         status = rank_states_load(t, path);
+    if (status == MX_OK && s->resume)
+        status = rank_residuals_load(t, path);
     if (status == MX_OK && first)
         status = session_make_folder(s);
     if (status == MX_OK && first)
@@ -389,6 +391,8 @@ int train_command(struct session *s) {
             int64_t begin = mxrt_trace_begin(s->trace);
             if (begun == MX_OK)
                 begun = rank_states_save(t, path);
+            if (begun == MX_OK)
+                begun = rank_residuals_save(t, path);
             if (begun == MX_OK && first)
                 begun = session_keep(s, path, &t->at);
             mxrt_trace_end(s->trace, begin, "copy for a checkpoint");
@@ -404,6 +408,8 @@ int train_command(struct session *s) {
     mx_status saved = session_saved(s);
     if (saved == MX_OK)
         rank_states_saved(t, path);
+    if (saved == MX_OK && (status == MX_OK || status == MX_ERROR_INTERRUPTED))
+        rank_residuals_saved(t, path);
     if (status != MX_OK && status != MX_ERROR_INTERRUPTED)
         s->why = why;
     else if (saved != MX_OK)

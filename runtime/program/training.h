@@ -28,10 +28,11 @@ struct training {
     FILE *csv;
     struct mxrt_progress progress;
     double began;
-    struct tally tally; /* of the epoch so far */
-    int64_t states[2];  /* steps of the last file of states and the one before; -1: none (rank_states.c) */
-    bool stop;          /* over ranks: one of them asked for it */
-    char kept[5000];    /* says which checkpoint is the last good one */
+    struct tally tally;   /* of the epoch so far */
+    int64_t states[2];    /* steps of the last file of states and the one before; -1: none (rank_states.c) */
+    int64_t residuals[2]; /* the same (rank_residuals.c) */
+    bool stop;            /* over ranks: one of them asked for it */
+    char kept[5000];      /* says which checkpoint is the last good one */
 };
 
 /* ---- train_setup.c */
@@ -61,6 +62,15 @@ mx_status rank_states_save(struct training *t, const char *path);
 void rank_states_saved(struct training *t, const char *path);
 /* After training_start, on resumption from `path`: every rank's own states, if that many ranks saved them. */
 mx_status rank_states_load(struct training *t, const char *path);
+
+/* The name of a file that belongs to the checkpoint at `path`. */
+void rank_file_path(const char *path, const char *kind, int64_t step, char *out, size_t size);
+
+/* ---- rank_residuals.c: the same for what compression left out; on all ranks, and nothing without compression */
+
+mx_status rank_residuals_save(struct training *t, const char *path);
+void rank_residuals_saved(struct training *t, const char *path);
+mx_status rank_residuals_load(struct training *t, const char *path);
 
 /* ---- metrics.c */
 

@@ -2,6 +2,7 @@
 tensors travel; what one process computes, but for rounding; the same bits after --resume."""
 import os
 import re
+import shutil
 
 from jobs import Ranks, checkpoint, close, distance, expect, metrics, must, same, sh, stem, tensors
 
@@ -13,6 +14,10 @@ OPTIONS = {
 }
 STOPPED = (0, 130)  # --steps
 EXACT = {'digits': False}  # batch norm: statistics are those of parts
+
+
+def residuals(out):
+    return sorted(f for f in os.listdir(out) if '.residual.' in f)
 
 
 def cases(env):
@@ -104,6 +109,27 @@ def cases(env):
         d, _ = distance(plain, out)
         expect(d > 0, '%s changes nothing', kind)
 
+    def compressed_resumed(kind, *more, **which):
+        """What compression left out goes on, too, in every rank's file; another kind begins with nothing left out."""
+        options = ('--batch', '32', '--epochs', '2', '--compression', kind, *more)
+        whole = r.train('plain', *options, data='more.csv', **which)
+        out = r.train('plain', *options, '--steps', '9', data='more.csv', status=(130,), **which)
+        n = max(which.values())
+        expect(residuals(out) == ['checkpoint.residual.%d.9.safetensors' % k for k in range(n)], '%s', residuals(out))
+        r.train('plain', *options, '--resume', out=out, data='more.csv', **which)
+        same(whole, out, 'resumed with ' + kind)
+        expect(len(residuals(out)) == n, '%s', residuals(out))
+
+    def compressed_otherwise():
+        out = r.train('plain', '--batch', '32', '--epochs', '2', '--compression', '2bit:0.02', '--steps', '9', data='more.csv', virtual=3, status=(130,))
+        for options in (('--compression', 'bf16'), ('--compression', '2bit:0.02', '--virtual-ranks', '2')):
+            other = r.folder('plain')
+            shutil.copytree(out, other)
+            command = r.command('plain', other, '--batch', '32', '--epochs', '2', '--virtual-ranks', '3', *options, '--resume', data='more.csv')
+            result = sh(command)
+            said = result.out + result.err
+            expect('compression begins with nothing left out' in said and 'checkpoint.residual.0.9' in said, '%s', said)
+
     for name in OPTIONS:
         yield 'one process, and ranks: ' + name, lambda name=name: one(name)
     for name, ns in {'digits': (2, 4, 8), 'lines': (2, 4, 8), 'tied': (3,), 'two': (4,), 'plain': (5,)}.items():
@@ -122,3 +148,7 @@ def cases(env):
     yield 'dist_async', apart
     for kind, part in {'2bit:0.02': 0.85, '1bit:0': 0.99, 'bf16': 0.85, 'topk:0.1': 0.9}.items():
         yield 'compression ' + kind, lambda kind=kind, part=part: compressed(kind, part)
+    for kind, more in {'2bit:0.02': (), 'bf16': (), '1bit:0': ('--servers', '2'), 'topk:0.1': ('--bucket', '4096')}.items():
+        yield 'resumed with compression ' + kind, lambda kind=kind, more=more: compressed_resumed(kind, *more, virtual=3)
+    yield 'resumed by processes with compression', lambda: compressed_resumed('2bit:0.02', mpi=2)
+    yield 'resumed with other compression', compressed_otherwise

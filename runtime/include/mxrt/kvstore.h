@@ -35,6 +35,8 @@ struct mxrt_kv_value {
     int64_t *ids;  /* [room] */
     int64_t *rows; /* how many are there; written by pulls */
     int64_t room;  /* rows that ids and data have room for */
+    float *
+        residual; /* [elements] what compression leaves out of a dense f32 gradient, added to the next; NULL: the store keeps it */
 };
 
 enum mxrt_kv_compression { MXRT_KV_NONE, MXRT_KV_2BIT, MXRT_KV_1BIT, MXRT_KV_BF16, MXRT_KV_TOP_K };
