@@ -119,7 +119,7 @@ def cases(env):
 
     def bad_options():
         for options, words in (
-                (('--servers', '9'), 'servers are ranks'), (('--servers', '1', '--shard'), 'choose one'),
+                (('--servers', '9'), 'servers are ranks'), (('--servers', '1', '--shard'), 'choose one'), (('--shard', '--compression', 'bf16'), 'leave --compression or --shard out'),
                 (('--kvstore', 'dist_async'), 'needs servers'), (('--batch', '1'), 'without a sample')):
             r.fails('two', *options, words=[words])
         r.fails('lines', '--servers', '1', words=['--servers', 'common norm'])
