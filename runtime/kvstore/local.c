@@ -165,6 +165,25 @@ mx_status kv_push_merge(struct mxrt_kvstore *kv, struct entry *e, const struct m
     return status;
 }
 
+/* An operation that reads one variable and writes another. Frees its context, malloc's, in any case. */
+static mx_status push_between(struct mxrt_kvstore *kv, const char *name, mxrt_op_fn *run, void *context,
+                              struct mxrt_var read, struct mxrt_var write, int priority, struct mxrt_why *why) {
+    struct mxrt_var reads[2] = {read}; /* with room for the store's own */
+    const struct kv_op op = {.name = name,
+                             .run = run,
+                             .context = context,
+                             .release = free,
+                             .reads = reads,
+                             .read_count = 1,
+                             .writes = &write,
+                             .write_count = 1,
+                             .priority = priority};
+    mx_status status = kv_push_op(kv, &op, why);
+    if (status != MX_OK)
+        free(context);
+    return status;
+}
+
 /* ---- apply */
 
 struct applying {
@@ -190,21 +209,8 @@ static mx_status push_apply(struct mxrt_kvstore *kv, struct entry *e, const stru
     *a = (struct applying){.kv = kv, .e = e, .is_merged = !gradient};
     if (gradient)
         a->gradient = *gradient;
-    struct mxrt_var reads[2] = {gradient ? gradient->variable : e->merged.variable}, write = e->stored.variable;
-    mx_status status = kv_push_op(kv,
-                                  &(struct kv_op){.name = "kvstore: apply",
-                                                  .run = run_apply,
-                                                  .context = a,
-                                                  .release = free,
-                                                  .reads = reads,
-                                                  .read_count = 1,
-                                                  .writes = &write,
-                                                  .write_count = 1,
-                                                  .priority = priority},
-                                  why);
-    if (status != MX_OK)
-        free(a);
-    return status;
+    return push_between(kv, "kvstore: apply", run_apply, a, gradient ? gradient->variable : e->merged.variable,
+                        e->stored.variable, priority, why);
 }
 
 /* ---- pulls of what is stored here */
@@ -241,21 +247,7 @@ static mx_status push_pull(struct mxrt_kvstore *kv, struct entry *e, const struc
     *p = (struct pulling){.e = e, .out = *out, .count = count};
     if (count > 0)
         memcpy(p->ids, ids, (size_t)count * sizeof *ids);
-    struct mxrt_var reads[2] = {e->stored.variable}, write = out->variable;
-    mx_status status = kv_push_op(kv,
-                                  &(struct kv_op){.name = "kvstore: pull",
-                                                  .run = run_pull,
-                                                  .context = p,
-                                                  .release = free,
-                                                  .reads = reads,
-                                                  .read_count = 1,
-                                                  .writes = &write,
-                                                  .write_count = 1,
-                                                  .priority = priority},
-                                  why);
-    if (status != MX_OK)
-        free(p);
-    return status;
+    return push_between(kv, "kvstore: pull", run_pull, p, e->stored.variable, out->variable, priority, why);
 }
 
 /* ---- lists of keys: checked, then grouped */
