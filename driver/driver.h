@@ -35,12 +35,8 @@ const char *stem_of(struct arena *a, const char *path);
 bool pipeline_codegen(struct pipeline *p, struct c_unit *out);
 /* Writes the unit's files into `folder` ("" or ending in a slash), under the names of codegen_part_name. */
 bool write_unit(struct pipeline *p, const char *folder, const struct c_unit *c);
-/* WEIGHTS_SOURCE and WEIGHTS_FILE: the initial values, from an eager run. */
+/* WEIGHTS_SOURCE and WEIGHTS_FILE: the initial values, into the options or a file beside the output. False after an error. */
 bool pipeline_weights(struct pipeline *p);
-
-/* The buffers of an eager instance as a safetensors file. False after an error printed. */
-struct eager;
-bool save_weights(const struct ir_module *m, struct eager *e, const char *path);
 /* --depfile: what `target` depends on. */
 bool write_depfile(struct pipeline *p, const char *target);
 /* `--emit deps`, deps.dot, deps.json. */

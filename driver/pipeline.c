@@ -220,55 +220,6 @@ bool pipeline_passes(struct pipeline *p) {
     return p->options->compile.stop_after || within_limit(p);
 }
 
-/* Beside the output, named after the prefix. */
-static bool weights_file(struct pipeline *p, struct eager *e) {
-    struct options *o = p->options;
-    const char *slash = strrchr(o->output, '/');
-    return save_weights(p->module, e,
-                        arena_printf(&o->arena, "%.*s%s.safetensors", slash ? (int)(slash - o->output) + 1 : 0,
-                                     o->output, o->compile.name));
-}
-
-static void weights_source(struct pipeline *p, struct eager *e) {
-    struct ir_module *m = p->module;
-    const void **data = ARENA_ARRAY(&m->arena, const void *, m->buffer_count + 1);
-    for (int i = 0; i < m->buffer_count; i++) {
-        struct tensor *t = eager_buffer(e, m->buffers[i]->name);
-        data[i] = arena_copy(&m->arena, t->data, (size_t)ir_type_bytes_upper(m->buffers[i]->type));
-    }
-    p->options->compile.weight_data = data;
-}
-
-bool pipeline_weights(struct pipeline *p) {
-    enum { LARGEST = 1 << 20 };
-    const struct compile_options *o = &p->options->compile;
-    struct ir_module *m = p->module;
-    if (o->weights != WEIGHTS_SOURCE && o->weights != WEIGHTS_FILE)
-        return true;
-    int64_t bytes = 0;
-    for (int i = 0; i < m->buffer_count; i++)
-        bytes += ir_type_bytes_upper(m->buffers[i]->type);
-    if (o->weights == WEIGHTS_SOURCE && bytes > LARGEST) {
-        struct diagnostic *e =
-            diag_error(&p->diag, E_weights_too_large, (struct span){0},
-                       "--weights source: %lld bytes of weights are too many for C text", (long long)bytes);
-        diag_help(&p->diag, e, "--weights file or --weights caller");
-        return false;
-    }
-    struct eager *e = eager_new(m, 0);
-    if (!e) {
-        diag_error(&p->diag, E_init_failed, (struct span){0}, "the initializers failed: %s", eager_error(NULL));
-        return false;
-    }
-    bool ok = true;
-    if (o->weights == WEIGHTS_FILE)
-        ok = weights_file(p, e);
-    else
-        weights_source(p, e);
-    eager_free(e);
-    return ok;
-}
-
 bool pipeline_codegen(struct pipeline *p, struct c_unit *out) {
     return codegen_c(p->module, p->passes.plan, &p->options->compile, &p->diag, out) && !p->diag.errors;
 }
