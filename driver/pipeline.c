@@ -5,7 +5,6 @@
 
 #include "codegen/codegen.h"
 #include "driver/driver.h"
-#include "eager/eager.h"
 #include "frontend/elaborate.h"
 #include "ir/text.h"
 #include "passes/memplan/report.h"
