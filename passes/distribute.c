@@ -492,8 +492,7 @@ static struct ir_func *trained_step(const struct ir_module *m) {
 
 bool pass_distribute(struct pass_context *c) {
     struct ir_module *m = c->module;
-    struct ir_func *f =
-        c->options->with_main && !c->options->no_ranks && c->options->target == TARGET_C ? trained_step(m) : NULL;
+    struct ir_func *f = c->options->with_main && !c->options->no_ranks ? trained_step(m) : NULL;
     if (!f)
         return false;
     struct step_split *s = ARENA_NEW(&m->arena, struct step_split);

@@ -9,6 +9,7 @@
 
 #include "codegen/c/function_internal.h"
 #include "codegen/c/model_internal.h"
+#include "codegen/cuda/cuda.h"
 
 const struct step_split *function_split(const struct function *f) {
     const struct step_split *s = f->g->plan->split;
@@ -178,7 +179,10 @@ void exchange_after(struct function *f, const struct exchange *x, int at) {
             e->key_flops[k] = f->flops;
             e->rows_touched[k] = rows_touched(f->func->body->yields[own + k]);
             e->order[e->count++] = k;
-            cprint_line(&f->print, "m->mx_exchange->final(m->mx_exchange->context, %d);", k);
+            if (f->g->cuda)
+                cuda_hand_out(f, k, own + k);
+            else
+                cprint_line(&f->print, "m->mx_exchange->final(m->mx_exchange->context, %d);", k);
         }
 }
 

@@ -784,8 +784,11 @@ void cgen_c_function(struct cgen *g, struct plan_func *p) {
             exchange_after(f, x, at);
         }
         exchange_before(f, x, at);
+        if (g->cuda) /* from where they are */
+            exchange_after(f, x, at);
         give_results(f);
-        exchange_after(f, x, at);
+        if (!g->cuda)
+            exchange_after(f, x, at);
     } else {
         region(f, func->body);
         give_results(f);

@@ -24,6 +24,17 @@ static void call_part(struct unit *u, const struct ir_func *f) {
     scalars(u);
 }
 
+/* On a device they have a region of its memory. */
+static void enter_arena(struct unit *u) {
+    text_add(&u->c, u->g.cuda ? "    (void)arena;\n"
+                              : "    unsigned char *own = m->arena;\n    m->arena = (unsigned char *)arena;\n");
+}
+
+static void leave_arena(struct unit *u) {
+    text_add(&u->c, u->g.cuda ? "" : "    m->arena = own;\n");
+    text_add(&u->c, "    return status;\n}\n\n");
+}
+
 static void gradients(struct unit *u) {
     const struct step_split *s = unit_split_step(u);
     const struct ir_func *f = s->gradients;
@@ -58,17 +69,18 @@ static void gradients(struct unit *u) {
 static void report(struct unit *u) {
     const struct step_split *s = unit_split_step(u);
     struct text *c = &u->c;
-    text_printf(
-        c,
-        "static mx_status mx_split_report(void *model, void *arena, void *const *args, void *const *results,\n"
-        "    void *const *keys) {\n    %s *m = (%s *)model;\n    unsigned char *own = m->arena;\n    mx_status status;\n"
-        "    (void)args;\n    (void)results;\n    m->arena = (unsigned char *)arena;\n",
-        u->prefix, u->prefix);
+    text_printf(c,
+                "static mx_status mx_split_report(void *model, void *arena, void *const *args, void *const *results,\n"
+                "    void *const *keys) {\n    %s *m = (%s *)model;\n    mx_status status;\n"
+                "    (void)args;\n    (void)results;\n",
+                u->prefix, u->prefix);
+    enter_arena(u);
     call_part(u, s->report);
     for (int i = 0, n = 0; i < s->step->result_count; i++)
         if (s->is_late[i])
             text_printf(c, ", (%s *)results[%d]", cgen_c_type(s->report->body->yields[n++]->type.dtype), i);
-    text_add(c, ", keys);\n    m->arena = own;\n    return status;\n}\n\n");
+    text_add(c, ", keys);\n");
+    leave_arena(u);
 }
 
 static void apply(struct unit *u) {
@@ -77,15 +89,17 @@ static void apply(struct unit *u) {
     text_printf(
         c,
         "static mx_status mx_split_apply(void *model, void *arena, int group, void *const *args, void *const *keys) {\n"
-        "    %s *m = (%s *)model;\n    unsigned char *own = m->arena;\n    mx_status status = MX_OK;\n    (void)args;\n"
-        "    m->arena = (unsigned char *)arena;\n    switch (group) {\n",
+        "    %s *m = (%s *)model;\n    mx_status status = MX_OK;\n    (void)args;\n",
         u->prefix, u->prefix);
+    enter_arena(u);
+    text_add(c, "    switch (group) {\n");
     for (int g = 0; g < s->group_count; g++) {
         text_printf(c, "    case %d:\n", g);
         call_part(u, s->groups[g].func);
         text_add(c, ", keys);\n        break;\n");
     }
-    text_add(c, "    default: break;\n    }\n    m->arena = own;\n    return status;\n}\n\n");
+    text_add(c, "    default: break;\n    }\n");
+    leave_arena(u);
 }
 
 static void tables(struct unit *u) {
@@ -162,7 +176,9 @@ void unit_ranks(struct unit *u) {
         text_add(&why, s->why_not);
         text_add(c, "static const struct mxrt_split mx_split = {");
         unit_quoted(c, text_string(&why));
-        text_add(c, ", 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, false, false, 0, NULL, NULL, NULL};\n\n");
+        text_add(
+            c,
+            ", 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, false, false, 0, NULL, NULL, NULL, NULL, NULL};\n\n");
         text_free(&why);
         return;
     }
@@ -171,6 +187,8 @@ void unit_ranks(struct unit *u) {
     if (s->report)
         report(u);
     apply(u);
+    if (u->g.cuda)
+        unit_cuda_exchange_hooks(u);
     int64_t arena = s->report ? plan_of(u->g.plan, s->report)->arena_bytes : 0;
     for (int g = 0; g < s->group_count; g++) {
         int64_t bytes = plan_of(u->g.plan, s->groups[g].func)->arena_bytes;
@@ -179,7 +197,8 @@ void unit_ranks(struct unit *u) {
     text_printf(
         c,
         "static const struct mxrt_split mx_split = {\n    NULL, %d, %d, mx_split_keys, mx_split_groups, mx_split_final, mx_split_needed, "
-        "mx_split_group_of, mx_split_read, mx_split_carried, mx_split_late,\n    %s, %s, %lld, mx_split_gradients, %s, mx_split_apply};\n\n",
+        "mx_split_group_of, mx_split_read, mx_split_carried, mx_split_late,\n    %s, %s, %lld, mx_split_gradients, %s, mx_split_apply, %s};\n\n",
         s->key_count, s->group_count, s->report ? "true" : "false", s->gradients->uses_random ? "true" : "false",
-        (long long)arena, s->report ? "mx_split_report" : "NULL");
+        (long long)arena, s->report ? "mx_split_report" : "NULL",
+        u->g.cuda ? "mx_split_use_device, mx_split_pin" : "NULL, NULL");
 }

@@ -14,7 +14,8 @@ struct cuda_kernel { /* printed already, by its canonical text */
 /* Offsets in the instance's device memory. */
 struct cuda {
     int64_t *buffer; /* [buffer_count] */
-    int64_t arena, cache, scalars, arguments, total;
+    int64_t arena, cache, scalars, arguments;
+    int64_t part_arena, part_scalars, part_arguments, total; /* of what runs inside another function: exchange.c */
     int64_t staging; /* bytes on the host for what print and C functions read and write */
     VEC(struct cuda_kernel) kernels;
 };
@@ -39,5 +40,10 @@ const char *cuda_fetch(struct function *f, const struct loop_mem *m);
 /* Lets a memory's contents be read on the host until the operation ends; and takes back what was written there. */
 void cuda_stage(struct function *f, const struct ir_value *v, struct loop_mem *m);
 void cuda_unstage(struct function *f, const struct ir_value *v, const struct loop_mem *m);
+
+/* exchange.c: a train step over ranks. Whether a function runs inside `gradients`; whether a result is a key's tensor; its copy to the host. */
+bool cuda_is_part(const struct function *f);
+bool cuda_is_key(const struct function *f, int result);
+void cuda_hand_out(struct function *f, int key, int result);
 
 #endif

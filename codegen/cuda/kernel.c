@@ -11,24 +11,25 @@
 const char *cuda_base(struct function *f, const struct storage *s) {
     struct cgen *g = f->g;
     const struct cuda *d = g->cuda;
+    const bool part = cuda_is_part(f);
     int64_t at = 0, bytes = s->bytes;
     switch (s->kind) {
     case STORAGE_BUFFER:
         at = d->buffer[s->buffer->id];
         bytes = ir_type_bytes_upper(s->buffer->type);
         break;
-    case STORAGE_ARENA: at = d->arena + s->offset; break;
+    case STORAGE_ARENA: at = (part ? d->part_arena : d->arena) + s->offset; break;
     case STORAGE_CACHE: at = d->cache + f->plan->cache_offset + s->offset; break;
     case STORAGE_SCALAR:
-        at = d->scalars + 16 * (int64_t)f->slot[s->id];
+        at = (part ? d->part_scalars : d->scalars) + 16 * (int64_t)f->slot[s->id];
         bytes = 8;
         break;
     case STORAGE_ARG:
-        at = d->arguments + cuda_argument_offset(g, f->func, false, s->index);
+        at = (part ? d->part_arguments : d->arguments) + cuda_argument_offset(g, f->func, false, s->index);
         bytes = ir_type_bytes_upper(f->func->body->args[s->index]->type);
         break;
     case STORAGE_RESULT:
-        at = d->arguments + cuda_argument_offset(g, f->func, true, s->index);
+        at = (part ? d->part_arguments : d->arguments) + cuda_argument_offset(g, f->func, true, s->index);
         bytes = ir_type_bytes_upper(f->func->body->yields[s->index]->type);
         break;
     case STORAGE_CONST: return NULL;

@@ -130,6 +130,11 @@ struct cuda *cuda_layout(struct cgen *g) {
     const struct ir_module *m = g->module;
     int64_t at = 0, arguments = 0;
     int scalars = 0;
+    struct {
+        bool any;
+        int64_t arena, arguments;
+        int scalars;
+    } parts = {0};
     d->buffer = ARENA_ARRAY(&g->arena, int64_t, m->buffer_count + 1);
     for (int i = 0; i < m->buffer_count; i++) {
         d->buffer[i] = at;
@@ -144,12 +149,25 @@ struct cuda *cuda_layout(struct cgen *g) {
         if (!p->func)
             continue;
         cuda_scalar_slots(g, p, &count);
-        scalars = count > scalars ? count : scalars;
         int64_t bytes = cuda_argument_offset(g, p->func, true, p->func->result_count);
-        arguments = bytes > arguments ? bytes : arguments;
+        if (cuda_is_part(&(struct function){.g = g, .func = p->func})) {
+            parts.any = true;
+            parts.arena = p->arena_bytes > parts.arena ? p->arena_bytes : parts.arena;
+            parts.scalars = count > parts.scalars ? count : parts.scalars;
+            parts.arguments = bytes > parts.arguments ? bytes : parts.arguments;
+        } else {
+            scalars = count > scalars ? count : scalars;
+            arguments = bytes > arguments ? bytes : arguments;
+        }
         ir_walk_ops(p->func->body, see_staging, &d->staging);
     }
     d->arguments = d->scalars + aligned(16 * (int64_t)scalars);
-    d->total = d->arguments + arguments + 256;
+    d->part_arena = d->arguments + aligned(arguments) + 256;
+    d->total = d->part_arena;
+    if (parts.any) {
+        d->part_scalars = d->part_arena + aligned(parts.arena);
+        d->part_arguments = d->part_scalars + aligned(16 * (int64_t)parts.scalars);
+        d->total = d->part_arguments + aligned(parts.arguments) + 256;
+    }
     return d;
 }

@@ -13,7 +13,10 @@ static bool is_inout(const struct ir_func *f, int arg) {
 
 void cuda_arguments(struct function *f) {
     struct cgen *g = f->g;
-    cprint_line(&f->print, "MX_TRY(%s_mx_begin(m));", g->prefix);
+    const bool func_splits = function_split(f) && !cuda_is_part(f);
+    cprint_line(&f->print, "MX_TRY(%s_mx_begin%s(m));", g->prefix, cuda_is_part(f) ? "_part" : "");
+    if (func_splits)
+        cprint_line(&f->print, "m->mx_left = m->mx_leaving_count = 0;");
     for (int i = 0; i < f->func->body->arg_count; i++) {
         struct ir_type t = f->func->body->args[i]->type;
         if (t.rank == 0 && !is_inout(f->func, i))
@@ -63,6 +66,8 @@ void cuda_results(struct function *f) {
     int inout = 0;
     f->op = NULL;
     for (int i = 0; i < body->yield_count; i++) {
+        if (cuda_is_key(f, i))
+            continue;
         if (i < func->result_count) {
             give_back(f, body->yields[i], cgen_result_name(f->g, func, i));
             continue;
@@ -71,7 +76,10 @@ void cuda_results(struct function *f) {
             inout++;
         give_back(f, body->yields[i], cgen_arg_name(f->g, func, inout++));
     }
-    cprint_line(&f->print, "MX_TRY(%s_mx_end(m, \"%s\"));", f->g->prefix, func->name);
+    if (function_split(f) && !cuda_is_part(f))
+        cprint_line(&f->print, "MX_TRY(%s_mx_handed(m, 1));", f->g->prefix);
+    if (func->result_count || !cuda_is_part(f)) /* else what follows on the stream needs nobody to wait */
+        cprint_line(&f->print, "MX_TRY(%s_mx_end(m, \"%s\"));", f->g->prefix, func->name);
 }
 
 const char *cuda_fetch(struct function *f, const struct loop_mem *m) {

@@ -37,6 +37,7 @@ void unit_cuda_struct(struct unit *u) {
         "    cudaStream_t mx_stream;\n"
         "    unsigned char mx_viewed[%d]; /* of each buffer: 1 its mirror is to be copied before the next call, 2 around every call */\n",
         u->module->buffer_count + 1);
+    unit_cuda_exchange_struct(u);
 }
 
 void unit_cuda_helpers(struct unit *u) {
@@ -71,6 +72,7 @@ void unit_cuda_helpers(struct unit *u) {
         c,
         "static mx_status %s_mx_begin(struct %s *m);\nstatic mx_status %s_mx_end(struct %s *m, const char *where);\n\n",
         p, p, p, p);
+    unit_cuda_exchange_helpers(u);
 }
 
 void unit_cuda_buffers(struct unit *u) {
@@ -102,15 +104,20 @@ void unit_cuda_buffers(struct unit *u) {
                 "        MX_TRY(%s_mx_cuda(m, cudaStreamSynchronize(m->mx_stream), \"param\"));\n    }\n"
                 "    m->mx_viewed[i] |= how;\n    return MX_OK;\n}\n\n",
                 p, p, p, p);
+    text_printf(c,
+                "/* Mirrors that are newer than the device. */\n"
+                "static mx_status %s_mx_move_newer(struct %s *m) {\n"
+                "    for (int i = 0; i < %s_BUFFER_COUNT; i++)\n        if (m->mx_viewed[i]) {\n"
+                "            MX_TRY(%s_mx_move(m, i, 1, %s_mx_buffers[i].name));\n"
+                "            m->mx_viewed[i] &= 2;\n        }\n    return MX_OK;\n}\n\n",
+                p, p, up, p, p);
     text_printf(
         c,
-        "static mx_status %s_mx_begin(struct %s *m) {\n"
-        "    for (int i = 0; i < %s_BUFFER_COUNT; i++)\n        if (m->mx_viewed[i]) {\n"
-        "            MX_TRY(%s_mx_move(m, i, 1, %s_mx_buffers[i].name));\n"
-        "            m->mx_viewed[i] &= 2;\n        }\n"
+        "static mx_status %s_mx_begin(struct %s *m) {\n    MX_TRY(%s_mx_move_newer(m));\n"
         "    MX_FRESH(m->mx_device + %lld, %lld);\n    MX_FRESH(m->mx_device + %lld, %lld);\n    return MX_OK;\n}\n\n",
-        p, p, up, p, p, (long long)d->arena, (long long)(d->cache - d->arena), (long long)d->scalars,
-        (long long)(d->total - d->scalars));
+        p, p, p, (long long)d->arena, (long long)(d->cache - d->arena), (long long)d->scalars,
+        (long long)(d->part_arena - d->scalars));
+    unit_cuda_exchange_buffers(u);
     text_printf(c,
                 "static mx_status %s_mx_end(struct %s *m, const char *where) {\n"
                 "    for (int i = 0; i < %s_BUFFER_COUNT; i++)\n        if (m->mx_viewed[i])\n"
@@ -129,9 +136,11 @@ void unit_cuda_init(struct unit *u) {
         "    if (status == MX_OK)\n"
         "        status = %s_mx_cuda(m, cudaMalloc((void **)&m->mx_device, %s_DEVICE_BYTES), \"init\");\n",
         (long long)unit_staging_offset(u), p, p, u->upper);
+    unit_cuda_exchange_init(u);
 }
 
 void unit_cuda_free(struct unit *u) {
+    unit_cuda_exchange_free(u);
     text_add(&u->c, "    if (m && m->mx_stream)\n        (void)cudaStreamDestroy(m->mx_stream);\n"
                     "    if (m && m->mx_device)\n        (void)cudaFree(m->mx_device);\n");
 }

@@ -35,8 +35,8 @@ static struct facts facts_of(const struct training *t) {
 
 static struct mxrt_named tensor_of(float *residual, size_t bytes, int64_t *elements) {
     *elements = (int64_t)(bytes / sizeof *residual);
-    return (struct mxrt_named){
-        "residual", {.dtype = MX_F32, .rank = 1, .shape = elements, .data = residual, .bytes = bytes}};
+    return (struct mxrt_named){"residual",
+                               {.dtype = MX_F32, .rank = 1, .shape = elements, .data = residual, .bytes = bytes}};
 }
 
 static void drop_older(struct training *t, const char *path) {

@@ -71,7 +71,7 @@ static mx_status on_need(void *context, int group) {
     for (int i = 0; i < r->split->group_count && status == MX_OK && !r->split->groups[group].key_count; i++)
         if (i != group) /* what the others read comes after them */
             status = on_need(r, i);
-    if (status == MX_OK && r->way->undoes && !r->arrived && !(r->arrived = r->way->all_arrived(r))) {
+    if (status == MX_OK && ranks_undoes(r) && !r->arrived && !(r->arrived = r->way->all_arrived(r))) {
         if (r->failed)
             return MX_ERROR_PEER;
         status = copy_group(r, group, false);

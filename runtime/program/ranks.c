@@ -46,7 +46,7 @@ bool ranks_saves(const struct ranks *r) {
             saver = i;
             break;
         }
-    return r->way->undoes && r->rank == saver;
+    return ranks_undoes(r) && r->rank == saver;
 }
 
 int64_t ranks_part(const struct ranks *r, int64_t n, int64_t *first) {
@@ -177,7 +177,8 @@ static mx_status allocate(struct ranks *r, struct mxrt_why *why) {
         r->residual = calloc(1, status_at + 1);
         r->residual_bytes = status_at;
     }
-    r->memory = aligned_alloc(ALIGN, (bytes + ALIGN - 1) / ALIGN * ALIGN);
+    r->memory_bytes = (bytes + ALIGN - 1) / ALIGN * ALIGN;
+    r->memory = aligned_alloc(ALIGN, r->memory_bytes);
     r->arena = aligned_alloc(ALIGN, ((size_t)s->arena + ALIGN) / ALIGN * ALIGN);
     if (!r->keys || !r->offset || !r->applied || !r->is_copied || !r->copies || !r->carried[0] || !r->carried[1] ||
         !r->memory || !r->arena || (r->residual_bytes && !r->residual))
@@ -206,6 +207,10 @@ static mx_status check(const struct ranks *r, struct mxrt_why *why) {
     if (o->servers && o->shard)
         return mxrt_fail(why, MX_ERROR_ARGUMENT,
                          "--shard: optimizer state is split over all ranks, or kept by --servers: choose one");
+    if ((o->servers || o->shard) && r->split->use_device)
+        return mxrt_fail(why, MX_ERROR_UNSUPPORTED,
+                         "--%s: the model is on a GPU, whose gradients are averaged by all-reduce",
+                         o->servers ? "servers" : "shard");
     if (o->shard && o->compression != MXRT_KV_NONE)
         return mxrt_fail(why, MX_ERROR_ARGUMENT,
                          "--shard: gradients go to their owners whole: leave --compression or --shard out");
@@ -222,6 +227,17 @@ static mx_status gather_hosts(struct ranks *r, struct mxrt_why *why) {
     for (int i = 0; i < r->size; i++)
         r->hosts[i][HOST - 1] = 0;
     return status;
+}
+
+/* Ranks of one machine share its devices. */
+static void use_device(struct ranks *r) {
+    int local = 0;
+    if (!r->split->use_device)
+        return;
+    for (int i = 0; i < r->rank; i++)
+        local += strcmp(r->hosts[i], r->hosts[r->rank]) == 0;
+    r->split->use_device(local);
+    r->split->pin(r->memory, r->memory_bytes, true);
 }
 
 mx_status ranks_open(struct ranks **out, const struct mxrt_program *p, struct mxrt_net *net,
@@ -256,8 +272,8 @@ mx_status ranks_open(struct ranks **out, const struct mxrt_program *p, struct mx
         status = mxrt_kv_create(&r->kv, options->store, r->engine, &kv, why);
     if (status == MX_OK && options->compression != MXRT_KV_NONE)
         status = mxrt_kv_set_compression(r->kv, options->compression, options->threshold, why);
-    if (status == MX_OK)
-        status = gather_hosts(r, why);
+    if (status == MX_OK && (status = gather_hosts(r, why)) == MX_OK)
+        use_device(r);
     if (status != MX_OK) {
         mxrt_net_fail(net, why->text);
         ranks_close(r);
@@ -284,6 +300,8 @@ void ranks_close(struct ranks *r) {
     free_all(r->carried[0], r->p->buffer_count);
     free_all(r->carried[1], r->p->buffer_count);
     free(r->hosts);
+    if (r->memory && r->split->use_device)
+        r->split->pin(r->memory, r->memory_bytes, false);
     free(r->memory);
     free(r->residual);
     free(r->arena);

@@ -40,6 +40,7 @@ struct ranks {
     int rank, size;
     char (*hosts)[HOST]; /* [size] names of the machines */
 
+    size_t memory_bytes;
     unsigned char *memory; /* all keys' tensors in the order in which they become final, then the status */
     void **keys;
     size_t *offset;        /* [key_count + 1] by key; the last one: of the status */
@@ -78,6 +79,10 @@ static inline int ranks_key_number(const struct ranks *r, int place) {
 /* Numbers what travels in a step, below 2^32: a later step's may be under way elsewhere, but not one 2^16 steps later. */
 static inline uint64_t ranks_id(const struct ranks *r, int what) {
     return (r->steps & 0xffff) << 16 | (uint64_t)what;
+}
+/* Whether a rank copies what a step changes too early. Not from a device: the copies would take longer than the step. */
+static inline bool ranks_undoes(const struct ranks *r) {
+    return r->way->undoes && !r->split->use_device;
 }
 /* The earlier a group is needed, the larger. */
 int ranks_priority(const struct ranks *r, int group);

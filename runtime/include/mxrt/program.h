@@ -95,6 +95,10 @@ struct mxrt_split {
                            const struct mxrt_exchange *x);
     mx_status (*report)(void *model, void *arena, void *const *args, void *const *results, void *const *keys);
     mx_status (*apply)(void *model, void *arena, int group, void *const *args, void *const *keys);
+    /* Of a program whose model is on a device; else NULL. Before the model is made: the device of this thread, for the rank
+     * of this number on its machine. Memory that the device is to copy from and to while the program goes on; failing is allowed. */
+    void (*use_device)(int local_rank);
+    void (*pin)(void *memory, size_t bytes, bool on);
 };
 
 enum mxrt_setting_kind {
