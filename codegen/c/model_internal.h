@@ -55,6 +55,7 @@ void unit_instance(struct unit *u); /* model_init.c: struct, failure, sizes, ini
 void unit_init(struct unit *u);
 /* codegen/cuda/unit.c: what a CUDA unit has more. */
 void unit_cuda_includes(struct text *out);
+int64_t unit_cuda_struct_bytes(const struct unit *u);
 void unit_cuda_struct(struct unit *u);
 void unit_cuda_helpers(struct unit *u);
 void unit_cuda_buffers(struct unit *u); /* after the table of buffers */

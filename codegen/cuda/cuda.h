@@ -11,12 +11,39 @@ struct cuda_kernel { /* printed already, by its canonical text */
     const char *key, *name;
 };
 
+enum { CUDA_LANES = 4 }; /* streams that a part's operations are dealt to */
+
 /* Offsets in the instance's device memory. */
 struct cuda {
     int64_t *buffer; /* [buffer_count] */
-    int64_t arena, cache, scalars, arguments, total;
+    int64_t arena, cache, scalars, values, arguments, total;
     int64_t staging; /* bytes on the host for what print and C functions read and write */
     VEC(struct cuda_kernel) kernels;
+    /* Known once all functions are printed: parts that may become graphs, parts in all, the longest key, values, events. */
+    int parts, part_functions, key_most, value_count, event_count;
+};
+
+enum { CUDA_VALUES = 512 }; /* at most, of a function */
+
+struct cuda_span { /* of a text */
+    size_t from, to;
+};
+
+/* A stretch of launches, while it is printed: part.c. */
+struct cuda_part {
+    struct text body, locals;
+    VEC(struct cuda_span) launches; /* of body */
+    VEC(int) values;                /* of the function's, that its kernels read */
+    VEC(const char *) exact;        /* dimensions that sizes of grids do not just grow with */
+    const char *where;
+    bool runs_once;
+};
+
+struct cuda_node { /* an operation of a part, and its place among the streams */
+    int lane, event; /* event: recorded behind it; -1: none */
+    int *waits;      /* earlier operations on other streams */
+    int wait_count;
+    bool is_first; /* on its stream */
 };
 
 /* layout.c */
@@ -30,6 +57,11 @@ int64_t cuda_argument_offset(struct cgen *g, const struct ir_func *f, bool resul
 const char *cuda_base(struct function *f, const struct storage *s);
 void cuda_print_block(struct function *f, struct loop_block *k);
 const char *cuda_place(struct function *f); /* "model.mxl:12 loss", for messages */
+
+/* part.c: prints what can be recorded from op on; gives the first operation behind it, op itself if there is nothing. */
+struct ir_op *cuda_part(struct function *f, struct ir_op *op);
+/* lanes.c: streams for the operations of a part; events are numbered from first_event on, *events: behind the last. */
+struct cuda_node *cuda_lanes(struct function *f, struct ir_op *const *ops, int count, int first_event, int *events);
 
 /* transfer.c: what moves between host and device around and within a function. */
 void cuda_arguments(struct function *f);

@@ -149,7 +149,8 @@ struct cuda *cuda_layout(struct cgen *g) {
         arguments = bytes > arguments ? bytes : arguments;
         ir_walk_ops(p->func->body, see_staging, &d->staging);
     }
-    d->arguments = d->scalars + aligned(16 * (int64_t)scalars);
+    d->values = d->scalars + aligned(16 * (int64_t)scalars);
+    d->arguments = d->values + aligned(8 * CUDA_VALUES);
     d->total = d->arguments + arguments + 256;
     return d;
 }

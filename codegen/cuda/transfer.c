@@ -13,6 +13,7 @@ static bool is_inout(const struct ir_func *f, int arg) {
 
 void cuda_arguments(struct function *f) {
     struct cgen *g = f->g;
+    bool some = false;
     cprint_line(&f->print, "MX_TRY(%s_mx_begin(m));", g->prefix);
     for (int i = 0; i < f->func->body->arg_count; i++) {
         struct ir_type t = f->func->body->args[i]->type;
@@ -20,9 +21,12 @@ void cuda_arguments(struct function *f) {
             continue;
         const struct storage s = {.kind = STORAGE_ARG, .index = i};
         const char *name = cgen_arg_name(g, f->func, i);
-        cprint_line(&f->print, "MX_TRY(%s_mx_copy(m, %s, %s, %s, \"%s: %s\"));", g->prefix, cuda_base(f, &s), name,
+        cprint_line(&f->print, "MX_TRY(%s_mx_give(m, %s, %s, %s, \"%s: %s\"));", g->prefix, cuda_base(f, &s), name,
                     bytes_of(f, t), f->func->name, name);
+        some = true;
     }
+    if (some)
+        cprint_line(&f->print, "MX_TRY(%s_mx_given(m, \"%s\"));", g->prefix, f->func->name);
 }
 
 static void give_back(struct function *f, const struct ir_value *v, const char *name) {
@@ -47,12 +51,12 @@ static void give_back(struct function *f, const struct ir_value *v, const char *
     }
     const struct loop_mem *m = function_mem(f, v);
     if (m->base)
-        cprint_line(&f->print, "MX_TRY(%s_mx_copy(m, %s, %s, %s, \"%s: %s\"));", g->prefix, name, m->base,
+        cprint_line(&f->print, "MX_TRY(%s_mx_take(m, %s, %s, %s, \"%s: %s\"));", g->prefix, name, m->base,
                     bytes_of(f, v->type), f->func->name, name);
     else /* a constant of the unit */
         cprint_line(
             &f->print,
-            "MX_TRY(%s_mx_cuda(m, cudaMemcpyFromSymbolAsync(%s, %s, %s, 0, cudaMemcpyDefault, m->mx_stream), \"%s: %s\"));",
+            "MX_TRY(%s_mx_cuda(m, cudaMemcpyFromSymbolAsync(%s, %s, %s, 0, cudaMemcpyDefault, m->mx_stream[0]), \"%s: %s\"));",
             g->prefix, name, cgen_name_of(g, m->id), bytes_of(f, v->type), f->func->name, name);
     cgen_scope_leave(g, f->scope);
 }
@@ -62,6 +66,8 @@ void cuda_results(struct function *f) {
     const struct ir_region *body = func->body;
     int inout = 0;
     f->op = NULL;
+    if (body->yield_count)
+        cprint_line(&f->print, "MX_TRY(%s_mx_done(m, \"%s\"));", f->g->prefix, func->name);
     for (int i = 0; i < body->yield_count; i++) {
         if (i < func->result_count) {
             give_back(f, body->yields[i], cgen_result_name(f->g, func, i));
