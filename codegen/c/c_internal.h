@@ -76,6 +76,9 @@ struct cgen_captures {
     VEC(const struct loop_var *) vars;
     VEC(const struct loop_mem *) mems;
     VEC(const void *) defined;
+    /* CUDA, of mems, then vars: where the device has the value; NULL: it comes by value. NULL: all do. */
+    const char *const *addresses;
+    const char **pointers; /* as long: names of those parameters, set by cgen_enter_parameters */
 };
 void cgen_capture(struct cgen_captures *c, const struct loop_block *k);
 /* The names in scope, put aside while a function of its own is printed. */
@@ -94,6 +97,8 @@ struct cgen_captures;
 const char *cgen_block_key(struct cgen *g, const struct loop_block *k, const struct cgen_captures *c);
 /* The captures as parameters: ", const float *x, int64_t N", named anew until they are left; and as arguments, "x, N". */
 const char **cgen_enter_parameters(struct cgen *g, const struct cgen_captures *c, struct text *head);
+/* The lines that read those that come by their address; between the two. */
+void cgen_read_parameters(struct cprint *p, const struct cgen_captures *c);
 void cgen_leave_parameters(struct cgen *g, const struct cgen_captures *c, const char **outer);
 void cgen_arguments(struct cgen *g, struct text *line, const struct cgen_captures *c);
 /* "net_body_0_qkv_weight" -> "weight": what a memory is to every caller. */

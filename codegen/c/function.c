@@ -35,6 +35,8 @@ static bool by_value(const struct function *f, const struct storage *s) {
 static const char *scalar_variable(struct function *f, const struct storage *s, enum dtype t) {
     if (!f->scalar_declared[s->id])
         text_printf(&f->locals, "    %s %s = 0;\n", cgen_c_type(t), f->scalar_name[s->id]);
+    if (!f->part)
+        f->scalar_type[s->id] = cgen_c_type(t);
     f->scalar_declared[s->id] = true;
     return f->scalar_name[s->id];
 }
@@ -289,8 +291,12 @@ bool function_on_device(const struct function *f, const struct loop_mem *m) {
     return f->g->cuda && m->kind != MEM_SCALAR;
 }
 
-/* CUDA: a nest of scalars that the host has and keeps. */
-static bool on_host(struct function *f, const struct ir_op *op) {
+bool function_is_host_scalar(const struct function *f, const struct ir_value *v) {
+    const struct storage *s = f->plan->of_value[v->id];
+    return s ? by_value(f, s) || (s->kind == STORAGE_CONST && v->type.rank == 0) : v->type.rank == 0;
+}
+
+bool function_on_host(struct function *f, const struct ir_op *op) {
     for (int i = 0; i < op->result_count; i++) {
         const struct storage *s = function_storage(f, op->results[i]);
         if (f->g->cuda && s && (s->kind != STORAGE_SCALAR || f->slot[s->id] >= 0))
@@ -487,7 +493,11 @@ static void op_for(struct function *f, struct ir_op *op) {
     }
     double repeat = f->repeat;
     f->repeat *= largest_trips(op);
+    int counters = f->counters.n;
+    if (!f->part) /* of the function itself */
+        VEC_PUSH(&f->g->arena, f->counters, i);
     region(f, body);
+    f->counters.n = counters;
     f->repeat = repeat;
     for (int y = 0; y < carried; y++)
         function_copy(f, body->yields[y], body->args[1 + y]);
@@ -538,10 +548,10 @@ static void op_dim(struct function *f, struct ir_op *op) {
         f->g->prefix, s->name, (long long)s->lo, (long long)s->hi, name);
 }
 
-static void operation(struct function *f, struct ir_op *op) {
+void function_operation(struct function *f, struct ir_op *op) {
     f->op = op;
     f->staged = 0;
-    f->host = op->code == OP_nest && on_host(f, op);
+    f->host = op->code == OP_nest && function_on_host(f, op);
     bool plain = op->code == OP_read || op->code == OP_reshape || op->code == OP_stop || op->code == OP_write;
     if (!plain && op->code != OP_const && op->code != OP_dim)
         function_comment(f, op);
@@ -632,8 +642,14 @@ static void operation(struct function *f, struct ir_op *op) {
 }
 
 static void region(struct function *f, const struct ir_region *r) {
-    for (struct ir_op *op = r->first; op; op = op->next)
-        operation(f, op);
+    for (struct ir_op *op = r->first; op;) {
+        struct ir_op *behind = f->g->cuda && !f->part ? cuda_part(f, op) : op;
+        if (behind == op) {
+            function_operation(f, op);
+            behind = op->next;
+        }
+        op = behind;
+    }
 }
 
 /* The body of an incremental function: each stretch of operations of one group under the test of its bit. What makes nothing
@@ -660,7 +676,7 @@ static void groups(struct function *f, const struct ir_region *body) {
             if (n)
                 cprint_line(&f->print, "m->mx_%s.ran += %d;", f->func->name, n);
         }
-        operation(f, op);
+        function_operation(f, op);
     }
     if (open >= 0)
         close_brace(f);
@@ -713,6 +729,7 @@ void cgen_c_function(struct cgen *g, struct plan_func *p) {
     f->print = (struct cprint){.g = g, .out = &body, .indent = 1};
     f->scalar_name = ARENA_ARRAY(&g->arena, const char *, p->storage_count + 1);
     f->scalar_declared = ARENA_ARRAY(&g->arena, bool, p->storage_count + 1);
+    f->scalar_type = ARENA_ARRAY(&g->arena, const char *, p->storage_count + 1);
     f->symbol_var = ARENA_ARRAY(&g->arena, struct loop_var *, g->module->symbol_count + 1);
     if (g->cuda)
         f->slot = cuda_scalar_slots(g, p, &(int){0});
@@ -780,7 +797,7 @@ void cgen_c_function(struct cgen *g, struct plan_func *p) {
         int at = 0;
         for (struct ir_op *op = func->body->first; op; op = op->next, at++) {
             exchange_before(f, x, at);
-            operation(f, op);
+            function_operation(f, op);
             exchange_after(f, x, at);
         }
         exchange_before(f, x, at);

@@ -4,6 +4,11 @@
 
 #include "codegen/c/c_internal.h"
 #include "passes/lower.h"
+#include "passes/mutation/deps.h"
+
+struct cuda_value { /* a variable of the host, or an expression, by its text */
+    const char *text, *type;
+};
 
 struct op_mem { /* of the operation being printed: one pointer per storage and type */
     const struct storage *storage;
@@ -20,6 +25,7 @@ struct function {
     struct text locals;       /* declarations at the top: scalars, found dimensions */
     const char **scalar_name; /* [storage_count] of SCALAR storages */
     bool *scalar_declared;
+    const char **scalar_type; /* CUDA, [storage_count] of those of the host that the function itself has declared */
     struct loop_var **symbol_var; /* [module->symbol_count] */
     VEC(struct op_mem) mems;
     VEC(struct loop_mem *) pointers; /* to be declared in the operation's block, in order of first use */
@@ -30,6 +36,11 @@ struct function {
     int *slot;                       /* CUDA, [storage_count]: places of scalars on the device, cuda_scalar_slots */
     bool host;                       /* CUDA: the operation is computed on the host */
     int64_t staged;                  /* CUDA: bytes of staging that the operation has taken */
+    struct cuda_part *part;          /* CUDA: where launches are recorded; NULL: they stand in the function itself */
+    int lane;                        /* CUDA: the stream of the operation */
+    struct deps *deps;               /* CUDA: made when they are first asked for */
+    VEC(const char *) counters;      /* CUDA: of the loops around, where these are the function's own */
+    VEC(struct cuda_value) values;   /* CUDA: what kernels read from the device that the host puts there */
     double repeat; /* largest number of runs of the region that is printed; of a loop without a bound: 1 */
     double flops;
 };
@@ -52,6 +63,11 @@ void function_finish(struct function *f, struct loop_block *k);
 /* Copies a value's elements to where another value lives. */
 void function_copy(struct function *f, const struct ir_value *from, const struct ir_value *to);
 const char *function_expr(struct function *f, lx e); /* as text */
+
+void function_operation(struct function *f, struct ir_op *op);
+/* CUDA: whether a nest is one of scalars that the host has and keeps; whether a value is the device's. */
+bool function_on_host(struct function *f, const struct ir_op *op);
+bool function_is_host_scalar(const struct function *f, const struct ir_value *v);
 
 /* exchange.c: the parts of a step that was taken apart (passes/distribute.h). NULL: func is none of them. */
 const struct step_split *function_split(const struct function *f);

@@ -18,7 +18,7 @@ static int64_t align64(int64_t n) {
 
 /* At least sizeof(struct PREFIX) anywhere: pointers, counters and the message. The unit checks it. */
 static int64_t struct_bytes(const struct unit *u) {
-    int64_t device = u->g.cuda ? u->module->buffer_count + 64 : 0;
+    int64_t device = u->g.cuda ? unit_cuda_struct_bytes(u) : 0;
     return align64(8 * (int64_t)(u->module->buffer_count + 16) + 256 + unit_incremental_bytes(u) + device);
 }
 

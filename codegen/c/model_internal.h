@@ -55,17 +55,18 @@ void unit_instance(struct unit *u); /* model_init.c: struct, failure, sizes, ini
 void unit_init(struct unit *u);
 /* codegen/cuda/unit.c: what a CUDA unit has more. */
 void unit_cuda_includes(struct text *out);
+int64_t unit_cuda_struct_bytes(const struct unit *u);
 void unit_cuda_struct(struct unit *u);
 void unit_cuda_helpers(struct unit *u);
 void unit_cuda_buffers(struct unit *u); /* after the table of buffers */
 void unit_cuda_init(struct unit *u);
 void unit_cuda_free(struct unit *u);
 /* codegen/cuda/exchange.c: the same for a train step over ranks; nothing without one. */
+int64_t unit_cuda_exchange_bytes(const struct unit *u); /* of the struct */
 void unit_cuda_exchange_struct(struct unit *u);
 void unit_cuda_exchange_init(struct unit *u);
 void unit_cuda_exchange_free(struct unit *u);
 void unit_cuda_exchange_helpers(struct unit *u);
-void unit_cuda_exchange_buffers(struct unit *u);
 void unit_cuda_exchange_hooks(struct unit *u);
 void unit_weights_data(struct unit *u); /* model_weights.c: constants of --weights source */
 void unit_files(struct unit *u);        /* model_files.c: table of buffers, param, save, load */

@@ -444,26 +444,70 @@ static void random_blocks(struct function *f, struct loop_block *k, const struct
     random_block(f, &blocks->body, r, lx_var(b, first), lo, hi, shift);
 }
 
+/* Where a rank's part of the batch lies in the stream of the whole: `parts` stretches of `row` elements here, one in every `behind`
+ * times the samples of all ranks there. */
+struct batch_part {
+    lx parts, behind, row;
+    int64_t most; /* parts */
+};
+
+/* The first element in the stream of stretch o, and what leads from there to its place here. */
+static struct loop_var *stretch(struct function *f, struct loop_block *k, const struct batch_part *p, lx o, lx *shift) {
+    struct loop_builder *b = f->b;
+    lx samples = lx_add(b, lx_mul(b, o, lx_var(b, outside(f, "m->mx_exchange->total", I64))),
+                        lx_var(b, outside(f, "m->mx_exchange->first", I64)));
+    struct loop_var *start = define(f, k, "start", lx_mul(b, samples, p->behind), false);
+    *shift = lx_sub(b, lx_mul(b, o, p->row), lx_var(b, start));
+    return start;
+}
+
+/* A GPU's thread has one block of the generator; of a stretch that begins or ends within one, a part of it. */
+static void random_threads(struct function *f, struct loop_block *k, struct random *r, lx n, int64_t upper,
+                           const struct batch_part *part, lx stream) {
+    struct loop_builder *b = f->b;
+    int64_t g = r->group;
+    lx blocks = part ? lx_add(b, lx_div(b, part->row, lx_int(b, g)), lx_int(b, 2)) : gpu_ceil_div(b, n, g);
+    struct gpu_each each = gpu_open_each(b, k, part ? lx_mul(b, part->parts, blocks) : blocks,
+                                         (upper + g - 1) / g + 2 * (part ? part->most : 0), "group");
+    r->stream = define(f, each.k.body, "stream", stream, false);
+    r->seed = define(f, each.k.body, "seed_", lx_var(b, outside(f, "m->seed", U64)), false);
+    if (!part) {
+        lx first = gpu_named(b, each.body, "first", lx_mul(b, each.at, lx_int(b, g)));
+        random_block(f, each.body, r, first, lx_int(b, 0), n, lx_int(b, 0));
+    } else {
+        lx shift, o = gpu_named(b, each.body, "part", lx_div(b, each.at, blocks));
+        struct loop_var *start = stretch(f, each.body, part, o, &shift);
+        lx block = lx_add(b, lx_div(b, lx_var(b, start), lx_int(b, g)), lx_op(b, I_MOD, each.at, blocks));
+        lx first = gpu_named(b, each.body, "first", lx_mul(b, block, lx_int(b, g)));
+        random_block(f, each.body, r, first, lx_var(b, start), lx_add(b, lx_var(b, start), part->row), shift);
+    }
+    gpu_close_each(&each);
+}
+
+static void random_loops(struct function *f, struct loop_block *k, struct random *r, lx n,
+                         const struct batch_part *part, lx stream) {
+    struct loop_builder *b = f->b;
+    r->stream = define(f, k, "stream", stream, false);
+    r->seed = define(f, k, "seed_", lx_var(b, outside(f, "m->seed", U64)), false);
+    if (!part) {
+        random_blocks(f, k, r, lx_int(b, 0), n, lx_int(b, 0));
+        return;
+    }
+    lx o, shift;
+    struct loop_stmt *each_part = loop_over(f, k, "part", part->parts, &o);
+    struct loop_var *start = stretch(f, &each_part->body, part, o, &shift);
+    random_blocks(f, &each_part->body, r, lx_var(b, start), lx_add(b, lx_var(b, start), part->row), shift);
+}
+
 void op_rng(struct function *f, struct ir_op *op) {
     struct loop_builder *b = f->b;
     const struct ir_value *y = op->results[0];
-    enum dtype t = y->type.dtype;
-    int group = dtype_size(t) == 8 ? 2 : 4;
     struct loop_block k;
     loop_block_init(&k);
     function_begin(f);
-    struct loop_mem *to = function_mem(f, y);
-    lx n = function_elements(f, y->type), first = NULL;
     /* Groups of elements come from one block of the generator. */
-    struct gpu_each each = {.body = NULL};
-    struct loop_block *body = NULL, *around = &k; /* what is done once a group, and once in all */
-    if (f->g->cuda) {
-        int64_t upper = ir_dim_upper(ir_type_elements(f->g->module, y->type));
-        each = gpu_open_each(b, &k, gpu_ceil_div(b, n, group), (upper + group - 1) / group, "group");
-        body = each.body;
-        around = each.k.body;
-        first = gpu_named(b, body, "first", lx_mul(b, each.at, lx_int(b, group)));
-    }
+    struct random r = {.to = function_mem(f, y), .group = dtype_size(y->type.dtype) == 8 ? 2 : 4};
+    lx n = function_elements(f, y->type);
     lx place = lx_const_int(b, U64, op->rng.place), h = lx_call(b, "mx_stream", U64, 1, &place);
     for (int i = 0; i < op->operand_count; i++) {
         lx args[2] = {h, lx_cast(b, I64, function_scalar(f, op->operands[i]))};
@@ -480,25 +524,16 @@ void op_rng(struct function *f, struct ir_op *op) {
         lx args[2] = {h, lx_var(b, outside(f, "m->mx_exchange->first", I64))};
         h = lx_call(b, "mx_stream_loop", U64, 2, args);
     }
-    struct random r = {.to = to,
-                       .group = group,
-                       .stream = define(f, around, "stream", h, false),
-                       .seed = define(f, around, "seed_", lx_var(b, outside(f, "m->seed", U64)), false)};
-    if (f->g->cuda) {
-        random_block(f, body, &r, first, lx_int(b, 0), n, lx_int(b, 0));
-        gpu_close_each(&each);
-    } else if (!batch) {
-        random_blocks(f, &k, &r, lx_int(b, 0), n, lx_int(b, 0));
-    } else {
-        lx o, behind = function_dim(f, inner), parts = function_dim(f, outer);
-        struct loop_var *row = define(f, &k, "row", lx_div(b, n, parts), false);
-        struct loop_stmt *each_part = loop_over(f, &k, "part", parts, &o);
-        lx samples = lx_add(b, lx_mul(b, o, lx_var(b, outside(f, "m->mx_exchange->total", I64))),
-                            lx_var(b, outside(f, "m->mx_exchange->first", I64)));
-        struct loop_var *start = define(f, &each_part->body, "start", lx_mul(b, samples, behind), false);
-        random_blocks(f, &each_part->body, &r, lx_var(b, start), lx_add(b, lx_var(b, start), lx_var(b, row)),
-                      lx_sub(b, lx_mul(b, o, lx_var(b, row)), lx_var(b, start)));
+    struct batch_part part;
+    if (batch) {
+        part = (struct batch_part){
+            .parts = function_dim(f, outer), .behind = function_dim(f, inner), .most = ir_dim_upper(outer)};
+        part.row = lx_var(b, define(f, &k, "row", lx_div(b, n, part.parts), false));
     }
+    if (f->g->cuda)
+        random_threads(f, &k, &r, n, ir_dim_upper(ir_type_elements(f->g->module, y->type)), batch ? &part : NULL, h);
+    else
+        random_loops(f, &k, &r, n, batch ? &part : NULL, h);
     function_finish(f, &k);
 }
 

@@ -82,6 +82,10 @@ static bool is_global(const struct cgen *g, const struct loop_mem *m) {
     return g->cuda && m->kind != MEM_SCALAR && !m->base;
 }
 
+static const char *address_of(const struct cgen_captures *c, int i) {
+    return c->addresses ? c->addresses[i] : NULL;
+}
+
 /* NULL where a function would not do: no loop, or it writes a variable of the function around it. */
 const char *cgen_block_key(struct cgen *g, const struct loop_block *k, const struct cgen_captures *c) {
     int loops = 0;
@@ -95,12 +99,13 @@ const char *cgen_block_key(struct cgen *g, const struct loop_block *k, const str
             text_free(&raw);
             return NULL;
         }
-        text_printf(&raw, "mem%d%d%d x.%d %s %s\n", m->kind == MEM_SCALAR, m->written, m->no_alias, m->id,
-                    dtype_name(m->dtype), is_global(g, m) ? cgen_name_of(g, m->id) : "");
+        text_printf(&raw, "mem%d%d%d%s x.%d %s %s\n", m->kind == MEM_SCALAR, m->written, m->no_alias,
+                    address_of(c, i) ? "&" : "", m->id, dtype_name(m->dtype),
+                    is_global(g, m) ? cgen_name_of(g, m->id) : "");
     }
     for (int i = 0; i < c->vars.n; i++) {
         const struct loop_var *v = c->vars.at[i];
-        text_printf(&raw, "var x.%d %s", v->id, dtype_name(v->dtype));
+        text_printf(&raw, "var%s x.%d %s", address_of(c, c->mems.n + i) ? "&" : "", v->id, dtype_name(v->dtype));
         if (g->cuda) /* how wide indices are depends on them */
             text_printf(&raw, " %d %lld %lld", v->bounded, (long long)v->least, (long long)v->most);
         text_add(&raw, "\n");
@@ -134,6 +139,12 @@ bool cgen_uses_instance(const char *text) {
     return false;
 }
 
+static void enter_pointer(struct cgen *g, const struct cgen_captures *c, int i, enum dtype t, const char *name,
+                          struct text *head) {
+    c->pointers[i] = cgen_enter_name(g, arena_printf(&g->arena, "%s_at", name));
+    text_printf(head, ", const %s *__restrict__ %s", cgen_c_type(t), c->pointers[i]);
+}
+
 const char **cgen_enter_parameters(struct cgen *g, const struct cgen_captures *c, struct text *head) {
     const char **outer = ARENA_ARRAY(&g->arena, const char *, c->mems.n + c->vars.n + 1);
     int n = 0;
@@ -144,7 +155,9 @@ const char **cgen_enter_parameters(struct cgen *g, const struct cgen_captures *c
             continue;
         const char *name = cgen_enter_name(g, cgen_parameter_name(m->name ? m->name : "t"));
         cgen_set_name(g, m->id, name);
-        if (m->kind == MEM_SCALAR)
+        if (address_of(c, i))
+            enter_pointer(g, c, i, m->dtype, name, head);
+        else if (m->kind == MEM_SCALAR)
             text_printf(head, ", %s %s", cgen_c_type(m->dtype), name);
         else
             text_printf(head, ", %s%s *%s%s", m->written ? "" : "const ", cgen_c_type(m->dtype), cprint_restrict(g, m),
@@ -154,10 +167,27 @@ const char **cgen_enter_parameters(struct cgen *g, const struct cgen_captures *c
         outer[n++] = cgen_name_of(g, c->vars.at[i]->id);
         const char *name = cgen_enter_name(g, c->vars.at[i]->name);
         cgen_set_name(g, c->vars.at[i]->id, name);
-        text_printf(head, ", %s %s", cprint_index_type(&(struct cprint){.narrow = g->cuda != NULL}, c->vars.at[i]),
+        if (address_of(c, c->mems.n + i))
+            enter_pointer(g, c, c->mems.n + i, c->vars.at[i]->dtype, name, head);
+        else
+            text_printf(head, ", %s %s", cprint_index_type(&(struct cprint){.narrow = g->cuda != NULL}, c->vars.at[i]),
                     name);
     }
     return outer;
+}
+
+void cgen_read_parameters(struct cprint *p, const struct cgen_captures *c) {
+    for (int i = 0; i < c->mems.n; i++) {
+        const char *name = cgen_name_of(p->g, c->mems.at[i]->id);
+        if (address_of(c, i))
+            cprint_line(p, "const %s %s = *%s;", cgen_c_type(c->mems.at[i]->dtype), name, c->pointers[i]);
+    }
+    for (int i = 0; i < c->vars.n; i++) {
+        const struct loop_var *v = c->vars.at[i];
+        const char *name = cgen_name_of(p->g, v->id), *type = cprint_index_type(p, v);
+        if (address_of(c, c->mems.n + i))
+            cprint_line(p, "const %s %s = (%s)*%s;", type, name, type, c->pointers[c->mems.n + i]);
+    }
 }
 
 void cgen_leave_parameters(struct cgen *g, const struct cgen_captures *c, const char **outer) {
@@ -176,13 +206,21 @@ void cgen_arguments(struct cgen *g, struct text *line, const struct cgen_capture
             continue;
         text_add(line, first ? "" : ", ");
         first = false;
-        if (m->kind == MEM_POINTER && m->base)
+        if (address_of(c, i))
+            text_printf(line, "(const %s *)%s", cgen_c_type(m->dtype), address_of(c, i));
+        else if (m->kind == MEM_POINTER && m->base)
             text_printf(line, "(%s%s *)%s", m->written ? "" : "const ", cgen_c_type(m->dtype), m->base);
         else
             text_add(line, cgen_name_of(g, m->id));
     }
-    for (int i = 0; i < c->vars.n; i++, first = false)
-        text_printf(line, "%s%s", first ? "" : ", ", cgen_name_of(g, c->vars.at[i]->id));
+    for (int i = 0; i < c->vars.n; i++, first = false) {
+        const char *address = address_of(c, c->mems.n + i);
+        text_add(line, first ? "" : ", ");
+        if (address)
+            text_printf(line, "(const %s *)%s", cgen_c_type(c->vars.at[i]->dtype), address);
+        else
+            text_add(line, cgen_name_of(g, c->vars.at[i]->id));
+    }
 }
 
 static void print_function(struct cgen *g, struct cgen_block *b, const struct loop_block *k,

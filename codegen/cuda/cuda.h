@@ -11,13 +11,40 @@ struct cuda_kernel { /* printed already, by its canonical text */
     const char *key, *name;
 };
 
+enum { CUDA_LANES = 4 }; /* streams that a part's operations are dealt to */
+
 /* Offsets in the instance's device memory. */
 struct cuda {
     int64_t *buffer; /* [buffer_count] */
-    int64_t arena, cache, scalars, arguments;
-    int64_t part_arena, part_scalars, part_arguments, total; /* of what runs inside another function: exchange.c */
+    int64_t arena, cache, scalars, values, arguments;
+    int64_t inner_arena, inner_scalars, inner_arguments, total; /* of what runs inside another function: exchange.c */
     int64_t staging; /* bytes on the host for what print and C functions read and write */
     VEC(struct cuda_kernel) kernels;
+    /* Known once all functions are printed: parts that may become graphs, parts in all, the longest key, values, events. */
+    int parts, part_functions, key_most, value_count, event_count;
+};
+
+enum { CUDA_VALUES = 512 }; /* at most, of a function */
+
+struct cuda_span { /* of a text */
+    size_t from, to;
+};
+
+/* A stretch of launches, while it is printed: part.c. */
+struct cuda_part {
+    struct text body, locals;
+    VEC(struct cuda_span) launches; /* of body */
+    VEC(int) values;                /* of the function's, that its kernels read */
+    VEC(const char *) exact;        /* dimensions that sizes of grids do not just grow with */
+    const char *where;
+    bool runs_once;
+};
+
+struct cuda_node {   /* an operation of a part, and its place among the streams */
+    int lane, event; /* event: recorded behind it; -1: none */
+    int *waits;      /* earlier operations on other streams */
+    int wait_count;
+    bool is_first; /* on its stream */
 };
 
 /* layout.c */
@@ -32,6 +59,11 @@ const char *cuda_base(struct function *f, const struct storage *s);
 void cuda_print_block(struct function *f, struct loop_block *k);
 const char *cuda_place(struct function *f); /* "model.mxl:12 loss", for messages */
 
+/* part.c: prints what can be recorded from op on; gives the first operation behind it, op itself if there is nothing. */
+struct ir_op *cuda_part(struct function *f, struct ir_op *op);
+/* lanes.c: streams for the operations of a part; events are numbered from first_event on, *events: behind the last. */
+struct cuda_node *cuda_lanes(struct function *f, struct ir_op *const *ops, int count, int first_event, int *events);
+
 /* transfer.c: what moves between host and device around and within a function. */
 void cuda_arguments(struct function *f);
 void cuda_results(struct function *f);
@@ -41,8 +73,10 @@ const char *cuda_fetch(struct function *f, const struct loop_mem *m);
 void cuda_stage(struct function *f, const struct ir_value *v, struct loop_mem *m);
 void cuda_unstage(struct function *f, const struct ir_value *v, const struct loop_mem *m);
 
-/* exchange.c: a train step over ranks. Whether a function runs inside `gradients`; whether a result is a key's tensor; its copy to the host. */
-bool cuda_is_part(const struct function *f);
+/* exchange.c: a train step over ranks. Whether a function runs inside another's call; whether it is that one, which hands
+ * tensors out; whether a result is one of them; its copy to the host. */
+bool cuda_is_inner(const struct function *f);
+bool cuda_hands_out(const struct function *f);
 bool cuda_is_key(const struct function *f, int result);
 void cuda_hand_out(struct function *f, int key, int result);
 

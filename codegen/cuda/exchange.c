@@ -5,20 +5,25 @@
  * cannot stand where the operation is launched, as in C. There a copy to the host is put on a stream of its own, behind an
  * event; `final` is called when the copy has ended, in the order of the copies, at later such places or behind the last launch.
  *
- * The parts that apply averages run inside the next call of `gradients`, whose memory on the device is in use: they have a region of
- * their own. They wait for nothing; what follows them on the stream sees what they changed.
+ * What applies averages run inside the next call of `gradients`, whose memory on the device is in use: it has a region of
+ * its own. Nobody waits for it; what follows on the stream sees what it changed.
  */
 #include "codegen/c/model_internal.h"
 #include "codegen/cuda/cuda.h"
 
-bool cuda_is_part(const struct function *f) {
+bool cuda_is_inner(const struct function *f) {
     const struct step_split *s = function_split(f);
-    return s && f->func != s->gradients;
+    return s && f->func != s->gradients && f->func != s->report;
+}
+
+bool cuda_hands_out(const struct function *f) {
+    const struct step_split *s = function_split(f);
+    return s && f->func == s->gradients;
 }
 
 bool cuda_is_key(const struct function *f, int result) {
     const struct step_split *s = function_split(f);
-    return s && f->func == s->gradients && result >= f->func->result_count - s->key_count;
+    return cuda_hands_out(f) && result >= f->func->result_count - s->key_count;
 }
 
 void cuda_hand_out(struct function *f, int key, int result) {
@@ -30,6 +35,11 @@ void cuda_hand_out(struct function *f, int key, int result) {
                 cgen_result_name(g, f->func, result), m->base, function_expr(f, function_elements(f, v->type)),
                 dtype_size(v->type.dtype), f->func->name, cgen_result_name(g, f->func, result));
     cgen_scope_leave(g, f->scope);
+}
+
+int64_t unit_cuda_exchange_bytes(const struct unit *u) {
+    const struct step_split *s = unit_split_step(u);
+    return s ? 32 + 12 * (int64_t)(s->key_count + 1) : 0;
 }
 
 void unit_cuda_exchange_struct(struct unit *u) {
@@ -89,24 +99,12 @@ void unit_cuda_exchange_helpers(struct unit *u) {
         &u->c,
         "/* A key's tensor to the host, while the device goes on. */\n"
         "static mx_status %s_mx_hand_out(struct %s *m, int key, void *to, const void *from, size_t bytes, const char *where) {\n"
-        "    MX_TRY(%s_mx_cuda(m, cudaEventRecord(m->mx_made, m->mx_stream), where));\n"
+        "    MX_TRY(%s_mx_cuda(m, cudaEventRecord(m->mx_made, m->mx_stream[0]), where));\n"
         "    MX_TRY(%s_mx_cuda(m, cudaStreamWaitEvent(m->mx_copies, m->mx_made, 0), where));\n"
         "    MX_TRY(%s_mx_cuda(m, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, m->mx_copies), where));\n"
         "    MX_TRY(%s_mx_cuda(m, cudaEventRecord(m->mx_out[key], m->mx_copies), where));\n"
         "    m->mx_leaving[m->mx_leaving_count++] = key;\n    return %s_mx_handed(m, 0);\n}\n\n",
         p, p, p, p, p, p, p);
-    text_printf(&u->c, "static mx_status %s_mx_begin_part(struct %s *m);\n\n", p, p);
-}
-
-void unit_cuda_exchange_buffers(struct unit *u) {
-    const char *p = u->prefix;
-    if (!unit_split_step(u))
-        return;
-    text_printf(&u->c,
-                "/* Before a part that applies averages: mirrors that are newer than the device. */\n"
-                "static mx_status %s_mx_begin_part(struct %s *m) {\n    MX_TRY(%s_mx_move_newer(m));\n"
-                "    MX_FRESH(m->mx_device + %lld, %lld);\n    return MX_OK;\n}\n\n",
-                p, p, p, (long long)u->g.cuda->part_arena, (long long)(u->g.cuda->total - u->g.cuda->part_arena));
 }
 
 void unit_cuda_exchange_hooks(struct unit *u) {

@@ -11,25 +11,25 @@
 const char *cuda_base(struct function *f, const struct storage *s) {
     struct cgen *g = f->g;
     const struct cuda *d = g->cuda;
-    const bool part = cuda_is_part(f);
+    const bool inner = cuda_is_inner(f);
     int64_t at = 0, bytes = s->bytes;
     switch (s->kind) {
     case STORAGE_BUFFER:
         at = d->buffer[s->buffer->id];
         bytes = ir_type_bytes_upper(s->buffer->type);
         break;
-    case STORAGE_ARENA: at = (part ? d->part_arena : d->arena) + s->offset; break;
+    case STORAGE_ARENA: at = (inner ? d->inner_arena : d->arena) + s->offset; break;
     case STORAGE_CACHE: at = d->cache + f->plan->cache_offset + s->offset; break;
     case STORAGE_SCALAR:
-        at = (part ? d->part_scalars : d->scalars) + 16 * (int64_t)f->slot[s->id];
+        at = (inner ? d->inner_scalars : d->scalars) + 16 * (int64_t)f->slot[s->id];
         bytes = 8;
         break;
     case STORAGE_ARG:
-        at = (part ? d->part_arguments : d->arguments) + cuda_argument_offset(g, f->func, false, s->index);
+        at = (inner ? d->inner_arguments : d->arguments) + cuda_argument_offset(g, f->func, false, s->index);
         bytes = ir_type_bytes_upper(f->func->body->args[s->index]->type);
         break;
     case STORAGE_RESULT:
-        at = (part ? d->part_arguments : d->arguments) + cuda_argument_offset(g, f->func, true, s->index);
+        at = (inner ? d->inner_arguments : d->arguments) + cuda_argument_offset(g, f->func, true, s->index);
         bytes = ir_type_bytes_upper(f->func->body->yields[s->index]->type);
         break;
     case STORAGE_CONST: return NULL;
@@ -90,7 +90,8 @@ static struct loop_stmt *threads_of(const struct loop_stmt *grid) {
     return s;
 }
 
-static const char *print_kernel(struct function *f, const struct loop_stmt *grid, const struct cgen_captures *c) {
+static const char *print_kernel(struct function *f, const struct loop_stmt *grid, const struct cgen_captures *c,
+                                bool guarded) {
     struct cgen *g = f->g;
     struct cgen_kernels *p = cgen_private(g);
     struct text body = {0}, head = {0};
@@ -120,6 +121,16 @@ static const char *print_kernel(struct function *f, const struct loop_stmt *grid
     q.out = &inner;
     cprint_block(&q, &threads->body);
     q.out = &body;
+    cgen_read_parameters(&q, c);
+    if (guarded) { /* the grid may be that of a larger dimension */
+        struct text blocks = {0};
+        q.out = &blocks;
+        cprint_expr(&q, grid->hi, 1);
+        q.out = &body;
+        cprint_line(&q, "if ((int64_t)blockIdx.x >= %s)", text_string(&blocks));
+        cprint_line(&q, "    return;");
+        text_free(&blocks);
+    }
     if (cgen_mentions(text_string(&inner), block))
         cprint_line(&q, "const %s %s = blockIdx.x;", cprint_index_type(&q, grid->var), block);
     if (cgen_mentions(text_string(&inner), thread))
@@ -138,6 +149,73 @@ static const char *print_kernel(struct function *f, const struct loop_stmt *grid
     return name;
 }
 
+/* Whether e never falls where a variable grows. */
+static bool grows(lx e) {
+    int64_t n;
+    switch (e->kind) {
+    case LX_INT: return e->value.i >= 0;
+    case LX_VAR: return true;
+    case LX_OP:
+        switch (e->op) {
+        case I_ADD:
+        case I_MUL:
+        case I_MIN:
+        case I_MAX: return grows(e->args[0]) && grows(e->args[1]);
+        case I_DIV: return grows(e->args[0]) && lx_is_int(e->args[1], &n);
+        case I_SUB: return grows(e->args[0]) && lx_is_int(e->args[1], &n);
+        default: return false;
+        }
+    default: return false;
+    }
+}
+
+/* A variable of the function that is recorded, as a value on the device; NULL: the part's own. */
+static const char *value_address(struct function *f, const char *name, const char *type) {
+    struct cgen *g = f->g;
+    bool outer = strncmp(name, "m->", 3) == 0;
+    for (int i = 0; i < g->module->symbol_count && !outer; i++)
+        outer = f->symbol_var[i] && strcmp(cgen_name_of(g, f->symbol_var[i]->id), name) == 0;
+    for (int i = 0; i < f->plan->storage_count && !outer; i++)
+        outer = f->plan->storages[i]->kind == STORAGE_SCALAR && strcmp(f->scalar_name[i], name) == 0 &&
+                !strstr(text_string(&f->locals), arena_printf(&g->arena, " %s = ", name));
+    for (int i = 0; i < f->func->body->arg_count && !outer; i++)
+        outer = f->func->body->args[i]->type.rank == 0 && strcmp(cgen_arg_name(g, f->func, i), name) == 0;
+    for (int i = 0; i < f->counters.n && !outer; i++)
+        outer = strcmp(f->counters.at[i], name) == 0;
+    if (!outer)
+        return NULL;
+    int k = 0;
+    while (k < f->values.n && (strcmp(f->values.at[k].text, name) || strcmp(f->values.at[k].type, type)))
+        k++;
+    if (k == CUDA_VALUES)
+        return NULL;
+    if (k == f->values.n)
+        VEC_PUSH(&g->arena, f->values, (struct cuda_value){arena_strdup(&g->arena, name), type});
+    bool known = false;
+    for (int i = 0; i < f->part->values.n; i++)
+        known |= f->part->values.at[i] == k;
+    if (!known)
+        VEC_PUSH(&g->arena, f->part->values, k);
+    return arena_printf(&g->arena, "MX_AT(m->mx_device + %lld, 8)", (long long)(g->cuda->values + 8 * (int64_t)k));
+}
+
+static const char *const *value_addresses(struct function *f, const struct cgen_captures *c) {
+    struct cgen *g = f->g;
+    const char **at = ARENA_ARRAY(&g->arena, const char *, c->mems.n + c->vars.n + 1);
+    for (int i = 0; i < c->mems.n; i++)
+        if (c->mems.at[i]->kind == MEM_SCALAR)
+            at[i] = value_address(f, cgen_name_of(g, c->mems.at[i]->id), cgen_c_type(c->mems.at[i]->dtype));
+    for (int i = 0; i < c->vars.n; i++)
+        at[c->mems.n + i] = value_address(f, cgen_name_of(g, c->vars.at[i]->id), cgen_c_type(c->vars.at[i]->dtype));
+    return at;
+}
+
+static void note_exact(lx e, void *context) {
+    struct function *f = context;
+    if (e->kind == LX_VAR)
+        VEC_PUSH(&f->g->arena, f->part->exact, cgen_name_of(f->g, e->var->id));
+}
+
 static void launch(struct function *f, struct loop_stmt *grid) {
     struct cgen *g = f->g;
     struct cuda *d = g->cuda;
@@ -146,7 +224,8 @@ static void launch(struct function *f, struct loop_stmt *grid) {
     struct loop_block alone = {.first = grid};
     int64_t count = 0;
     grid->next = NULL; /* the kernel alone */
-    cgen_capture(&c, &(struct loop_block){.first = threads_of(grid)});
+    bool guarded = f->part && !lx_is_int(grid->hi, &count) && grows(grid->hi);
+    cgen_capture(&c, guarded ? &alone : &(struct loop_block){.first = threads_of(grid)});
     for (const struct loop_stmt *s = grid->body.first; s; s = s->next) /* shared memory is its own */
         for (int i = 0; s->kind == LS_LOCAL && i < c.mems.n; i++)
             if (c.mems.at[i] == s->mem) {
@@ -158,22 +237,32 @@ static void launch(struct function *f, struct loop_stmt *grid) {
             memmove(&c.vars.at[i], &c.vars.at[i + 1], sizeof c.vars.at[0] * (size_t)(c.vars.n - i - 1));
             c.vars.n--;
         }
+    if (f->part) {
+        c.addresses = value_addresses(f, &c);
+        c.pointers = ARENA_ARRAY(&g->arena, const char *, c.mems.n + c.vars.n + 1);
+    }
+    if (f->part && !guarded)
+        lx_walk(grid->hi, note_exact, f);
     const char *key = cgen_block_key(g, &alone, &c), *name = NULL;
     int64_t lo = 0, hi = -1;
     if (key) /* the block's number is an index, too */
-        key = arena_printf(&g->arena, "%s%lld", key, lx_range(grid->hi, &lo, &hi) ? (long long)hi : -1);
+        key = arena_printf(&g->arena, "%s%s%lld", key, guarded ? "guarded " : "",
+                           lx_range(grid->hi, &lo, &hi) ? (long long)hi : -1);
     for (int i = 0; key && i < d->kernels.n && !name; i++)
         if (d->kernels.at[i].key && !strcmp(d->kernels.at[i].key, key))
             name = d->kernels.at[i].name;
     if (!name) {
-        name = print_kernel(f, grid, &c);
+        name = print_kernel(f, grid, &c, guarded);
         VEC_PUSH(&g->arena, d->kernels, (struct cuda_kernel){key, name});
     }
     lx_is_int(threads_of(grid)->hi, &count);
     struct text line = {0};
     cgen_arguments(g, &line, &c);
-    cprint_line(&f->print, "MX_TRY(%s_mx_cuda(m, MX_LAUNCH(%s, %s, %lld, m->mx_stream, %s), \"%s\"));", g->prefix, name,
-                function_expr(f, grid->hi), (long long)count, text_string(&line), cuda_place(f));
+    size_t from = f->print.out->length;
+    cprint_line(&f->print, "MX_TRY(%s_mx_cuda(m, MX_LAUNCH(%s, %s, %lld, m->mx_stream[%d], %s), \"%s\"));", g->prefix,
+                name, function_expr(f, grid->hi), (long long)count, f->lane, text_string(&line), cuda_place(f));
+    if (f->part)
+        VEC_PUSH(&g->arena, f->part->launches, (struct cuda_span){from, f->print.out->length});
     text_free(&line);
     grid->next = next;
 }

@@ -134,7 +134,7 @@ struct cuda *cuda_layout(struct cgen *g) {
         bool any;
         int64_t arena, arguments;
         int scalars;
-    } parts = {0};
+    } inner = {0};
     d->buffer = ARENA_ARRAY(&g->arena, int64_t, m->buffer_count + 1);
     for (int i = 0; i < m->buffer_count; i++) {
         d->buffer[i] = at;
@@ -150,24 +150,25 @@ struct cuda *cuda_layout(struct cgen *g) {
             continue;
         cuda_scalar_slots(g, p, &count);
         int64_t bytes = cuda_argument_offset(g, p->func, true, p->func->result_count);
-        if (cuda_is_part(&(struct function){.g = g, .func = p->func})) {
-            parts.any = true;
-            parts.arena = p->arena_bytes > parts.arena ? p->arena_bytes : parts.arena;
-            parts.scalars = count > parts.scalars ? count : parts.scalars;
-            parts.arguments = bytes > parts.arguments ? bytes : parts.arguments;
+        if (cuda_is_inner(&(struct function){.g = g, .func = p->func})) {
+            inner.any = true;
+            inner.arena = p->arena_bytes > inner.arena ? p->arena_bytes : inner.arena;
+            inner.scalars = count > inner.scalars ? count : inner.scalars;
+            inner.arguments = bytes > inner.arguments ? bytes : inner.arguments;
         } else {
             scalars = count > scalars ? count : scalars;
             arguments = bytes > arguments ? bytes : arguments;
         }
         ir_walk_ops(p->func->body, see_staging, &d->staging);
     }
-    d->arguments = d->scalars + aligned(16 * (int64_t)scalars);
-    d->part_arena = d->arguments + aligned(arguments) + 256;
-    d->total = d->part_arena;
-    if (parts.any) {
-        d->part_scalars = d->part_arena + aligned(parts.arena);
-        d->part_arguments = d->part_scalars + aligned(16 * (int64_t)parts.scalars);
-        d->total = d->part_arguments + aligned(parts.arguments) + 256;
+    d->values = d->scalars + aligned(16 * (int64_t)scalars);
+    d->arguments = d->values + aligned(8 * CUDA_VALUES);
+    d->inner_arena = d->arguments + aligned(arguments) + 256;
+    d->total = d->inner_arena;
+    if (inner.any) {
+        d->inner_scalars = d->inner_arena + aligned(inner.arena);
+        d->inner_arguments = d->inner_scalars + aligned(16 * (int64_t)inner.scalars);
+        d->total = d->inner_arguments + aligned(inner.arguments) + 256;
     }
     return d;
 }

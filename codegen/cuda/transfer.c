@@ -13,9 +13,11 @@ static bool is_inout(const struct ir_func *f, int arg) {
 
 void cuda_arguments(struct function *f) {
     struct cgen *g = f->g;
-    const bool func_splits = function_split(f) && !cuda_is_part(f);
-    cprint_line(&f->print, "MX_TRY(%s_mx_begin%s(m));", g->prefix, cuda_is_part(f) ? "_part" : "");
-    if (func_splits)
+    /* What runs inside another call goes the way of its kernels, behind those of that call, and leaves its pinned memory alone. */
+    const bool inner = cuda_is_inner(f);
+    bool some = false;
+    cprint_line(&f->print, "MX_TRY(%s_mx_%s(m));", g->prefix, inner ? "move_newer" : "begin");
+    if (cuda_hands_out(f))
         cprint_line(&f->print, "m->mx_left = m->mx_leaving_count = 0;");
     for (int i = 0; i < f->func->body->arg_count; i++) {
         struct ir_type t = f->func->body->args[i]->type;
@@ -23,9 +25,12 @@ void cuda_arguments(struct function *f) {
             continue;
         const struct storage s = {.kind = STORAGE_ARG, .index = i};
         const char *name = cgen_arg_name(g, f->func, i);
-        cprint_line(&f->print, "MX_TRY(%s_mx_copy(m, %s, %s, %s, \"%s: %s\"));", g->prefix, cuda_base(f, &s), name,
-                    bytes_of(f, t), f->func->name, name);
+        cprint_line(&f->print, "MX_TRY(%s_mx_%s(m, %s, %s, %s, \"%s: %s\"));", g->prefix, inner ? "copy" : "give",
+                    cuda_base(f, &s), name, bytes_of(f, t), f->func->name, name);
+        some = !inner;
     }
+    if (some)
+        cprint_line(&f->print, "MX_TRY(%s_mx_given(m, \"%s\"));", g->prefix, f->func->name);
 }
 
 static void give_back(struct function *f, const struct ir_value *v, const char *name) {
@@ -50,12 +55,12 @@ static void give_back(struct function *f, const struct ir_value *v, const char *
     }
     const struct loop_mem *m = function_mem(f, v);
     if (m->base)
-        cprint_line(&f->print, "MX_TRY(%s_mx_copy(m, %s, %s, %s, \"%s: %s\"));", g->prefix, name, m->base,
+        cprint_line(&f->print, "MX_TRY(%s_mx_take(m, %s, %s, %s, \"%s: %s\"));", g->prefix, name, m->base,
                     bytes_of(f, v->type), f->func->name, name);
     else /* a constant of the unit */
         cprint_line(
             &f->print,
-            "MX_TRY(%s_mx_cuda(m, cudaMemcpyFromSymbolAsync(%s, %s, %s, 0, cudaMemcpyDefault, m->mx_stream), \"%s: %s\"));",
+            "MX_TRY(%s_mx_cuda(m, cudaMemcpyFromSymbolAsync(%s, %s, %s, 0, cudaMemcpyDefault, m->mx_stream[0]), \"%s: %s\"));",
             g->prefix, name, cgen_name_of(g, m->id), bytes_of(f, v->type), f->func->name, name);
     cgen_scope_leave(g, f->scope);
 }
@@ -65,6 +70,8 @@ void cuda_results(struct function *f) {
     const struct ir_region *body = func->body;
     int inout = 0;
     f->op = NULL;
+    if (body->yield_count)
+        cprint_line(&f->print, "MX_TRY(%s_mx_done(m, \"%s\"));", f->g->prefix, func->name);
     for (int i = 0; i < body->yield_count; i++) {
         if (cuda_is_key(f, i))
             continue;
@@ -76,9 +83,9 @@ void cuda_results(struct function *f) {
             inout++;
         give_back(f, body->yields[i], cgen_arg_name(f->g, func, inout++));
     }
-    if (function_split(f) && !cuda_is_part(f))
+    if (cuda_hands_out(f))
         cprint_line(&f->print, "MX_TRY(%s_mx_handed(m, 1));", f->g->prefix);
-    if (func->result_count || !cuda_is_part(f)) /* else what follows on the stream needs nobody to wait */
+    if (!cuda_is_inner(f)) /* else what follows on the stream needs nobody to wait */
         cprint_line(&f->print, "MX_TRY(%s_mx_end(m, \"%s\"));", f->g->prefix, func->name);
 }
 

@@ -9,16 +9,17 @@
  *
  *   outside of what the launch's arguments name (MX_AT states the size of each), or in memory of the host
  *   to bytes that were never written, or not since the function began (MX_FRESH), or, in shared memory, in this block
- *   in a race: two threads of a block between the same barriers, or of two blocks, one of them writing
+ *   in a race: two threads of a block between the same barriers, or of two blocks, or of two launches or copies that no stream and no
+ *     event orders, one of them writing
  *   from host code, to memory of the device
  *
- * The first wrong access ends the kernel; the launch fails with a message that names it, which the unit reports as it would a failed
- * launch on a GPU. Overlapping accesses of different sizes race by their first bytes only.
+ * The first wrong access ends the kernel; it fails with a message that names it, which the unit reports as it would a failed launch on a
+ * GPU. Overlapping accesses of different sizes race by their first bytes only. When a kernel runs is streams.cpp's matter.
  *
- * From the environment: EMULATED_MEMORY, bytes that can be allocated; EMULATED_DEVICE=none; EMULATED_FAILURE=N, the launch that fails;
- * EMULATED_REVERSED=1, threads and blocks run in the opposite order, which must change nothing.
+ * From the environment: EMULATED_MEMORY, bytes that can be allocated; EMULATED_DEVICE=none; EMULATED_REVERSED=1, threads and blocks run
+ * in the opposite order, which must change nothing; what streams.cpp reads.
  */
-#include "cuda_runtime.h"
+#include "emulation.h"
 
 #include <dlfcn.h>
 #include <setjmp.h>
@@ -31,24 +32,32 @@
 
 emulated_index threadIdx, blockIdx, blockDim, gridDim;
 
+namespace emulation {
+
+std::vector<memory> allocations;
+thread_local std::vector<range> named;
+bool instrumented;
+char message[400];
+
+bool within(const memory &m, const void *p) {
+    return (const unsigned char *)p >= m.at && (const unsigned char *)p < m.at + m.bytes;
+}
+
+const char *setting(const char *name) {
+    const char *s = getenv(name);
+    return s && *s ? s : NULL;
+}
+
+} // namespace emulation
+
 namespace {
 
 enum { STACK = 128 << 10, MOST_THREADS = 1024, WARP = 32 };
 
-struct shadow {
-    uint64_t writer, reader;
-};
-
-struct memory {
-    unsigned char *at;
-    size_t bytes;
-    shadow *marks;
-    unsigned char *written;
-};
-
-struct range {
-    const unsigned char *from, *to;
-};
+using emulation::memory;
+using emulation::range;
+using emulation::shadow;
+using emulation::within;
 
 struct fiber {
     ucontext_t context;
@@ -60,9 +69,8 @@ struct fiber {
 
 enum state { READY, AT_BARRIER, AT_SHUFFLE, DONE };
 
-std::vector<memory> allocations;
 memory shared_memory;
-std::vector<range> named; /* by the arguments of the next launch */
+std::vector<range> reachable; /* by the kernel that runs */
 size_t last_range;
 
 std::vector<fiber *> idle;
@@ -78,10 +86,10 @@ const char *kernel_name;
 void (*kernel_run)(void *);
 void *kernel_context;
 size_t kernel_context_bytes;
-bool in_kernel, reversed, instrumented; /* accesses are seen */
+thread_local bool in_kernel;
+bool reversed;
 int next_thread, thread_count;
-uint64_t launch_number, epoch;
-char message[400];
+uint64_t number, epoch; /* of the operation; barriers passed */
 size_t allocated;
 
 extern "C" {
@@ -106,21 +114,37 @@ void wrong(const char *format, ...) {
         fprintf(stderr, "emulation: host code %s\n", what);
         abort();
     }
-    snprintf(message, sizeof message, "emulation: %s, block %u thread %u: %s", kernel_name, blockIdx.x, threadIdx.x, what);
+    snprintf(emulation::message, sizeof emulation::message, "emulation: %s, block %u thread %u: %s", kernel_name, blockIdx.x, threadIdx.x, what);
     leave_kernel();
 }
 
 uint64_t identity() {
-    return launch_number << 40 | (uint64_t)(blockIdx.x & 0xffff) << 24 | (epoch & 0x3fff) << 10 | (threadIdx.x & 1023);
+    return number << 40 | (uint64_t)(blockIdx.x & 0xffff) << 24 | (epoch & 0x3fff) << 10 | (threadIdx.x & 1023);
 }
 
-/* Whether accesses of one launch by `a` and `b`, at least one a write, have no order. */
+/* Whether an access by `a`, which came first here, and one by `b`, which runs, have no order. */
 bool unordered(uint64_t a, uint64_t b, bool is_shared) {
-    if (a == 0 || a >> 40 != b >> 40)
+    if (a == 0)
         return false;
+    if (a >> 40 != b >> 40)
+        return !is_shared && !emulation::is_before(a >> 40);
     if ((a ^ b) >> 24 & 0xffff)
         return !is_shared; /* each block has its own */
     return ((a ^ b) >> 10 & 0x3fff) == 0 && (a & 1023) != (b & 1023);
+}
+
+const char *other(uint64_t a, uint64_t b) {
+    return a >> 40 != b >> 40 ? "an operation without an event between" : "another thread";
+}
+
+/* Two readers are kept that have no order with each other: a write must come after both. */
+void note_reader(shadow &s, uint64_t me, bool is_shared) {
+    bool first = unordered(s.readers[0], me, is_shared), second = unordered(s.readers[1], me, is_shared);
+    bool same = s.readers[0] >> 40 == me >> 40;
+    if (!first || (second && same))
+        s.readers[0] = me;
+    else if (!second)
+        s.readers[1] = me;
 }
 
 void access(memory &m, const unsigned char *p, size_t bytes, bool write, bool is_shared) {
@@ -129,9 +153,11 @@ void access(memory &m, const unsigned char *p, size_t bytes, bool write, bool is
     shadow &s = m.marks[at];
     const char *where = is_shared ? "shared memory" : "device memory";
     if (write) {
-        if (unordered(s.writer, me, is_shared) || unordered(s.reader, me, is_shared))
-            wrong("writes %s +%zu, which %s", where, at,
-                  unordered(s.writer, me, is_shared) ? "another thread writes, too" : "another thread reads without a barrier between");
+        if (unordered(s.writer, me, is_shared))
+            wrong("writes %s +%zu, which %s writes, too", where, at, other(s.writer, me));
+        for (uint64_t reader : s.readers)
+            if (unordered(reader, me, is_shared))
+                wrong("writes %s +%zu, which %s reads%s", where, at, other(reader, me), reader >> 40 == me >> 40 ? " without a barrier between" : "");
         s.writer = me;
         memset(m.written + at, 1, bytes);
         return;
@@ -140,30 +166,23 @@ void access(memory &m, const unsigned char *p, size_t bytes, bool write, bool is
         if (!m.written[at + i])
             wrong("reads %zu bytes of %s +%zu, which nothing wrote", bytes, where, at);
     if (unordered(s.writer, me, is_shared))
-        wrong("reads %s +%zu, which another thread writes without a barrier between", where, at);
-    /* One reader is kept; where another block's read was in this launch, that one, since it has no order with any of this. */
-    if (!(s.reader >> 40 == launch_number && ((s.reader ^ me) >> 24 & 0xffff) && !is_shared) &&
-        !(s.reader >> 10 == me >> 10 && (s.reader & 1023) != (me & 1023)))
-        s.reader = me;
-}
-
-bool within(const memory &m, const unsigned char *p) {
-    return p >= m.at && p < m.at + m.bytes;
+        wrong("reads %s +%zu, which %s writes%s", where, at, other(s.writer, me), s.writer >> 40 == me >> 40 ? " without a barrier between" : "");
+    note_reader(s, me, is_shared);
 }
 
 void touch(const void *address, size_t bytes, bool write) {
     const unsigned char *p = (const unsigned char *)address;
     if (in_kernel && current && p >= current->stack && p < current->stack + STACK)
         return;
-    for (memory &m : allocations) {
+    for (memory &m : emulation::allocations) {
         if (!within(m, p))
             continue;
         if (!in_kernel)
             wrong("%s memory of the device", write ? "writes" : "reads");
-        for (size_t k = 0; k < named.size(); k++) {
-            const range &r = named[(last_range + k) % named.size()];
+        for (size_t k = 0; k < reachable.size(); k++) {
+            const range &r = reachable[(last_range + k) % reachable.size()];
             if (p >= r.from && p + bytes <= r.to) {
-                last_range = (last_range + k) % named.size();
+                last_range = (last_range + k) % reachable.size();
                 access(m, p, bytes, write, false);
                 return;
             }
@@ -297,7 +316,7 @@ bool run_block() {
         if (!some)
             some = pass_barrier();
         if (!some) {
-            snprintf(message, sizeof message, "emulation: %s, block %u: some threads wait where others never come", kernel_name,
+            snprintf(emulation::message, sizeof emulation::message, "emulation: %s, block %u: some threads wait where others never come", kernel_name,
                      blockIdx.x);
             return false;
         }
@@ -331,11 +350,6 @@ void drop_fibers() {
     idle = kept;
 }
 
-const char *setting(const char *name) {
-    const char *s = getenv(name);
-    return s && *s ? s : NULL;
-}
-
 memory new_memory(unsigned char *at, size_t bytes) {
     memory m = {at, bytes, NULL, NULL};
     m.marks = (shadow *)mmap(NULL, bytes * sizeof(shadow) + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -359,136 +373,125 @@ uint64_t emulated_shuffle(uint64_t bits, int distance, int where) {
 
 void *emulated_memory(const void *address, int64_t bytes) {
     const unsigned char *p = (const unsigned char *)address;
-    named.push_back({p, p + bytes});
+    emulation::named.push_back({p, p + bytes});
     return (void *)address;
 }
 
-void emulated_forget(const void *address, int64_t bytes) {
-    for (memory &m : allocations)
-        if (within(m, (const unsigned char *)address))
-            memset(m.written + ((const unsigned char *)address - m.at), 0, (size_t)bytes);
-}
+/* ---- operations ------------------------------------------------------------------------------------------------------------- */
 
-cudaError_t emulated_launch(const char *kernel, int64_t blocks, int threads, void (*run)(void *), void *context, size_t bytes) {
-    static const char *const failure = setting("EMULATED_FAILURE");
+namespace emulation {
+
+cudaError_t run_kernel(launch &l, uint64_t n) {
     reversed = setting("EMULATED_REVERSED") != NULL;
-    if (blocks == 0) {
-        named.clear();
-        return cudaSuccess;
-    }
-    if (blocks < 0 || blocks > INT32_MAX || threads < 1 || threads > MOST_THREADS)
-        return cudaErrorInvalidValue;
     if (!shared_memory.bytes && __start_cuda_shared)
         shared_memory = new_memory(__start_cuda_shared, (size_t)(__stop_cuda_shared - __start_cuda_shared));
-    if (failure && (uint64_t)atoll(failure) == launch_number + 1) {
-        launch_number++;
-        snprintf(message, sizeof message, "emulation: %s was to fail", kernel);
-        return cudaErrorLaunchFailure;
-    }
-    launch_number++;
-    kernel_name = kernel;
-    kernel_run = run;
-    kernel_context = context;
-    kernel_context_bytes = bytes;
-    thread_count = threads;
-    blockDim = {(unsigned)threads, 1, 1};
-    gridDim = {(unsigned)blocks, 1, 1};
+    number = n;
+    kernel_name = l.kernel;
+    kernel_run = l.run;
+    kernel_context = l.context.data();
+    kernel_context_bytes = l.bytes;
+    thread_count = l.threads;
+    blockDim = {(unsigned)l.threads, 1, 1};
+    gridDim = {(unsigned)l.blocks, 1, 1};
+    reachable = l.named;
     last_range = 0;
     in_kernel = true;
     bool good = true;
-    for (int64_t b = 0; b < blocks && good; b++) {
-        blockIdx = {(unsigned)(reversed ? blocks - 1 - b : b), 0, 0};
+    for (int64_t b = 0; b < l.blocks && good; b++) {
+        blockIdx = {(unsigned)(reversed ? l.blocks - 1 - b : b), 0, 0};
         good = run_block();
     }
     in_kernel = false;
-    named.clear();
     if (!good)
         drop_fibers();
     return good ? cudaSuccess : cudaErrorLaunchFailure;
 }
 
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
-    const char *device = setting("EMULATED_DEVICE");
-    if (device && strcmp(device, "none") == 0)
-        return cudaErrorNoDevice;
-    *stream = (cudaStream_t)&threadIdx; /* something that is not null; work is done at once and in order */
+/* The bytes of one side of a copy, where it is the device's. */
+static bool copy_side(const void *address, size_t bytes, bool write) {
+    for (memory &m : allocations) {
+        if (!within(m, address))
+            continue;
+        size_t at = (size_t)((const unsigned char *)address - m.at);
+        uint64_t me = identity();
+        for (size_t i = at; instrumented && i < at + bytes; i++) {
+            shadow &s = m.marks[i];
+            if (!write && !m.written[i]) {
+                snprintf(message, sizeof message, "emulation: a copy of %zu bytes reads device memory +%zu, which nothing wrote", bytes, i);
+                return false;
+            }
+            if (unordered(s.writer, me, false) || (write && (unordered(s.readers[0], me, false) || unordered(s.readers[1], me, false)))) {
+                snprintf(message, sizeof message, "emulation: a copy of %zu bytes %s device memory +%zu, which an operation without an event between %s", bytes,
+                         write ? "writes" : "reads", i, unordered(s.writer, me, false) ? "writes" : "reads");
+                return false;
+            }
+            if (write)
+                s.writer = me;
+            else
+                note_reader(s, me, false);
+        }
+        if (write)
+            memset(m.written + at, 1, bytes);
+    }
+    return true;
+}
+
+cudaError_t run_copy(void *to, const void *from, size_t bytes, uint64_t n) {
+    number = n;
+    blockIdx = {0, 0, 0};
+    threadIdx = {0, 0, 0};
+    epoch = 0;
+    if (!copy_side(from, bytes, false) || !copy_side(to, bytes, true))
+        return cudaErrorLaunchFailure;
+    memmove(to, from, bytes);
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamDestroy(cudaStream_t) {
-    return cudaSuccess;
-}
+} // namespace emulation
 
-cudaError_t cudaStreamSynchronize(cudaStream_t) {
-    return cudaSuccess;
+void emulated_forget(const void *address, int64_t bytes) {
+    std::lock_guard<std::recursive_mutex> hold(emulation::lock);
+    for (memory &m : emulation::allocations)
+        if (within(m, address))
+            memset(m.written + ((const unsigned char *)address - m.at), 0, (size_t)bytes);
 }
 
 cudaError_t cudaMalloc(void **at, size_t bytes) {
-    const char *most = setting("EMULATED_MEMORY");
+    std::lock_guard<std::recursive_mutex> hold(emulation::lock);
+    const char *most = emulation::setting("EMULATED_MEMORY");
     if (most && allocated + bytes > (size_t)atoll(most))
         return cudaErrorMemoryAllocation;
     unsigned char *p = (unsigned char *)aligned_alloc(256, (bytes + 255) / 256 * 256);
     if (!p)
         return cudaErrorMemoryAllocation;
     memset(p, 0xa5, bytes); /* floats of no sense */
-    allocations.push_back(new_memory(p, bytes));
+    emulation::allocations.push_back(new_memory(p, bytes));
     allocated += bytes;
     *at = p;
     return cudaSuccess;
 }
 
 cudaError_t cudaFree(void *at) {
-    for (size_t i = 0; i < allocations.size(); i++)
-        if (allocations[i].at == at) {
-            allocated -= allocations[i].bytes;
-            munmap(allocations[i].marks, allocations[i].bytes * sizeof(shadow) + 1);
-            free(allocations[i].written);
+    std::lock_guard<std::recursive_mutex> hold(emulation::lock);
+    std::vector<memory> &all = emulation::allocations;
+    emulation::finish_all();
+    for (size_t i = 0; i < all.size(); i++)
+        if (all[i].at == at) {
+            allocated -= all[i].bytes;
+            munmap(all[i].marks, all[i].bytes * sizeof(shadow) + 1);
+            free(all[i].written);
             free(at);
-            allocations.erase(allocations.begin() + (long)i);
+            all.erase(all.begin() + (long)i);
             return cudaSuccess;
         }
     return at ? cudaErrorInvalidValue : cudaSuccess;
 }
 
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
-    bool known = false;
-    for (memory &m : allocations) {
-        if (within(m, (const unsigned char *)from)) {
-            size_t at = (size_t)((const unsigned char *)from - m.at);
-            if (at + bytes > m.bytes)
-                return cudaErrorInvalidValue;
-            for (size_t i = 0; instrumented && i < bytes; i++)
-                if (!m.written[at + i]) {
-                    snprintf(message, sizeof message, "emulation: a copy of %zu bytes reads device memory +%zu, which nothing wrote", bytes,
-                             at + i);
-                    return cudaErrorLaunchFailure;
-                }
-        }
-        if (within(m, (const unsigned char *)to)) {
-            size_t at = (size_t)((unsigned char *)to - m.at);
-            if (at + bytes > m.bytes)
-                return cudaErrorInvalidValue;
-            memset(m.written + at, 1, bytes);
-            known = true;
-        }
-        known |= within(m, (const unsigned char *)from);
-    }
-    named.clear();
-    if (!known)
-        return cudaErrorInvalidValue; /* between two places of the host: nothing of the kind is generated */
-    memcpy(to, from, bytes);
+cudaError_t cudaMemGetInfo(size_t *available, size_t *total) {
+    const char *most = emulation::setting("EMULATED_MEMORY");
+    *total = most ? (size_t)atoll(most) : (size_t)16 << 30;
+    *available = *total > allocated ? *total - allocated : 0;
     return cudaSuccess;
-}
-
-cudaError_t cudaGetLastError(void) {
-    return cudaSuccess;
-}
-
-const char *cudaGetErrorString(cudaError_t e) {
-    return e == cudaErrorLaunchFailure      ? message
-           : e == cudaErrorMemoryAllocation ? "out of memory"
-           : e == cudaErrorNoDevice         ? "no CUDA-capable device is detected"
-                                            : "invalid argument";
 }
 
 /* ---- what the compiler calls before accesses ----------------------------------------------------------------------------------- */
@@ -523,6 +526,6 @@ void __tsan_vptr_update(void **, void *) {
 void __tsan_vptr_read(void **) {
 }
 void __tsan_init() { /* called by what was compiled with -fsanitize=thread */
-    instrumented = true;
+    emulation::instrumented = true;
 }
 }

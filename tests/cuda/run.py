@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Generated CUDA units on the host: builds the emulation (emulation.cpp) and runs tests with it.
+"""Generated CUDA units on the host: builds the emulation (emulation.cpp, streams.cpp) and runs tests with it.
 
     run.py [--mxcc build/mxcc] [--sample N/K] [--work FOLDER] FILE-or-FOLDER...      behaviour tests (tests/run/run.py), emulated
 
@@ -23,7 +23,11 @@ def build_emulation(folder):
     """The path of emulation.o, beside which emulation.o.flags says how units are compiled."""
     cxx = os.environ.get('CUDA_EMULATION_CXX', 'g++')
     target = os.path.join(folder, 'emulation.o')
-    subprocess.run([cxx, *FLAGS, '-O2', '-c', os.path.join(HERE, 'emulation.cpp'), '-o', target], check=True)
+    parts = []
+    for source in ('emulation', 'streams'):
+        parts.append(os.path.join(folder, 'part_%s.o' % source))
+        subprocess.run([cxx, *FLAGS, '-O2', '-c', os.path.join(HERE, source + '.cpp'), '-o', parts[-1]], check=True)
+    subprocess.run(['ld', '-r', *parts, '-o', target], check=True)
     with open(target + '.flags', 'w', encoding='utf-8') as f:
         f.write('\n'.join([cxx, *FLAGS, *CHECKED]))
     return target

@@ -105,7 +105,8 @@ def compare_files(name, a, b, moved):
 
 
 def sample(env, name, folder):
-    """The sample as a program: one short epoch of training in the emulation and in C leaves the same weights, up to rounding."""
+    """The sample as a program: a short training in the emulation and in C leaves the same weights, up to rounding, in one process and over
+    ranks; over ranks the bits depend on their number alone."""
     text, arguments = SAMPLES[name](folder)
     model = os.path.join(folder, name + '.mxl')
     with open(model, 'w') as f:
@@ -115,14 +116,20 @@ def sample(env, name, folder):
     flags = sh(env.mxcc, '--cflags').split()
     sh(*env.compiler, *flags, '-I' + folder, '-x', 'c++', '-c', unit, '-o', unit + '.o')
     library = os.path.join(os.path.dirname(env.mxcc), 'libmxrt.a')
-    sh(env.compiler[0], unit + '.o', env.emulation, library, '-lz', '-lm', '-lpthread', '-o', program)
+    sh(env.compiler[0], unit + '.o', env.emulation, library, '-lz', '-lm', '-lpthread', '-ldl', '-o', program)
     plain = os.path.join(folder, name + '-c')
     sh(env.mxcc, 'build', '--main', '-O', '1', '--name', name, model, '-o', plain)
-    saved = []
-    for path in (program, plain):
-        sh(path, 'train', '--epochs', 1, '--seed', 3, '--out', path + '-out', *arguments)
-        saved.append(os.path.join(path + '-out', 'checkpoint.safetensors'))
-    compare_files(name, *saved, 0.05)
+
+    def trained(path, *options):
+        out = path + '-'.join(str(o) for o in ('-out', *options)).replace('--', '')
+        sh(path, 'train', '--epochs', 1, '--seed', 3, '--quiet', '--out', out, *arguments, *options)
+        return os.path.join(out, 'checkpoint.safetensors')
+
+    compare_files(name, trained(program), trained(plain), 0.05)
+    ranks = trained(program, '--virtual-ranks', 3)
+    compare_files(name + ' over ranks', ranks, trained(plain, '--virtual-ranks', 3), 0.05)
+    with open(ranks, 'rb') as a, open(trained(program, '--virtual-ranks', 3, '--bucket', 1000), 'rb') as b:
+        expect(a.read() == b.read(), name, 'has other bits with other buckets')
 
 
 def digits(folder):

@@ -1,4 +1,5 @@
-/* Kernels with one mistake each, for the emulation to find; run as `wrong NAME`, which prints what it says. */
+/* Kernels with one mistake each, for the emulation to find; run as `wrong NAME`, which prints what it says. The host waits for each. */
+#define MX_CUDA_SYNC
 #include <cuda_runtime.h>
 #include <stdio.h>
 
@@ -114,6 +115,7 @@ int main(int argc, char **argv) {
         if (k == 0) {
             static float y[2 * THREADS];
             cudaMemcpyAsync(y, out, sizeof y, cudaMemcpyDefault, stream);
+            cudaStreamSynchronize(stream);
             printf("%g %g\n", y[0], y[2 * THREADS - 1]);
         }
         return 0;
