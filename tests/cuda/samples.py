@@ -14,6 +14,7 @@ import json
 import math
 import os
 import struct
+import subprocess
 import sys
 import tempfile
 
@@ -128,6 +129,8 @@ def sample(env, name, folder):
     compare_files(name, trained(program), trained(plain), 0.05)
     ranks = trained(program, '--virtual-ranks', 3)
     compare_files(name + ' over ranks', ranks, trained(plain, '--virtual-ranks', 3), 0.05)
+    refused = subprocess.run([program, 'train', '--quiet', *arguments, '--virtual-ranks', '2', '--shard'], capture_output=True, text=True)
+    expect(refused.returncode == 1 and 'averaged by all-reduce' in refused.stderr, name, 'with --shard gives', refused.returncode, refused.stderr)
     with open(ranks, 'rb') as a, open(trained(program, '--virtual-ranks', 3, '--bucket', 1000), 'rb') as b:
         expect(a.read() == b.read(), name, 'has other bits with other buckets')
 
@@ -142,7 +145,16 @@ def digits(folder):
         return f.read(), []
 
 
-SAMPLES = {'digits': digits}
+def lines(folder):
+    """Texts that go on from batch to batch: states that each rank has for itself; the norm of all gradients."""
+    data = os.path.join(folder, 'lines.txt')
+    with open(data, 'w') as f:
+        f.writelines('the quick brown fox %d jumps over lazy dogs and %d cats\n' % (i, i * 7919 % 101) for i in range(40))
+    with open(os.path.join(ROOT, 'tests', 'ranks', 'lines.mxl')) as f:
+        return f.read(), ['--data', data, '--batch', '6']
+
+
+SAMPLES = {'digits': digits, 'lines': lines}
 
 
 class Env:
