@@ -36,7 +36,7 @@ struct cuda_part {
     VEC(int) values;                /* of the function's, that its kernels read */
     VEC(const char *) exact;        /* dimensions that sizes of grids do not just grow with */
     const char *where;
-    bool runs_once;
+    bool runs_once, loops; /* loops: some launches stand in one */
 };
 
 struct cuda_node { /* an operation of a part, and its place among the streams */
