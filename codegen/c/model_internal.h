@@ -61,6 +61,7 @@ void unit_cuda_helpers(struct unit *u);
 void unit_cuda_buffers(struct unit *u); /* after the table of buffers */
 void unit_cuda_init(struct unit *u);
 void unit_cuda_free(struct unit *u);
+void unit_cuda_ahead(struct unit *u);   /* --main: arguments of the next call, copied beside the one under way */
 void unit_weights_data(struct unit *u); /* model_weights.c: constants of --weights source */
 void unit_files(struct unit *u);        /* model_files.c: table of buffers, param, save, load */
 void unit_functions(struct unit *u);    /* model_functions.c: the public functions with their checks */

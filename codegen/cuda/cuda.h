@@ -17,7 +17,8 @@ enum { CUDA_LANES = 4 }; /* streams that a part's operations are dealt to */
 struct cuda {
     int64_t *buffer; /* [buffer_count] */
     int64_t arena, cache, scalars, values, arguments, total;
-    int64_t staging; /* bytes on the host for what print and C functions read and write */
+    int64_t ahead[2], ahead_bytes; /* with --main: arguments of the next calls, and the size of each; 0: no such */
+    int64_t staging;               /* bytes on the host for what print and C functions read and write */
     VEC(struct cuda_kernel) kernels;
     /* Known once all functions are printed: parts that may become graphs, parts in all, the longest key, values, events. */
     int parts, part_functions, key_most, value_count, event_count;
@@ -39,7 +40,7 @@ struct cuda_part {
     bool runs_once, loops; /* loops: some launches stand in one */
 };
 
-struct cuda_node { /* an operation of a part, and its place among the streams */
+struct cuda_node {   /* an operation of a part, and its place among the streams */
     int lane, event; /* event: recorded behind it; -1: none */
     int *waits;      /* earlier operations on other streams */
     int wait_count;

@@ -57,7 +57,7 @@ static void use_storage(struct lanes *l, const struct storage *s, bool write) {
     if (!s || s->kind == STORAGE_CONST || (s->kind == STORAGE_SCALAR && l->f->slot[s->id] < 0))
         return;
     bool bytes = s->kind == STORAGE_ARENA || s->kind == STORAGE_CACHE;
-    int64_t at = bytes                         ? s->offset
+    int64_t at = bytes                       ? s->offset
                  : s->kind == STORAGE_BUFFER ? s->buffer->id
                  : s->kind == STORAGE_SCALAR ? l->f->slot[s->id]
                                              : s->index;
@@ -141,7 +141,7 @@ static int number_events(struct lanes *l, struct cuda_node *nodes, int first) {
 struct cuda_node *cuda_lanes(struct function *f, struct ir_op *const *ops, int count, int first_event, int *events) {
     struct lanes l = {.f = f, .ops = ops, .count = count};
     struct cuda_node *nodes = ARENA_ARRAY(&f->g->arena, struct cuda_node, count + 1);
-    l.after = ARENA_ARRAY(&l.scratch, bool, (size_t)count * (size_t)count + 1);
+    l.after = ARENA_ARRAY(&l.scratch, bool, (size_t)count *(size_t)count + 1);
     for (l.node = 0; l.node < count; l.node++)
         use_op(&l, ops[l.node]);
     see_dependences(&l);

@@ -121,9 +121,7 @@ static enum kind kind_of(struct function *f, struct ir_op *op) {
         if (!s || s == function_storage(f, op->operands[0]))
             return NEITHER;
         return writes_host_scalar(f, op) ? HOST : DEVICE;
-    case OP_read:
-        s = function_storage(f, op->results[0]);
-        return !s || s->kind == STORAGE_BUFFER ? NEITHER : DEVICE;
+    case OP_read: s = function_storage(f, op->results[0]); return !s || s->kind == STORAGE_BUFFER ? NEITHER : DEVICE;
     case OP_write:
         s = function_storage(f, op->operands[0]);
         return s && s->kind == STORAGE_BUFFER && s->buffer == op->buffer.buffer ? NEITHER : DEVICE;

@@ -13,6 +13,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import struct
 import sys
 import tempfile
@@ -120,7 +121,12 @@ def sample(env, name, folder):
     sh(env.mxcc, 'build', '--main', '-O', '1', '--name', name, model, '-o', plain)
     saved = []
     for path in (program, plain):
-        sh(path, 'train', '--epochs', 1, '--seed', 3, '--out', path + '-out', *arguments)
+        sh(path, 'train', '--epochs', 1, '--seed', 3, '--out', path + '-out', *arguments, env={'EMULATED_TRACE': path + '.trace'})
+        if path == program:  # x and y of all batches, but perhaps for some of the first
+            with open(path + '.trace') as f:
+                text = f.read()
+            within = re.search(r'(\d+) copies within the device', text)
+            expect(within and int(within[1]) >= 6, name, 'brings nothing to the device ahead of a step:', text)
         saved.append(os.path.join(path + '-out', 'checkpoint.safetensors'))
     compare_files(name, *saved, 0.05)
 

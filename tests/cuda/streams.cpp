@@ -14,8 +14,8 @@
  * After a failure all that waits is dropped, the failure is told by the call that ran into it, and the program may go on.
  *
  * From the environment: EMULATED_STREAMS=first, last (the default) or a number, which of the operations that could run does;
- * EMULATED_FAILURE=N, the Nth launch of a kernel fails; EMULATED_DEVICE=none; EMULATED_TRACE=1, at the end a line on stderr with the
- * numbers of kernels launched alone, graphs made and graphs launched.
+ * EMULATED_FAILURE=N, the Nth launch of a kernel fails; EMULATED_DEVICE=none; EMULATED_TRACE=FILE, where at the end a line has the
+ * numbers of kernels launched alone, graphs made and launched, copies from the device to the device.
  */
 #include "emulation.h"
 
@@ -67,11 +67,15 @@ const operation *running;
 uint64_t launch_count;
 
 struct trace { /* says what happened when the program ends */
-    uint64_t alone, made, launched;
+    uint64_t alone, made, launched, within;
     ~trace() {
-        if (emulation::setting("EMULATED_TRACE"))
-            fprintf(stderr, "emulation: %llu kernels alone, %llu graphs, launched %llu times\n", (unsigned long long)alone,
-                    (unsigned long long)made, (unsigned long long)launched);
+        const char *path = emulation::setting("EMULATED_TRACE");
+        FILE *f = path ? fopen(path, "w") : NULL;
+        if (!f)
+            return;
+        fprintf(f, "emulation: %llu kernels alone, %llu graphs, launched %llu times, %llu copies within the device\n",
+                    (unsigned long long)alone, (unsigned long long)made, (unsigned long long)launched, (unsigned long long)within);
+        fclose(f);
     }
 } counts;
 
@@ -303,7 +307,9 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
     guard hold(emulation::lock);
     bool fits = true, known = on_device(from, bytes, &fits);
     emulation::named.clear();
-    known |= fits && on_device(to, bytes, &fits);
+    bool to_device = fits && on_device(to, bytes, &fits);
+    counts.within += known && to_device;
+    known |= to_device;
     if (!fits || !known) /* between two places of the host: nothing of the kind is generated */
         return cudaErrorInvalidValue;
     std::shared_ptr<copy> c = std::make_shared<copy>();
