@@ -54,7 +54,7 @@ void unit_header(struct unit *u);   /* model_header.c */
 void unit_instance(struct unit *u); /* model_init.c: struct, failure, sizes, init, free, reset_all */
 void unit_init(struct unit *u);
 /* codegen/cuda/unit.c: what a CUDA unit has more. */
-void unit_cuda_includes(struct text *out);
+void unit_cuda_includes(const struct unit *u, struct text *out);
 int64_t unit_cuda_struct_bytes(const struct unit *u);
 void unit_cuda_struct(struct unit *u);
 void unit_cuda_helpers(struct unit *u);

@@ -20,6 +20,7 @@ struct cuda {
     int64_t ahead[2], ahead_bytes; /* with --main: arguments of the next calls, and the size of each; 0: no such */
     int64_t staging;               /* bytes on the host for what print and C functions read and write */
     VEC(struct cuda_kernel) kernels;
+    bool uses_library; /* cuBLASLt is called */
     /* Known once all functions are printed: parts that may become graphs, parts in all, the longest key, values, events. */
     int parts, part_functions, key_most, value_count, event_count;
 };
@@ -63,6 +64,15 @@ const char *cuda_place(struct function *f); /* "model.mxl:12 loss", for messages
 struct ir_op *cuda_part(struct function *f, struct ir_op *op);
 /* lanes.c: streams for the operations of a part; events are numbered from first_event on, *events: behind the last. */
 struct cuda_node *cuda_lanes(struct function *f, struct ir_op *const *ops, int count, int first_event, int *events);
+
+/* library.c: a call of cuBLASLt, and what the unit needs for it (if any is called). */
+void cuda_library_call(struct function *f, const struct loop_stmt *s);
+struct unit;
+int64_t unit_cuda_library_bytes(const struct unit *u);
+void unit_cuda_library_struct(struct unit *u);
+void unit_cuda_library(struct unit *u);
+void unit_cuda_library_init(struct unit *u);
+void unit_cuda_library_free(struct unit *u);
 
 /* transfer.c: what moves between host and device around and within a function. */
 void cuda_arguments(struct function *f);

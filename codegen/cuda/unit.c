@@ -11,7 +11,9 @@
 #include "codegen/c/model_internal.h"
 #include "codegen/cuda/cuda.h"
 
-void unit_cuda_includes(struct text *out) {
+void unit_cuda_includes(const struct unit *u, struct text *out) {
+    if (u->g.cuda->uses_library)
+        text_add(out, "#include <cublasLt.h>\n");
     text_add(
         out,
         "#include <cuda_runtime.h>\n\n"
@@ -55,7 +57,7 @@ int64_t unit_cuda_struct_bytes(const struct unit *u) {
     const struct cuda *d = u->g.cuda;
     return 8 * (CUDA_LANES + 16) + (d->ahead_bytes ? 2 * (AHEAD * 24 + 16) + 16 : 0) + 8 * (int64_t)event_count(d) +
            8 * (int64_t)d->value_count + 24 * TAKEN + (int64_t)d->parts * GRAPHS * (8 * (int64_t)d->key_most + 32) +
-           u->module->buffer_count + 64;
+           u->module->buffer_count + 64 + unit_cuda_library_bytes(u);
 }
 
 static int64_t pinned_bytes(const struct unit *u) {
@@ -87,6 +89,7 @@ void unit_cuda_struct(struct unit *u) {
             "        struct {\n            const void *from;\n            size_t bytes, at;\n        } args[%d];\n"
             "    } mx_ahead[2]; /* arguments of the next calls; a thread of the loader's sends them */\n",
             AHEAD);
+    unit_cuda_library_struct(u);
     if (d->value_count)
         text_printf(c,
                     "    int64_t mx_values[%d]; /* what kernels read that differs from call to call, 8 bytes each */\n",
@@ -290,6 +293,7 @@ void unit_cuda_helpers(struct unit *u) {
         "static mx_status %s_mx_begin(struct %s *m);\nstatic mx_status %s_mx_end(struct %s *m, const char *where);\n\n",
         p, p, p, p);
     print_copies(u);
+    unit_cuda_library(u);
     print_play(u);
 }
 
@@ -395,6 +399,7 @@ void unit_cuda_init(struct unit *u) {
         "        status = %s_mx_cuda(m, cudaMalloc((void **)&m->mx_device, %s_DEVICE_BYTES), \"init\");\n",
         (long long)unit_staging_offset(u), stream_count(d), p, event_count(d), p, p, (long long)pinned_bytes(u), p,
         u->upper);
+    unit_cuda_library_init(u);
     if (d->ahead_bytes)
         text_printf(
             &u->c,
@@ -411,6 +416,7 @@ void unit_cuda_free(struct unit *u) {
                     "        for (int i = 0; i < %d; i++)\n            if (m->mx_graphs[i / %d][i %% %d].exec)\n"
                     "                (void)cudaGraphExecDestroy(m->mx_graphs[i / %d][i %% %d].exec);\n",
                     d->parts * GRAPHS, GRAPHS, GRAPHS, GRAPHS, GRAPHS);
+    unit_cuda_library_free(u);
     text_printf(
         &u->c,
         "        for (int i = 0; i < %d; i++)\n            if (m->mx_event[i])\n                (void)cudaEventDestroy(m->mx_event[i]);\n"
