@@ -109,6 +109,8 @@ static int link_unit(struct options *o, struct command c, bool zlib) {
     }
     if (o->compile.blas)
         add(&c, "-lopenblas");
+    if (o->compile.cublas)
+        add(&c, "-lcublasLt");
     add(&c, "-lm");
     return finish(start(c.argv, o->verbose));
 }

@@ -294,6 +294,10 @@ static bool for_target(struct options *o) {
         usage_error("--arch belongs to --target cuda; --cpu names a processor");
         return false;
     }
+    if (o->compile.target != TARGET_CUDA && o->compile.cublas) {
+        usage_error("--cublas belongs to --target cuda; --blas names a library of the CPU");
+        return false;
+    }
     if (o->compile.target != TARGET_CUDA)
         return true;
     const struct {

@@ -33,6 +33,8 @@ bool lower_contraction(struct lower *l);
 bool lower_gpu_contraction(struct lower *l);
 /* false unless a BLAS was asked for and the nest is a product that it takes. */
 bool lower_blas(struct lower *l);
+/* false unless cuBLASLt was asked for and the nest is a product that it takes. */
+bool lower_cublas(struct lower *l);
 
 /* ---- inside a nest: shared by lower.c and the kernel builders --------------------------------------------------- */
 

@@ -26,7 +26,7 @@ struct compile_options {
     bool no_runtime, threads, with_main, python, unchecked, line_directives;
     enum weights_mode weights;
     const void *const *weight_data; /* WEIGHTS_SOURCE: [buffer_count] the initial value of each buffer */
-    bool blas;
+    bool blas, cublas;
     int64_t memory_limit; /* bytes; 0: none */
     bool plan_best;
     bool no_recompute; /* nothing is computed twice */

@@ -25,7 +25,7 @@ struct function {
     struct text locals;       /* declarations at the top: scalars, found dimensions */
     const char **scalar_name; /* [storage_count] of SCALAR storages */
     bool *scalar_declared;
-    const char **scalar_type; /* CUDA, [storage_count] of those of the host that the function itself has declared */
+    const char **scalar_type;     /* CUDA, [storage_count] of those of the host that the function itself has declared */
     struct loop_var **symbol_var; /* [module->symbol_count] */
     VEC(struct op_mem) mems;
     VEC(struct loop_mem *) pointers; /* to be declared in the operation's block, in order of first use */

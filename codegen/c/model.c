@@ -74,7 +74,7 @@ static void includes(struct unit *u, struct text *out) {
         text_add(out, "\n#include <mxrt/pool.h>\n");
     if (u->g.cuda) {
         text_add(out, "\n");
-        unit_cuda_includes(out);
+        unit_cuda_includes(u, out);
     }
     if (o->with_main)
         text_add(out, unit_needs_zlib(u->module) ? "\n#include <mxrt/gzip.h>\n#include <mxrt/program.h>\n"

@@ -54,7 +54,7 @@ void unit_header(struct unit *u);   /* model_header.c */
 void unit_instance(struct unit *u); /* model_init.c: struct, failure, sizes, init, free, reset_all */
 void unit_init(struct unit *u);
 /* codegen/cuda/unit.c: what a CUDA unit has more. */
-void unit_cuda_includes(struct text *out);
+void unit_cuda_includes(const struct unit *u, struct text *out);
 int64_t unit_cuda_struct_bytes(const struct unit *u);
 void unit_cuda_struct(struct unit *u);
 void unit_cuda_helpers(struct unit *u);
@@ -68,6 +68,7 @@ void unit_cuda_exchange_init(struct unit *u);
 void unit_cuda_exchange_free(struct unit *u);
 void unit_cuda_exchange_helpers(struct unit *u);
 void unit_cuda_exchange_hooks(struct unit *u);
+void unit_cuda_ahead(struct unit *u);   /* --main: arguments of the next call, copied beside the one under way */
 void unit_weights_data(struct unit *u); /* model_weights.c: constants of --weights source */
 void unit_files(struct unit *u);        /* model_files.c: table of buffers, param, save, load */
 void unit_functions(struct unit *u);    /* model_functions.c: the public functions with their checks */

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "codegen/c/model_internal.h"
+#include "codegen/cuda/cuda.h"
 
 void unit_quoted(struct text *c, const char *s) {
     if (!s) {
@@ -243,6 +244,8 @@ static void model_interface(struct unit *u) {
         text_printf(c, "    return %s_mx_see((%s *)model, index, 1);\n}\n\n", p, p);
     else
         text_add(c, "    return MX_OK;\n}\n\n");
+    if (u->g.cuda)
+        unit_cuda_ahead(u);
     text_printf(
         c, "static uint64_t mx_program_calls(const void *model) {\n    return ((const %s *)model)->calls;\n}\n\n", p);
     text_printf(
@@ -299,6 +302,7 @@ void unit_main(struct unit *u) {
         c,
         ",\n        mx_program_create, mx_program_destroy, mx_program_error, mx_program_buffer, mx_program_calls, mx_program_set_calls, NULL, ");
     text_add(c, u->g.plan->split ? "&mx_split, " : "NULL, ");
-    text_add(c, unit_needs_zlib(m) ? "mxrt_gunzip,\n" : "NULL,\n");
+    text_add(c, unit_needs_zlib(m) ? "mxrt_gunzip, " : "NULL, ");
+    text_add(c, u->g.cuda && u->g.cuda->ahead_bytes ? "mx_program_ahead,\n" : "NULL,\n");
     text_add(c, "    };\n    return mxrt_main(&mx_program, argc, argv);\n}\n");
 }

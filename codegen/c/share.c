@@ -171,7 +171,7 @@ const char **cgen_enter_parameters(struct cgen *g, const struct cgen_captures *c
             enter_pointer(g, c, c->mems.n + i, c->vars.at[i]->dtype, name, head);
         else
             text_printf(head, ", %s %s", cprint_index_type(&(struct cprint){.narrow = g->cuda != NULL}, c->vars.at[i]),
-                    name);
+                        name);
     }
     return outer;
 }

@@ -17,9 +17,11 @@ enum { CUDA_LANES = 4 }; /* streams that a part's operations are dealt to */
 struct cuda {
     int64_t *buffer; /* [buffer_count] */
     int64_t arena, cache, scalars, values, arguments;
-    int64_t inner_arena, inner_scalars, inner_arguments, total; /* of what runs inside another function: exchange.c */
-    int64_t staging; /* bytes on the host for what print and C functions read and write */
+    int64_t inner_arena, inner_scalars, inner_arguments; /* of what runs inside another function: exchange.c */
+    int64_t ahead[2], ahead_bytes; /* with --main: arguments of the next calls, and the size of each; 0: no such */
+    int64_t total, staging;        /* staging: bytes on the host for what print and C functions read and write */
     VEC(struct cuda_kernel) kernels;
+    bool uses_library; /* cuBLASLt is called */
     /* Known once all functions are printed: parts that may become graphs, parts in all, the longest key, values, events. */
     int parts, part_functions, key_most, value_count, event_count;
 };
@@ -37,7 +39,7 @@ struct cuda_part {
     VEC(int) values;                /* of the function's, that its kernels read */
     VEC(const char *) exact;        /* dimensions that sizes of grids do not just grow with */
     const char *where;
-    bool runs_once;
+    bool runs_once, loops; /* loops: some launches stand in one */
 };
 
 struct cuda_node {   /* an operation of a part, and its place among the streams */
@@ -63,6 +65,15 @@ const char *cuda_place(struct function *f); /* "model.mxl:12 loss", for messages
 struct ir_op *cuda_part(struct function *f, struct ir_op *op);
 /* lanes.c: streams for the operations of a part; events are numbered from first_event on, *events: behind the last. */
 struct cuda_node *cuda_lanes(struct function *f, struct ir_op *const *ops, int count, int first_event, int *events);
+
+/* library.c: a call of cuBLASLt, and what the unit needs for it (if any is called). */
+void cuda_library_call(struct function *f, const struct loop_stmt *s);
+struct unit;
+int64_t unit_cuda_library_bytes(const struct unit *u);
+void unit_cuda_library_struct(struct unit *u);
+void unit_cuda_library(struct unit *u);
+void unit_cuda_library_init(struct unit *u);
+void unit_cuda_library_free(struct unit *u);
 
 /* transfer.c: what moves between host and device around and within a function. */
 void cuda_arguments(struct function *f);

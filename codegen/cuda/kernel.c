@@ -280,6 +280,10 @@ void cuda_print_block(struct function *f, struct loop_block *k) {
             launch(f, s);
             continue;
         }
+        if (s->kind == LS_CALL) {
+            cuda_library_call(f, s);
+            continue;
+        }
         /* The host's own: scalars. A copy of the statement, since blocks are lists. */
         struct loop_stmt alone = *s;
         alone.next = NULL;

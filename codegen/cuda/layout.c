@@ -114,6 +114,15 @@ int64_t cuda_argument_offset(struct cgen *g, const struct ir_func *f, bool resul
     return at;
 }
 
+/* Of a function's tensors. */
+static int64_t ahead_bytes(const struct ir_func *f) {
+    int64_t bytes = 0;
+    for (int i = 0; i < f->body->arg_count; i++)
+        if (f->body->args[i]->type.rank > 0 && !(f->arg_inout && f->arg_inout[i]))
+            bytes += aligned(ir_type_bytes_upper(f->body->args[i]->type));
+    return bytes;
+}
+
 static void see_staging(struct ir_op *op, void *context) {
     int64_t *most = context, bytes = 0;
     if (op->code != OP_print && op->code != OP_extern)
@@ -159,16 +168,22 @@ struct cuda *cuda_layout(struct cgen *g) {
             scalars = count > scalars ? count : scalars;
             arguments = bytes > arguments ? bytes : arguments;
         }
+        bytes = ahead_bytes(p->func);
+        if (g->options->with_main && p->func->is_export && bytes > d->ahead_bytes)
+            d->ahead_bytes = bytes;
         ir_walk_ops(p->func->body, see_staging, &d->staging);
     }
     d->values = d->scalars + aligned(16 * (int64_t)scalars);
     d->arguments = d->values + aligned(8 * CUDA_VALUES);
-    d->inner_arena = d->arguments + aligned(arguments) + 256;
-    d->total = d->inner_arena;
+    d->inner_arena = d->total = d->arguments + aligned(arguments) + 256;
     if (inner.any) {
         d->inner_scalars = d->inner_arena + aligned(inner.arena);
         d->inner_arguments = d->inner_scalars + aligned(16 * (int64_t)inner.scalars);
         d->total = d->inner_arguments + aligned(inner.arguments) + 256;
+    }
+    for (int i = 0; i < 2 && d->ahead_bytes; i++) {
+        d->ahead[i] = d->total;
+        d->total += d->ahead_bytes;
     }
     return d;
 }

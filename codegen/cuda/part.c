@@ -227,7 +227,7 @@ static void print_call(struct function *f, const struct cuda_part *p, const char
                        int count) {
     struct cgen *g = f->g;
     struct cprint *out = &f->print;
-    bool graph = p->launches.n >= LEAST_LAUNCHES && f->func != g->module->init && !p->runs_once;
+    bool graph = (p->launches.n >= LEAST_LAUNCHES || p->loops) && f->func != g->module->init && !p->runs_once;
     int number = graph ? g->cuda->parts++ : -1;
     cprint_line(out, "{");
     out->indent++;
@@ -320,6 +320,7 @@ struct ir_op *cuda_part(struct function *f, struct ir_op *op) {
     VEC(struct ir_op *) ops = {0};
     VEC(struct ir_op *) host = {0};
     struct ir_op *end = op;
+    bool loops = false;
     struct inner read = {.f = f, .own = ARENA_ARRAY(&g->arena, bool, f->plan->storage_count + 1)};
     for (; end; end = end->next) {
         enum kind k = kind_of(f, end);
@@ -331,6 +332,7 @@ struct ir_op *cuda_part(struct function *f, struct ir_op *op) {
         if (k == WAITS || again)
             break;
         if (k == DEVICE) {
+            loops |= end->code == OP_for;
             VEC_PUSH(&g->arena, ops, end);
             note_read(end, &read);
             for (int r = 0; op_runs_regions(end) && r < end->region_count; r++)
@@ -345,6 +347,7 @@ struct ir_op *cuda_part(struct function *f, struct ir_op *op) {
         return end;
     struct cuda_part *p = ARENA_NEW(&g->arena, struct cuda_part);
     p->runs_once = strcmp(f->func->name, "reset_all") == 0 && !f->func->is_export;
+    p->loops = loops;
     f->op = ops.at[0];
     const char *first = cuda_place(f);
     f->op = ops.at[ops.n - 1];

@@ -11,7 +11,9 @@
 #include "codegen/c/model_internal.h"
 #include "codegen/cuda/cuda.h"
 
-void unit_cuda_includes(struct text *out) {
+void unit_cuda_includes(const struct unit *u, struct text *out) {
+    if (u->g.cuda->uses_library)
+        text_add(out, "#include <cublasLt.h>\n");
     text_add(
         out,
         "#include <cuda_runtime.h>\n\n"
@@ -38,23 +40,29 @@ void unit_cuda_includes(struct text *out) {
 enum {
     GRAPHS = 8,
     PINNED = 1 << 18,
-    TAKEN = 16
-}; /* kept of a part; bytes of the instance's; results that go through them */
+    TAKEN = 16,
+    AHEAD = 16
+}; /* kept of a part; bytes of the instance's; results that go through them; arguments ahead */
 
 static int event_count(const struct cuda *d) {
-    return d->event_count + 1; /* the last: of copies */
+    return d->event_count + (d->ahead_bytes ? 3 : 1); /* the last: of copies, then of each of those made ahead */
+}
+
+static int stream_count(const struct cuda *d) {
+    return CUDA_LANES + (d->ahead_bytes ? 2 : 1); /* copies, copies ahead */
 }
 
 /* Beside what a C unit's instance has. */
 int64_t unit_cuda_struct_bytes(const struct unit *u) {
     const struct cuda *d = u->g.cuda;
-    return 8 * (CUDA_LANES + 16) + 8 * (int64_t)event_count(d) + 8 * (int64_t)d->value_count + 24 * TAKEN +
-           (int64_t)d->parts * GRAPHS * (8 * (int64_t)d->key_most + 32) + u->module->buffer_count + 64 +
-           unit_cuda_exchange_bytes(u);
+    return 8 * (CUDA_LANES + 16) + (d->ahead_bytes ? 2 * (AHEAD * 24 + 16) + 16 : 0) + 8 * (int64_t)event_count(d) +
+           8 * (int64_t)d->value_count + 24 * TAKEN + (int64_t)d->parts * GRAPHS * (8 * (int64_t)d->key_most + 32) +
+           u->module->buffer_count + 64 + unit_cuda_library_bytes(u) + unit_cuda_exchange_bytes(u);
 }
 
 static int64_t pinned_bytes(const struct unit *u) {
-    int64_t bytes = u->g.cuda->inner_arena - u->g.cuda->arguments;
+    const struct cuda *d = u->g.cuda;
+    int64_t bytes = d->inner_arena - d->arguments;
     return bytes < PINNED ? bytes : PINNED;
 }
 
@@ -72,7 +80,16 @@ void unit_cuda_struct(struct unit *u) {
         "    cudaStream_t mx_stream[%d]; /* [0] the order of calls; others beside it within a part; the last for copies */\n"
         "    cudaEvent_t mx_event[%d];   /* the last: of copies */\n"
         "    int mx_capturing;\n",
-        TAKEN, CUDA_LANES + 1, event_count(d));
+        TAKEN, stream_count(d), event_count(d));
+    if (d->ahead_bytes)
+        text_printf(
+            c,
+            "    unsigned char *mx_ahead_pinned;\n"
+            "    struct {\n        int state; /* 0 free, 1 sent, 2 in use by the call */\n        int count;\n"
+            "        struct {\n            const void *from;\n            size_t bytes, at;\n        } args[%d];\n"
+            "    } mx_ahead[2]; /* arguments of the next calls; a thread of the loader's sends them */\n",
+            AHEAD);
+    unit_cuda_library_struct(u);
     if (d->value_count)
         text_printf(c,
                     "    int64_t mx_values[%d]; /* what kernels read that differs from call to call, 8 bytes each */\n",
@@ -176,18 +193,44 @@ static void print_play(struct unit *u) {
 static void print_copies(struct unit *u) {
     struct text *c = &u->c;
     const char *p = u->prefix;
-    int copies = CUDA_LANES, event = event_count(u->g.cuda) - 1;
+    const struct cuda *d = u->g.cuda;
+    int copies = CUDA_LANES, event = d->event_count;
+    if (d->ahead_bytes)
+        text_printf(
+            c,
+            "/* Where the device has an argument already that the loader sent ahead. */\n"
+            "static const void *%s_mx_sent(struct %s *m, const void *from, size_t bytes) {\n"
+            "    for (int k = 0; k < 2; k++)\n"
+            "        for (int i = 0; __atomic_load_n(&m->mx_ahead[k].state, __ATOMIC_ACQUIRE) != 0 && i < m->mx_ahead[k].count; i++)\n"
+            "            if (m->mx_ahead[k].args[i].from == from && m->mx_ahead[k].args[i].bytes == bytes) {\n"
+            "                if (cudaStreamWaitEvent(m->mx_stream[%d], m->mx_event[%d + k], 0) != cudaSuccess)\n                    return NULL;\n"
+            "                m->mx_ahead[k].args[i].from = NULL;\n"
+            "                __atomic_store_n(&m->mx_ahead[k].state, 2, __ATOMIC_RELEASE);\n"
+            "                return MX_AT(m->mx_device + (k ? %lld : %lld) + m->mx_ahead[k].args[i].at, bytes);\n            }\n"
+            "    return NULL;\n}\n\n"
+            "static void %s_mx_sent_done(struct %s *m) {\n    for (int k = 0; k < 2; k++)\n"
+            "        if (__atomic_load_n(&m->mx_ahead[k].state, __ATOMIC_ACQUIRE) == 2)\n"
+            "            __atomic_store_n(&m->mx_ahead[k].state, 0, __ATOMIC_RELEASE);\n}\n\n",
+            p, p, copies, event + 1, (long long)d->ahead[1], (long long)d->ahead[0], p, p);
     text_printf(
         c,
         "/* An argument to the device, through pinned memory where it is small. */\n"
         "[[maybe_unused]] static mx_status %s_mx_give(struct %s *m, void *to, const void *from, size_t bytes, const char *where) {\n"
-        "    struct cudaPointerAttributes at;\n    if (bytes == 0)\n        return MX_OK;\n"
+        "    struct cudaPointerAttributes at;\n    if (bytes == 0)\n        return MX_OK;\n%s"
         "    if (bytes <= %lld - m->mx_pinned_used && cudaPointerGetAttributes(&at, from) == cudaSuccess &&\n"
         "        at.type == cudaMemoryTypeUnregistered) {\n"
         "        unsigned char *pinned = m->mx_pinned + m->mx_pinned_used;\n        memcpy(pinned, from, bytes);\n        from = pinned;\n"
         "        m->mx_pinned_used += bytes;\n    }\n"
         "    return %s_mx_cuda(m, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, m->mx_stream[%d]), where);\n}\n\n",
-        p, p, (long long)pinned_bytes(u), p, copies);
+        p, p,
+        d->ahead_bytes
+            ? arena_printf(
+                  &u->g.arena,
+                  "    const void *sent = %s_mx_sent(m, from, bytes);\n    if (sent)\n"
+                  "        return %s_mx_cuda(m, cudaMemcpyAsync(to, sent, bytes, cudaMemcpyDefault, m->mx_stream[%d]), where);\n",
+                  p, p, copies)
+            : "",
+        (long long)pinned_bytes(u), p, copies);
     text_printf(c,
                 "/* Kernels wait for them. */\n"
                 "[[maybe_unused]] static mx_status %s_mx_given(struct %s *m, const char *where) {\n"
@@ -233,7 +276,7 @@ void unit_cuda_helpers(struct unit *u) {
         "    case cudaErrorNoKernelImageForDevice:\n    case cudaErrorInvalidDeviceFunction:\n"
         "        return %s_mx_fail(m, MX_ERROR_DEVICE, \"%%s: this program was not compiled for this GPU: nvcc -arch=native\", where);\n"
         "    default: return %s_mx_fail(m, MX_ERROR_DEVICE, \"%%s: CUDA: %%s\", where, cudaGetErrorString(e));\n    }\n}\n\n",
-        p, p, CUDA_LANES + 1, p, u->upper, p, p, p);
+        p, p, stream_count(u->g.cuda), p, u->upper, p, p, p);
     text_printf(
         c,
         "[[maybe_unused]] static mx_status %s_mx_copy(struct %s *m, void *to, const void *from, size_t bytes, const char *where) {\n"
@@ -251,6 +294,7 @@ void unit_cuda_helpers(struct unit *u) {
                 "static mx_status %s_mx_end(struct %s *m, const char *where);\n\n",
                 p, p, p, p, p, p);
     print_copies(u);
+    unit_cuda_library(u);
     print_play(u);
     unit_cuda_exchange_helpers(u);
 }
@@ -293,10 +337,10 @@ void unit_cuda_buffers(struct unit *u) {
                 p, p, up, p, p);
     text_printf(
         c,
-        "static mx_status %s_mx_begin(struct %s *m) {\n    m->mx_pinned_used = 0;\n    m->mx_taken_count = 0;\n    MX_TRY(%s_mx_move_newer(m));\n"
+        "static mx_status %s_mx_begin(struct %s *m) {\n    m->mx_pinned_used = 0;\n    m->mx_taken_count = 0;\n%s    MX_TRY(%s_mx_move_newer(m));\n"
         "    MX_FRESH(m->mx_device + %lld, %lld);\n    MX_FRESH(m->mx_device + %lld, %lld);\n    return MX_OK;\n}\n\n",
-        p, p, p, (long long)d->arena, (long long)(d->cache - d->arena), (long long)d->scalars,
-        (long long)(d->inner_arena - d->scalars));
+        p, p, d->ahead_bytes ? arena_printf(&u->g.arena, "    %s_mx_sent_done(m);\n", p) : "", p, (long long)d->arena,
+        (long long)(d->cache - d->arena), (long long)d->scalars, (long long)(d->inner_arena - d->scalars));
     text_printf(c,
                 "static mx_status %s_mx_end(struct %s *m, const char *where) {\n"
                 "    for (int i = 0; i < %s_BUFFER_COUNT; i++)\n        if (m->mx_viewed[i])\n"
@@ -304,9 +348,42 @@ void unit_cuda_buffers(struct unit *u) {
                 "    MX_TRY(%s_mx_cuda(m, cudaStreamSynchronize(m->mx_stream[0]), where));\n"
                 "    MX_TRY(%s_mx_cuda(m, cudaStreamSynchronize(m->mx_stream[%d]), where));\n"
                 "    for (int i = 0; i < m->mx_taken_count; i++)\n"
-                "        memcpy(m->mx_taken[i].to, m->mx_taken[i].from, m->mx_taken[i].bytes);\n"
+                "        memcpy(m->mx_taken[i].to, m->mx_taken[i].from, m->mx_taken[i].bytes);\n%s"
                 "    return MX_OK;\n}\n\n",
-                p, p, up, p, p, p, CUDA_LANES);
+                p, p, up, p, p, p, CUDA_LANES,
+                d->ahead_bytes ? arena_printf(&u->g.arena, "    %s_mx_sent_done(m);\n", p) : "");
+}
+
+/* The loader's thread makes one batch while a call works on another, so there are two places. They are free again when the call that
+ * used them has ended, for only then the host knows that the copy out of the pinned memory has, too. */
+void unit_cuda_ahead(struct unit *u) {
+    const struct cuda *d = u->g.cuda;
+    if (!d->ahead_bytes)
+        return;
+    text_printf(
+        &u->c,
+        "static void mx_program_ahead(void *model, const struct mxrt_function *f, void *const *args, const size_t *bytes) {\n"
+        "    %s *m = (%s *)model;\n    const int64_t places[2] = {%lld, %lld};\n    size_t at = 0;\n    int k = 0;\n"
+        "    if (!args) { /* no call is under way, and none will ask for them */\n"
+        "        (void)cudaStreamSynchronize(m->mx_stream[%d]);\n"
+        "        m->mx_ahead[0].state = m->mx_ahead[1].state = 0;\n        return;\n    }\n"
+        "    while (k < 2 && __atomic_load_n(&m->mx_ahead[k].state, __ATOMIC_ACQUIRE) != 0)\n        k++;\n"
+        "    if (k == 2)\n        return;\n    m->mx_ahead[k].count = 0;\n"
+        "    for (int i = 0; i < f->arg_count; i++) {\n"
+        "        unsigned char *pinned = m->mx_ahead_pinned + k * (size_t)%lld + at;\n"
+        "        if (!args[i] || f->args[i].rank == 0 || f->args[i].is_inout || bytes[i] == 0 || at + bytes[i] > %lld || m->mx_ahead[k].count == %d)\n"
+        "            continue;\n"
+        "        memcpy(pinned, args[i], bytes[i]);\n"
+        "        if (cudaMemcpyAsync(MX_AT(m->mx_device + places[k] + at, bytes[i]), pinned, bytes[i], cudaMemcpyDefault, m->mx_stream[%d]) !=\n"
+        "            cudaSuccess)\n            return; /* the call copies for itself, and says what is wrong */\n"
+        "        m->mx_ahead[k].args[m->mx_ahead[k].count].from = args[i];\n"
+        "        m->mx_ahead[k].args[m->mx_ahead[k].count].bytes = bytes[i];\n"
+        "        m->mx_ahead[k].args[m->mx_ahead[k].count++].at = at;\n"
+        "        at += (bytes[i] + 255) / 256 * 256;\n    }\n"
+        "    if (cudaEventRecord(m->mx_event[%d + k], m->mx_stream[%d]) == cudaSuccess)\n"
+        "        __atomic_store_n(&m->mx_ahead[k].state, 1, __ATOMIC_RELEASE);\n}\n\n",
+        u->prefix, u->prefix, (long long)d->ahead[0], (long long)d->ahead[1], CUDA_LANES + 1, (long long)d->ahead_bytes,
+        (long long)d->ahead_bytes, AHEAD, CUDA_LANES + 1, d->event_count + 1, CUDA_LANES + 1);
 }
 
 /* In init, once the struct is there; what follows happens only if there is a device. */
@@ -324,8 +401,15 @@ void unit_cuda_init(struct unit *u) {
         "        status = %s_mx_cuda(m, cudaHostAlloc((void **)&m->mx_pinned, %lld, cudaHostAllocDefault), \"init\");\n"
         "    if (status == MX_OK)\n"
         "        status = %s_mx_cuda(m, cudaMalloc((void **)&m->mx_device, %s_DEVICE_BYTES), \"init\");\n",
-        (long long)unit_staging_offset(u), CUDA_LANES + 1, p, event_count(d), p, p, (long long)pinned_bytes(u), p,
+        (long long)unit_staging_offset(u), stream_count(d), p, event_count(d), p, p, (long long)pinned_bytes(u), p,
         u->upper);
+    unit_cuda_library_init(u);
+    if (d->ahead_bytes)
+        text_printf(
+            &u->c,
+            "    if (status == MX_OK)\n"
+            "        status = %s_mx_cuda(m, cudaHostAlloc((void **)&m->mx_ahead_pinned, %lld, cudaHostAllocDefault), \"init\");\n",
+            p, (long long)(2 * d->ahead_bytes));
     unit_cuda_exchange_init(u);
 }
 
@@ -338,11 +422,14 @@ void unit_cuda_free(struct unit *u) {
                     "        for (int i = 0; i < %d; i++)\n            if (m->mx_graphs[i / %d][i %% %d].exec)\n"
                     "                (void)cudaGraphExecDestroy(m->mx_graphs[i / %d][i %% %d].exec);\n",
                     d->parts * GRAPHS, GRAPHS, GRAPHS, GRAPHS, GRAPHS);
+    unit_cuda_library_free(u);
     text_printf(
         &u->c,
         "        for (int i = 0; i < %d; i++)\n            if (m->mx_event[i])\n                (void)cudaEventDestroy(m->mx_event[i]);\n"
         "        for (int i = 0; i < %d; i++)\n            if (m->mx_stream[i])\n                (void)cudaStreamDestroy(m->mx_stream[i]);\n"
         "        if (m->mx_pinned)\n            (void)cudaFreeHost(m->mx_pinned);\n"
         "        if (m->mx_device)\n            (void)cudaFree(m->mx_device);\n    }\n",
-        event_count(d), CUDA_LANES + 1);
+        event_count(d), stream_count(d));
+    if (d->ahead_bytes)
+        text_add(&u->c, "    if (m && m->mx_ahead_pinned)\n        (void)cudaFreeHost(m->mx_ahead_pinned);\n");
 }

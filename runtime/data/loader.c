@@ -25,6 +25,8 @@ void mxrt_shuffle(int64_t *order, int64_t n, uint64_t seed, uint64_t epoch) {
 struct mxrt_loader {
     const struct mxrt_data *data;
     const struct mxrt_function *f;
+    void (*ahead)(void *model, const struct mxrt_function *f, void *const *args, const size_t *bytes);
+    void *model;
     const int64_t *order;
     int64_t count, batch, at;
     const struct mxrt_field **field_of; /* [arg_count]; NULL where no field feeds the argument */
@@ -115,12 +117,23 @@ static mx_status fill(struct mxrt_loader *l, struct mxrt_batch *b) {
     return MX_OK;
 }
 
+static void send_ahead(struct mxrt_loader *l, struct mxrt_batch *b) {
+    size_t bytes[64];
+    for (int a = 0; a < l->f->arg_count && a < 64; a++)
+        bytes[a] =
+            l->field_of[a] ? (size_t)b->n * (size_t)l->field_of[a]->width * mxrt_dtype_size(l->f->args[a].dtype) : 0;
+    l->ahead(l->model, l->f, b->args, bytes);
+}
+
 static mx_status produce(void *context, struct mxrt_why *why) {
     struct slot *slot = context;
     struct mxrt_loader *l = slot->loader;
     (void)why; /* would come back with the operation's name in front */
     slot->end = l->at >= l->count;
-    return slot->end ? MX_OK : fill(l, &slot->batch);
+    mx_status status = slot->end ? MX_OK : fill(l, &slot->batch);
+    if (l->ahead && !slot->end && status == MX_OK)
+        send_ahead(l, &slot->batch);
+    return status;
 }
 
 static mx_status order_batch(struct mxrt_loader *l, struct slot *slot) {
@@ -132,7 +145,7 @@ static mx_status order_batch(struct mxrt_loader *l, struct slot *slot) {
 
 mx_status mxrt_loader_open(struct mxrt_loader **out, const struct mxrt_data *d, const struct mxrt_function *f,
                            const int64_t *order, int64_t count, int64_t batch, int64_t first_batch,
-                           struct mxrt_trace *trace, struct mxrt_why *why) {
+                           const struct mxrt_program *p, void *model, struct mxrt_trace *trace, struct mxrt_why *why) {
     struct mxrt_loader *l = calloc(1, sizeof *l);
     *out = NULL;
     if (!l || !(l->field_of = malloc(sizeof *l->field_of * (size_t)(f->arg_count + 1)))) {
@@ -141,6 +154,8 @@ mx_status mxrt_loader_open(struct mxrt_loader **out, const struct mxrt_data *d, 
     }
     l->data = d;
     l->f = f;
+    l->ahead = p ? p->ahead : NULL;
+    l->model = model;
     l->order = order;
     l->count = count;
     l->batch = batch;
@@ -205,6 +220,8 @@ void mxrt_loader_close(struct mxrt_loader *l) {
     if (l->engine)
         mxrt_engine_shutdown(l->engine); /* what is only ordered is not made */
     mxrt_engine_destroy(l->engine);
+    if (l->ahead)
+        l->ahead(l->model, l->f, NULL, NULL);
     for (int k = 0; k < 2; k++)
         for (int a = 0; a < 64; a++)
             free(l->slots[k].batch.args[a]);

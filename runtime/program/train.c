@@ -76,8 +76,8 @@ static mx_status run_evaluation(struct training *t, struct tally *tally) {
     int64_t count = (end < t->test_count ? end : t->test_count) - first * batch;
     mx_status status = results_make(t->evaluate, dims, results, &t->s->why);
     if (status == MX_OK)
-        status = mxrt_loader_open(&l, d, t->evaluate, order + first * batch, mine ? count : 0, batch, 0, t->s->trace,
-                                  &t->s->why);
+        status = mxrt_loader_open(&l, d, t->evaluate, order + first * batch, mine ? count : 0, batch, 0, t->s->p,
+                                  t->s->model, t->s->trace, &t->s->why);
     while (status == MX_OK && (status = next_batch(t->s, l, &b)) == MX_OK && b) {
         int bad = -1;
         if ((status = call(t, d, t->evaluate, b, results)) == MX_OK)
@@ -229,8 +229,8 @@ static mx_status one_epoch(struct training *t) {
     int64_t count = training_part(t, t->order);
     mx_status status = results_make(t->step, dims, results, &s->why);
     if (status == MX_OK)
-        status =
-            mxrt_loader_open(&l, &t->data, t->step, t->order, count, training_batch(t), t->at.batch, s->trace, &s->why);
+        status = mxrt_loader_open(&l, &t->data, t->step, t->order, count, training_batch(t), t->at.batch,
+                                  s->ranks ? NULL : s->p, s->model, s->trace, &s->why);
     mxrt_progress_begin(&t->progress);
     if (status == MX_OK)
         status = steps(t, l, results);

@@ -521,6 +521,12 @@ void __tsan_read_range(void *p, unsigned long n) {
 void __tsan_write_range(void *p, unsigned long n) {
     touch(p, n, true);
 }
+int __tsan_atomic32_load(const volatile int *p, int) { /* of the host's threads */
+    return __atomic_load_n(p, __ATOMIC_SEQ_CST);
+}
+void __tsan_atomic32_store(volatile int *p, int value, int) {
+    __atomic_store_n(p, value, __ATOMIC_SEQ_CST);
+}
 void __tsan_vptr_update(void **, void *) {
 }
 void __tsan_vptr_read(void **) {

@@ -4,7 +4,7 @@
     samples.py --mxcc build/mxcc [--only NAME]...
 
 For each small variant of samples/zoo (tests/zoo/run.py): the loss and all gradients are eager's up to rounding, the losses of the steps
-after that are those of the C unit, and all of it is the same to the bit when threads run in the opposite order. samples/digits.mxl
+after that are those of the C unit, and all of it is the same to the bit when threads run in the opposite order and streams in another. samples/digits.mxl
 trains an epoch on a tenth of its data as a program (--main): the weights are those of the C program up to rounding. Only Python's
 standard library is needed.
 """
@@ -13,6 +13,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -60,9 +61,9 @@ def zoo_model(env, name, folder):
     with open(saved, 'rb') as f:
         got = f.read()
     zoo.compare(name, eager, struct.unpack('<%df' % len(eager), got))
-    again = training(program, rate, saved, {'EMULATED_REVERSED': '1'})
+    again = training(program, rate, saved, {'EMULATED_REVERSED': '1', 'EMULATED_STREAMS': 'first'})
     with open(saved, 'rb') as f:
-        expect(f.read() == got and again == losses, name, 'gives other bits when threads run in the opposite order')
+        expect(f.read() == got and again == losses, name, 'gives other bits when threads and streams run in the opposite order')
     unit, plain = os.path.join(folder, name + '.c'), os.path.join(folder, name + '-c')
     sh(env.mxcc, model, '-o', unit)
     sh('cc', '-O1', '-ffp-contract=off', '-I' + folder, '-include', name + '.h', *defines, *sh(env.mxcc, '--cflags').split(),
@@ -123,7 +124,12 @@ def sample(env, name, folder):
 
     def trained(path, *options):
         out = path + '-'.join(str(o) for o in ('-out', *options)).replace('--', '')
-        sh(path, 'train', '--epochs', 1, '--seed', 3, '--quiet', '--out', out, *arguments, *options)
+        sh(path, 'train', '--epochs', 1, '--seed', 3, '--quiet', '--out', out, *arguments, *options, env={'EMULATED_TRACE': path + '.trace'})
+        if path == program and not options:  # x and y of all batches, but perhaps for some of the first
+            with open(path + '.trace') as f:
+                text = f.read()
+            within = re.search(r'(\d+) copies within the device', text)
+            expect(within and int(within[1]) >= 6, name, 'brings nothing to the device ahead of a step:', text)
         return os.path.join(out, 'checkpoint.safetensors')
 
     compare_files(name, trained(program), trained(plain), 0.05)

@@ -14,7 +14,8 @@
  * After a failure all that waits is dropped, the failure is told by the call that ran into it, and the program may go on.
  *
  * From the environment: EMULATED_STREAMS=first, last (the default) or a number, which of the operations that could run does;
- * EMULATED_FAILURE=N, the Nth launch of a kernel fails; EMULATED_DEVICE=none.
+ * EMULATED_FAILURE=N, the Nth launch of a kernel fails; EMULATED_DEVICE=none; EMULATED_TRACE=FILE, where at the end a line has the
+ * numbers of kernels launched alone, graphs made and launched, copies from the device to the device.
  */
 #include "emulation.h"
 
@@ -64,6 +65,19 @@ std::vector<uint32_t> lane_last; /* operations of each so far */
 clock_of finished;               /* what the host has waited for comes before all that it asks for later */
 const operation *running;
 uint64_t launch_count;
+
+struct trace { /* says what happened when the program ends */
+    uint64_t alone, made, launched, within;
+    ~trace() {
+        const char *path = emulation::setting("EMULATED_TRACE");
+        FILE *f = path ? fopen(path, "w") : NULL;
+        if (!f)
+            return;
+        fprintf(f, "emulation: %llu kernels alone, %llu graphs, launched %llu times, %llu copies within the device\n",
+                    (unsigned long long)alone, (unsigned long long)made, (unsigned long long)launched, (unsigned long long)within);
+        fclose(f);
+    }
+} counts;
 
 } // namespace
 
@@ -282,6 +296,7 @@ cudaError_t emulated_launch(const char *kernel, int64_t blocks, int threads, cud
         return cudaErrorInvalidValue;
     if (!stream->graph && is_failure())
         return fail(kernel);
+    counts.alone += !stream->graph;
     std::shared_ptr<launch> l = std::make_shared<launch>();
     *l = {kernel, blocks, threads, run, std::vector<uint64_t>((bytes + 7) / 8 + 1), bytes, named};
     memcpy(l->context.data(), context, bytes);
@@ -292,7 +307,9 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
     guard hold(emulation::lock);
     bool fits = true, known = on_device(from, bytes, &fits);
     emulation::named.clear();
-    known |= fits && on_device(to, bytes, &fits);
+    bool to_device = fits && on_device(to, bytes, &fits);
+    counts.within += known && to_device;
+    known |= to_device;
     if (!fits || !known) /* between two places of the host: nothing of the kind is generated */
         return cudaErrorInvalidValue;
     std::shared_ptr<copy> c = std::make_shared<copy>();
@@ -510,6 +527,7 @@ cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t *nodes, size_t 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long) {
     guard hold(emulation::lock);
     *exec = new emulated_exec();
+    counts.made++;
     (*exec)->nodes = graph->nodes;
     for (int i = 0; i < graph->lanes; i++)
         (*exec)->lanes.push_back(lane_count++);
@@ -530,6 +548,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
     guard hold(emulation::lock);
     if (stream->graph)
         return cudaErrorStreamCaptureUnsupported;
+    counts.launched++;
     std::vector<uint64_t> numbers, before(stream->last);
     if (exec->last)
         before.push_back(exec->last);

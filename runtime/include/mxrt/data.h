@@ -73,12 +73,13 @@ struct mxrt_batch {
     int64_t labels;              /* elements of the last integer argument, n if there is none */
 };
 
-/* Batches of `batch` samples in the given order, made ahead by a thread; `trace` (may be NULL) notes when. */
+/* Batches of `batch` samples in the given order, made ahead by a thread; `trace` (may be NULL) notes when. What p->ahead is given as
+ * they are made belongs to `model`; p may be NULL. */
 struct mxrt_loader;
 struct mxrt_trace;
 mx_status mxrt_loader_open(struct mxrt_loader **l, const struct mxrt_data *d, const struct mxrt_function *f,
                            const int64_t *order, int64_t count, int64_t batch, int64_t first_batch,
-                           struct mxrt_trace *trace, struct mxrt_why *why);
+                           const struct mxrt_program *p, void *model, struct mxrt_trace *trace, struct mxrt_why *why);
 /* The next batch, valid until the next call; NULL at the end (MX_OK) or after an error. */
 mx_status mxrt_loader_next(struct mxrt_loader *l, struct mxrt_batch **b, struct mxrt_why *why);
 void mxrt_loader_close(struct mxrt_loader *l);

@@ -147,6 +147,10 @@ struct mxrt_program {
     const struct mxrt_split *split; /* of the train block's step; NULL: not in this program */
     /* mxrt_gunzip (mxrt/gzip.h) where the program is to read gzip and npz files, which needs zlib; else NULL. */
     mx_status (*gunzip)(const void *packed, size_t bytes, int wrapped, void **out, size_t *out_bytes);
+    /* Of a model with memory of its own (a GPU): begins to bring arguments there that a call of f will be given, beside the call under
+     * way; from the thread that made them. args[i]: `bytes[i]` of them, NULL: none; until that call they stay as they are. args NULL: none
+     * of those brought so far will be asked for. NULL: there is nothing to gain. */
+    void (*ahead)(void *model, const struct mxrt_function *f, void *const *args, const size_t *bytes);
 };
 
 /* Runs a command line; the exit status: 0, 1 (an error), 2 (usage), 130 (interrupted, everything saved). */
