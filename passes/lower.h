@@ -31,6 +31,7 @@ void lower_nest(struct lower *l);
 bool lower_contraction(struct lower *l);
 /* The same for a GPU. */
 bool lower_gpu_contraction(struct lower *l);
+bool lower_gpu_tensor_product(struct lower *l);
 /* false unless a BLAS was asked for and the nest is a product that it takes. */
 bool lower_blas(struct lower *l);
 

@@ -26,6 +26,7 @@ struct compile_options {
     bool no_runtime, threads, with_main, python, unchecked, line_directives;
     enum weights_mode weights;
     const void *const *weight_data; /* WEIGHTS_SOURCE: [buffer_count] the initial value of each buffer */
+    enum precision { PRECISION_F32, PRECISION_TF32, PRECISION_BF16, PRECISION_F16 } precision;
     bool blas;
     int64_t memory_limit; /* bytes; 0: none */
     bool plan_best;
