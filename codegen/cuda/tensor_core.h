@@ -80,18 +80,19 @@ static __device__ inline void mx_ldmatrix_trans(uint32_t *to, const uint16_t *ro
  * come from the lanes that hold them. */
 template <class F> static __device__ inline void mx_mma_plain(float *sums, const uint32_t *a, const uint32_t *b, F half) {
     const int lane = (int)(threadIdx.x % 32);
-    for (int k = 0; k < 8; k++) { /* pairs along the depth: lane k % 4 of a quad has them, in its first or second word */
-        const int quad = k % 4, word = k / 4;
-        const uint32_t top = __shfl_sync(0xffffffffu, a[2 * word], lane / 4 * 4 + quad),
-                       bottom = __shfl_sync(0xffffffffu, a[2 * word + 1], lane / 4 * 4 + quad);
-        for (int c = 0; c < 2; c++) {
-            const uint32_t column = __shfl_sync(0xffffffffu, b[word], (lane % 4 * 2 + c) * 4 + quad);
-            for (int h = 0; h < 2; h++) {
-                sums[c] += half(top, h) * half(column, h);
-                sums[2 + c] += half(bottom, h) * half(column, h);
+#pragma unroll 1
+    for (int quad = 0; quad < 4; quad++) /* pairs along the depth: this lane of four has them, in its first and second word */
+        for (int word = 0; word < 2; word++) {
+            const uint32_t top = __shfl_sync(0xffffffffu, a[2 * word], lane / 4 * 4 + quad),
+                           bottom = __shfl_sync(0xffffffffu, a[2 * word + 1], lane / 4 * 4 + quad);
+            for (int c = 0; c < 2; c++) {
+                const uint32_t column = __shfl_sync(0xffffffffu, b[word], (lane % 4 * 2 + c) * 4 + quad);
+                for (int h = 0; h < 2; h++) {
+                    sums[c] += half(top, h) * half(column, h);
+                    sums[2 + c] += half(bottom, h) * half(column, h);
+                }
             }
         }
-    }
 }
 
 /*@ mx_mma_bf16: mx_mma_plain mx_f32_from_bf16 */
@@ -130,16 +131,17 @@ static __device__ inline void mx_mma_tf32(float *sums, const uint32_t *a, const 
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #else
     const int lane = (int)(threadIdx.x % 32);
-    for (int k = 0; k < 8; k++) {
-        const int quad = k % 4, word = k / 4;
-        const float top = mx_from_bits_f32(__shfl_sync(0xffffffffu, a[2 * word], lane / 4 * 4 + quad)),
-                    bottom = mx_from_bits_f32(__shfl_sync(0xffffffffu, a[2 * word + 1], lane / 4 * 4 + quad));
-        for (int c = 0; c < 2; c++) {
-            const float column = mx_from_bits_f32(__shfl_sync(0xffffffffu, b[word], (lane % 4 * 2 + c) * 4 + quad));
-            sums[c] += top * column;
-            sums[2 + c] += bottom * column;
+#pragma unroll 1
+    for (int quad = 0; quad < 4; quad++)
+        for (int word = 0; word < 2; word++) {
+            const float top = mx_from_bits_f32(__shfl_sync(0xffffffffu, a[2 * word], lane / 4 * 4 + quad)),
+                        bottom = mx_from_bits_f32(__shfl_sync(0xffffffffu, a[2 * word + 1], lane / 4 * 4 + quad));
+            for (int c = 0; c < 2; c++) {
+                const float column = mx_from_bits_f32(__shfl_sync(0xffffffffu, b[word], (lane % 4 * 2 + c) * 4 + quad));
+                sums[c] += top * column;
+                sums[2 + c] += bottom * column;
+            }
         }
-    }
 #endif
 }
 
