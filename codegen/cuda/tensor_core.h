@@ -1,4 +1,4 @@
-/* Tensor cores and asynchronous copies as device functions of generated units: PTX where the GPU has the instruction, elsewhere the same
+/* Tensor cores, asynchronous copies and the fast exponential as device functions of generated units: PTX where the GPU has the instruction, elsewhere the same
  * by shuffles and ordinary arithmetic. The emulation runs the latter, so that a tile that is laid out wrongly gives wrong numbers there,
  * too. The layouts are those of the PTX manual: lane l holds, of a tile of 16 rows by 8 columns of sums, rows l / 4 and l / 4 + 8 of
  * columns 2 * (l % 4) and the next.
@@ -6,6 +6,18 @@
  * The generator pastes single functions, as out of ir/scalar_math.h: a line with the name and what it needs, then the text up to the
  * closing brace in the first column.
  */
+
+/*@ mx_exp2: */
+/* 2 to the x, to a few units of the last place; numbers below the smallest normal one are 0. */
+static __device__ inline float mx_exp2(float x) {
+#ifdef __CUDA_ARCH__
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#else
+    return exp2f(x);
+#endif
+}
 
 /*@ mx_pack_bf16: mx_bf16_from_f32 */
 /* Two numbers in one register, the first in the low half. */
