@@ -73,7 +73,10 @@ int64_t codegen_workspace(const struct compile_options *o, const struct plan_fun
 int64_t codegen_workspace_bytes(const struct compile_options *o, enum dtype t, int64_t elements);
 /* Parts that a GPU scans the rows of an operation in; 1: whole. */
 int64_t codegen_scan_parts(const struct compile_options *o, const struct ir_op *op);
-/* Lowers a nest for the target: by the first of its kernels in kernels.def that takes it, else as it comes. */
+/* Whether kernels.def has a row for a kernel function; for pass_context.own_kernel. */
+enum own_kernel codegen_own_kernel(const struct compile_options *o, const struct ir_op *kernel);
+/* Lowers a nest for the target: by the first of its kernels in kernels.def that takes it, else as it comes; and a kernel
+ * function that the target keeps. */
 struct lower;
 void codegen_lower(struct lower *l);
 

@@ -2,6 +2,8 @@
  * is a local array; the rest has a place in the plan, which asks here before any code is generated. The answer comes from
  * building the kernel, so it cannot differ from what code generation will do.
  */
+#include <string.h>
+
 #include "codegen/codegen.h"
 #include "passes/gpu.h"
 #include "passes/lower.h"
@@ -14,15 +16,53 @@ int64_t codegen_workspace_bytes(const struct compile_options *o, enum dtype t, i
     return bytes <= LOCAL_BYTES && o->target == TARGET_C ? 0 : (bytes + 63) / 64 * 64;
 }
 
+static const struct function_kernel {
+    enum target_kind target;
+    const char *function;
+    bool (*takes)(const struct ir_op *);
+    void (*lower)(struct lower *);
+} function_kernels[] = {
+#define K(name, target, text)
+#define F(function, target, name, text) {TARGET_##target, #function, takes_##name, lower_##name},
+#include "codegen/kernels.def"
+#undef F
+#undef K
+};
+
+enum own_kernel codegen_own_kernel(const struct compile_options *o, const struct ir_op *kernel) {
+    enum own_kernel found = OWN_NONE;
+    for (size_t i = 0; i < sizeof function_kernels / sizeof *function_kernels; i++)
+        if (!strcmp(function_kernels[i].function, kernel->name)) {
+            if (function_kernels[i].target == o->target && function_kernels[i].takes(kernel))
+                return OWN_HERE;
+            found = OWN_ELSEWHERE;
+        }
+    return found;
+}
+
+static void lower_function(struct lower *l) {
+    for (size_t i = 0; i < sizeof function_kernels / sizeof *function_kernels; i++)
+        if (function_kernels[i].target == l->options->target && !strcmp(function_kernels[i].function, l->op->name)) {
+            function_kernels[i].lower(l);
+            return;
+        }
+}
+
 void codegen_lower(struct lower *l) {
     static const struct {
         enum target_kind target;
         bool (*lower)(struct lower *);
     } kernels[] = {
 #define K(name, target, text) {TARGET_##target, lower_##name},
+#define F(function, target, name, text)
 #include "codegen/kernels.def"
+#undef F
 #undef K
     };
+    if (l->op->code == OP_kernel) {
+        lower_function(l);
+        return;
+    }
     for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++)
         if (kernels[i].target == l->options->target && kernels[i].lower(l))
             return;
@@ -108,7 +148,7 @@ int64_t codegen_workspace(const struct compile_options *o, const struct plan_fun
         enum dtype t = op->operands[0]->type.dtype;
         return codegen_workspace_bytes(o, t == F16 || t == BF16 ? F32 : t, codegen_scan_parts(o, op) * scan_rows(op));
     }
-    if (op->code != OP_nest || op->nest.reds == 0)
+    if (op->code != OP_kernel && (op->code != OP_nest || op->nest.reds == 0))
         return 0;
     struct rehearsal r = {.options = o, .plan = p};
     struct loop_block k;

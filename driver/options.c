@@ -203,6 +203,10 @@ static bool call(struct options *o, const struct option_row *r, const char *valu
         if (!choose(r->name, value, (const char *const[]){"fast", "best", NULL}, &i))
             return false;
         o->compile.plan_best = i;
+    } else if (strcmp(what, "precision") == 0) {
+        if (!choose(r->name, value, (const char *const[]){"f32", "tf32", NULL}, &i))
+            return false;
+        o->compile.precision = (enum precision)i;
     } else if (strcmp(what, "blas") == 0) {
         if (!choose(r->name, value, (const char *const[]){"none", "openblas", NULL}, &i))
             return false;

@@ -203,7 +203,7 @@ bool pipeline_passes(struct pipeline *p) {
     if (wants_reset(p->options))
         add_reset(p->module);
     p->passes = (struct pass_context){
-        .module = p->module, .diag = &p->diag, .options = &p->options->compile, .workspace = codegen_workspace};
+        .module = p->module, .diag = &p->diag, .options = &p->options->compile, .workspace = codegen_workspace, .own_kernel = codegen_own_kernel};
     if (!passes_run(&p->passes) || p->diag.errors)
         return false;
     if (!p->options->compile.stop_after)

@@ -126,7 +126,7 @@ static void commit(struct eager *e) {
 struct eager *eager_new_why(struct ir_module *m, uint64_t seed, struct text *why) {
     for (int i = -1; i < m->func_count; i++) {
         struct ir_func *f = i < 0 ? m->init : m->funcs[i];
-        if (f && !differentiate_func(f))
+        if (f && !differentiate_func(NULL, f))
             return NULL;
     }
     struct eager *e = calloc(1, sizeof *e);

@@ -381,6 +381,20 @@ static struct val run_body(struct elab *e, struct scope *s, const struct ast_fn 
 
 static struct val call_extern(struct elab *e, struct scope *s, struct elab_fn *f, struct span at);
 
+/* Parameters of a kernel of the library that are numbers: what a back end's own version of it asks for. */
+static void record_statics(struct elab *e, struct scope *s, const struct ast_fn *fn, struct ir_op *op) {
+    VEC(struct ir_static) statics = {0};
+    for (int i = 0; i < fn->param_count; i++) {
+        const struct binding *b = scope_find_here(s, fn->params[i].name);
+        if (!b || b->cell || (b->value.kind != VAL_INT && b->value.kind != VAL_FLOAT && b->value.kind != VAL_BOOL))
+            continue;
+        double value = b->value.kind == VAL_INT ? (double)b->value.i : b->value.kind == VAL_FLOAT ? b->value.f : b->value.b;
+        VEC_PUSH(&e->module->arena, statics, (struct ir_static){arena_strdup(&e->module->arena, fn->params[i].name), value});
+    }
+    op->kernel.statics = statics.at;
+    op->kernel.static_count = statics.n;
+}
+
 /* A kernel function or one with its own gradient: one operation holding its definition. */
 static struct val call_kernel(struct elab *e, struct scope *s, struct elab_fn *f, bool own_gradient, struct span at,
                               const char *what) {
@@ -402,6 +416,8 @@ static struct val call_kernel(struct elab *e, struct scope *s, struct elab_fn *f
     struct ir_op *op = ir_op_new(&e->b, OP_kernel, operands, n, own_gradient ? 2 : 1);
     op->name = arena_strdup(&e->module->arena, f->name);
     op->kernel.tuned = fn->is_kernel;
+    if (fn->is_kernel && f->decl->span.source && f->decl->span.source->path[0] == '<')
+        record_statics(e, s, fn, op);
     struct ir_builder saved = e->b;
     size_t touched = (size_t)e->touched.n;
     struct frame frame = {.outer = e->frame, .kind = FRAME_BRANCH, .region = op->regions[0]};

@@ -232,6 +232,12 @@ struct ir_nest_index {
     ir_expr lo, hi;
 };
 
+/* A parameter of a kernel function: booleans are 0 and 1. */
+struct ir_static {
+    const char *name;
+    double value;
+};
+
 enum combine { COMBINE_SET, COMBINE_ADD };
 
 /* One accumulator of a reducing nest. Empty: the identity (argmax: 0). argmax/argmin: dtype i32, the row-major position
@@ -299,8 +305,10 @@ struct ir_op {
         struct { ir_dim limit; } loop;
         /* kernel: regions: [0] definition (args = operands), [1] gradient if region_count == 2: args = the differentiable
          * operands' positions in `of`, i.e. all operands, results, gradients of float results; yields: one gradient
-         * for each float operand (same type as the operand). */
-        struct { bool tuned; } kernel; /* declared `kernel fn` (else only a custom gradient or grouping) */
+         * for each float operand (same type as the operand).
+         * tuned: declared `kernel fn` (else only a custom gradient or grouping). statics: of a kernel of the library, its
+         * parameters that are numbers known at compile time. What the target has a kernel for has no regions after `select`. */
+        struct { bool tuned; int static_count; const struct ir_static *statics; } kernel;
         /* grad: operand 0 the scalar; the others what to differentiate with respect to. Where wrt_buffers[i] is not NULL,
          * operand i + 1 is a placeholder (any version) and the version that reaches the scalar is meant. */
         struct { struct ir_buffer **wrt_buffers; } grad;

@@ -505,6 +505,22 @@ static void read_grad(struct reader *r, struct ir_op *op) {
     read_expect(r, "]");
 }
 
+static void read_kernel(struct reader *r, struct ir_op *op) {
+    VEC(struct ir_static) statics = {0};
+    op->kernel.tuned = read_accept_word(r, "tuned");
+    if (!read_accept(r, "["))
+        return;
+    do {
+        struct ir_static s = {.name = arena_strdup(&r->module->arena, read_word(r, "the name of a parameter"))};
+        read_expect(r, "=");
+        read_element(r, F64, &s.value);
+        VEC_PUSH(&r->module->arena, statics, s);
+    } while (!r->failed && read_accept(r, ","));
+    read_expect(r, "]");
+    op->kernel.statics = statics.at;
+    op->kernel.static_count = statics.n;
+}
+
 static void read_attributes(struct reader *r, struct ir_op *op, const struct value_list *results) {
     switch (op->code) {
     case OP_nest: read_nest(r, op, results); break;
@@ -537,7 +553,7 @@ static void read_attributes(struct reader *r, struct ir_op *op, const struct val
         if (read_accept_word(r, "limit"))
             op->loop.limit = read_dim(r);
         break;
-    case OP_kernel: op->kernel.tuned = read_accept_word(r, "tuned"); break;
+    case OP_kernel: read_kernel(r, op); break;
     case OP_grad: read_grad(r, op); break;
     case OP_extern: read_extern(r, op); break;
     case OP_read:

@@ -654,6 +654,13 @@ static void print_attributes(struct printer *p, const struct ir_op *op, int inde
     case OP_kernel:
         if (op->kernel.tuned)
             text_add(out, " tuned");
+        for (int i = 0; i < op->kernel.static_count; i++) {
+            text_add(out, i ? ", " : " [");
+            text_add(out, op->kernel.statics[i].name);
+            text_add(out, " = ");
+            print_float(out, F64, op->kernel.statics[i].value);
+        }
+        text_add(out, op->kernel.static_count ? "]" : "");
         break;
     case OP_grad: {
         bool any = false;

@@ -328,6 +328,11 @@ static void check_loop(struct verifier *v) {
 static void check_kernel(struct verifier *v) {
     const struct ir_op *op = v->op;
     int regions = op->code == OP_kernel && op->region_count == 2 ? 2 : 1;
+    if (op->code == OP_kernel && !op->region_count) { /* the target's own */
+        if (!op->name || !op->kernel.tuned)
+            fail(v, "the kernel has neither a definition nor a name that a target knows");
+        return;
+    }
     if (!counts(v, -1, -1, regions))
         return;
     const struct ir_region *r = op->regions[0];

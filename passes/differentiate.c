@@ -3,7 +3,7 @@
  *
  * From the scalar back over the operations of its region and of the enclosing ones; only values that depend on what is
  * differentiated for ("varied") take part, so training a part of a network prunes the rest. Kernels without a declared
- * gradient are expanded first. The adjoint of a value is complete when its operation is reached, since all users
+ * gradient are expanded first, and so are those that only another target has a kernel for: their gradients belong to that. The adjoint of a value is complete when its operation is reached, since all users
  * come later in the program. Control flow is in differentiate_control.c, loads in differentiate_index.c.
  */
 #include <string.h>
@@ -118,6 +118,10 @@ static void mark_chain(struct grad *g, struct ir_region *r, const struct ir_op *
 
 /* ---- kernels without a gradient of their own ------------------------------------------------------------------------ */
 
+enum own_kernel pass_own_kernel(const struct pass_context *c, const struct ir_op *kernel) {
+    return c && c->own_kernel && kernel->kernel.tuned ? c->own_kernel(c->options, kernel) : OWN_NONE;
+}
+
 struct expansion {
     struct grad *g;
     VEC(struct ir_op *) ops;
@@ -125,7 +129,7 @@ struct expansion {
 
 static void find_kernels(struct ir_op *op, void *context) {
     struct expansion *e = context;
-    if (op->code == OP_kernel && op->region_count < 2)
+    if (op->code == OP_kernel && (op->region_count < 2 || pass_own_kernel(e->g->context, op) == OWN_ELSEWHERE))
         for (int i = 0; i < op->result_count; i++)
             if (grad_varied(e->g, op->results[i])) {
                 VEC_PUSH(&e->g->scratch, e->ops, op);
@@ -345,13 +349,13 @@ static void first_grad(struct ir_op *op, void *context) {
         *found = op;
 }
 
-bool differentiate_func(struct ir_func *f) {
+bool differentiate_func(const struct pass_context *c, struct ir_func *f) {
     for (;;) {
         struct ir_op *op = NULL;
         ir_walk_ops(f->body, first_grad, &op);
         if (!op)
             return true;
-        struct grad g = {.m = f->module, .func = f, .op = op};
+        struct grad g = {.m = f->module, .func = f, .op = op, .context = c};
         expand(&g, op);
         arena_free(&g.scratch);
         if (g.failed)
@@ -366,7 +370,7 @@ bool pass_differentiate(struct pass_context *c) {
         struct ir_func *f = i < m->func_count ? m->funcs[i] : m->init;
         if (f) {
             int before = f->value_count;
-            differentiate_func(f);
+            differentiate_func(c, f);
             changed |= f->value_count != before;
         }
     }

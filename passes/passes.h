@@ -7,6 +7,8 @@
 #include "passes/distribute.h"
 
 enum target_kind { TARGET_C, TARGET_CUDA };
+/* How products are computed and values between operations stored; TF32 changes no IR. */
+enum precision { PRECISION_F32, PRECISION_TF32, PRECISION_BF16, PRECISION_F16 };
 enum weights_mode {
     WEIGHTS_INIT,
     WEIGHTS_SOURCE,
@@ -27,6 +29,7 @@ struct compile_options {
     enum weights_mode weights;
     const void *const *weight_data; /* WEIGHTS_SOURCE: [buffer_count] the initial value of each buffer */
     bool blas, cublas;
+    enum precision precision;
     int64_t memory_limit; /* bytes; 0: none */
     bool plan_best;
     bool no_recompute; /* nothing is computed twice */
@@ -147,6 +150,10 @@ struct storage *plan_workspace(const struct plan_func *p, const struct ir_op *op
 
 /* ---- running ---------------------------------------------------------------------------------------------------- */
 
+/* Whether a target has a kernel of its own for a kernel function. ELSEWHERE: another target has, so that its declared gradient, which
+ * belongs to that kernel, is none for this one. */
+enum own_kernel { OWN_NONE, OWN_HERE, OWN_ELSEWHERE };
+
 struct pass_context {
     struct ir_module *module;
     struct diag *diag;
@@ -159,6 +166,8 @@ struct pass_context {
     /* Bytes of arena that the target's kernel for an operation works in; p: the function's storages, NULL before there are
      * any. NULL: no kernel needs memory. */
     int64_t (*workspace)(const struct compile_options *, const struct plan_func *p, struct ir_op *);
+    /* What becomes of a kernel function; NULL: always OWN_NONE. */
+    enum own_kernel (*own_kernel)(const struct compile_options *, const struct ir_op *);
 };
 
 /* A pass changes the module (true if it changed something) and reports errors to the diag. */
@@ -183,8 +192,10 @@ bool pass_order(struct pass_context *);
 bool pass_mutation(struct pass_context *); /* in-place classes, copies */
 bool pass_place(struct pass_context *);
 
-/* Expands the grad operations of one function; used by eager too. False after an error reported to the module's diag. */
-bool differentiate_func(struct ir_func *f);
+/* Expands the grad operations of one function; used by eager too, without a context. False after an error reported to the module's
+ * diag. */
+bool differentiate_func(const struct pass_context *c, struct ir_func *f);
+enum own_kernel pass_own_kernel(const struct pass_context *c, const struct ir_op *kernel); /* c: NULL for eager */
 
 /* Recomputes liveness from scratch and checks that no two live storages of a plan overlap, that in-place versions are
  * not read after their overwriting, that every used value has storage,

@@ -1,5 +1,6 @@
-/* Which kernels stay. The C back end recognises products and convolutions by the structure of nests, whoever wrote them, so
- * every kernel becomes its definition here; recomputed regions have served their purpose as barriers to common
+/* Which kernels stay. Products and convolutions are recognised by the structure of nests, whoever wrote them, so a kernel becomes its
+ * definition here unless the target has one of its own for it (a row of codegen/kernels.def): that one loses its definition and is from
+ * now on an operation like any other. Recomputed regions have served their purpose as barriers to common
  * subexpression elimination, and `stop` is the identity once no gradient is left. */
 #include <string.h>
 
@@ -7,6 +8,7 @@
 #include "passes/simplify_internal.h"
 
 struct selection {
+    const struct pass_context *context;
     struct arena scratch;
     bool checkpoints; /* expand them, too */
     VEC(struct ir_op *) ops;
@@ -14,13 +16,17 @@ struct selection {
 
 static void find(struct ir_op *op, void *context) {
     struct selection *s = context;
+    if (op->code == OP_kernel && (!op->region_count || pass_own_kernel(s->context, op) == OWN_HERE)) {
+        op->region_count = 0;
+        return;
+    }
     if (op->code == OP_kernel || op->code == OP_stop || (s->checkpoints && op->code == OP_checkpoint))
         VEC_PUSH(&s->scratch, s->ops, op);
 }
 
 /* One layer of the operations to expand, outermost first; inner ones come again as copies. */
-static bool expand_layer(struct ir_func *f, bool checkpoints) {
-    struct selection s = {.checkpoints = checkpoints};
+static bool expand_layer(const struct pass_context *c, struct ir_func *f, bool checkpoints) {
+    struct selection s = {.context = c, .checkpoints = checkpoints};
     ir_walk_ops(f->body, find, &s);
     VEC(struct ir_op *) outer = {0};
     for (int i = 0; i < s.ops.n; i++) {
@@ -61,11 +67,11 @@ bool pass_select(struct pass_context *c) {
         struct ir_func *f = i < m->func_count ? m->funcs[i] : m->init;
         if (!f)
             continue;
-        while (expand_layer(f, false))
+        while (expand_layer(c, f, false))
             changed = true;
         changed |= simplify_func(f);
         bool recomputed = false;
-        while (expand_layer(f, true))
+        while (expand_layer(c, f, true))
             recomputed = true;
         changed |= recomputed;
     }

@@ -1,4 +1,4 @@
-/* Helpers on demand: functions of ir/scalar_math.h, whose text is part of the compiler, with what they need, each once a unit
+/* Helpers on demand: functions of ir/scalar_math.h and codegen/cuda/tensor_core.h, whose text is part of the compiler, with what they need, each once a unit
  * and in an order that defines before use; vector types; the multiply-add macros. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,6 +6,7 @@
 
 #include "codegen/c/c_internal.h"
 #include "scalar_math_text.h"
+#include "tensor_core_text.h"
 
 static bool first_need(struct cgen *g, const char *name) {
     struct cgen_kernels *k = cgen_private(g);
@@ -48,29 +49,34 @@ static void blas_function(struct cgen *g, const char *name, bool wide) {
         f, t, t, t, t, t, name, t, t, t, f, wide ? "" : "f", wide ? "" : "f");
 }
 
+/* The list of what the function needs, behind its name; NULL: there is no such function in the text. */
+static const char *find_helper(const char *text, const char *name) {
+    size_t length = strlen(name);
+    for (const char *s = text; (s = strstr(s, "/*@ "));) {
+        s += 4;
+        if (!strncmp(s, name, length) && s[length] == ':')
+            return s + length + 1;
+    }
+    return NULL;
+}
+
 void cgen_need(struct cgen *g, const char *name) {
-    const char *found = NULL, *s = scalar_math_text;
     if (!strncmp(name, "mx_blas_", 8)) {
         blas_function(g, name, !strcmp(name, "mx_blas_f64"));
         return;
     }
-    size_t length = strlen(name);
-    while ((s = strstr(s, "/*@ "))) {
-        s += 4;
-        if (!strncmp(s, name, length) && s[length] == ':') {
-            found = s;
-            break;
-        }
-    }
-    if (!found) {
-        fprintf(stderr, "mxcc: no scalar function %s in ir/scalar_math.h\n", name);
+    const char *deps = find_helper(scalar_math_text, name);
+    if (!deps && g->cuda)
+        deps = find_helper(tensor_core_text, name);
+    if (!deps) {
+        fprintf(stderr, "mxcc: no function %s in ir/scalar_math.h or codegen/cuda/tensor_core.h\n", name);
         exit(3);
     }
     if (!first_need(g, arena_strdup(&g->arena, name)))
         return;
     if (strstr(name, "mx_fma_"))
         fma_macros(g);
-    const char *deps = found + length + 1, *end = strstr(deps, "*/");
+    const char *end = strstr(deps, "*/");
     while (deps < end) {
         while (deps < end && (*deps == ' ' || *deps == '\n'))
             deps++;

@@ -10,15 +10,9 @@
  * which a second kernel adds up in their order. Each element is a chain of multiply-adds in the order of the reduction, part by part;
  * tiles and parts depend on shapes alone.
  */
-#include "codegen/kernels/contraction.h"
-#include "passes/gpu.h"
+#include "codegen/kernels/gpu_product.h"
 
 enum { MOST_PARTS = 32, ENOUGH_BLOCKS = 256, LEAST_DEPTH = 256, PAD = 4, RUN = 4 };
-
-/* Rows, columns and depth of a tile; each of 256 threads has rows * columns / 256 sums. */
-struct tile {
-    int rows, cols, depth;
-};
 
 /* One side: elements of it that a thread brings into shared memory. */
 struct loader {
@@ -30,42 +24,39 @@ struct loader {
     lx index[64][NEST_MAX]; /* of the side's group, for each element */
 };
 
-struct product {
-    struct contraction c;
-    struct tile tile;
-    int64_t parts;
-    lx batch, first_row, first_col; /* of the block */
-    lx rows, cols, depth, end;      /* extents; where the block's part of the reduction ends */
-    int row_runs, col_runs;         /* of RUN sums each */
+/* Each of 256 threads has rows * columns / 256 sums, in runs of RUN. */
+struct fma_product {
+    struct product p;
+    int row_runs, col_runs;
 };
 
-static struct loop_block *here(struct product *p) {
+struct loop_block *product_here(struct product *p) {
     return p->c.n.block[p->c.n.depth];
 }
 
-static lx named(struct product *p, const char *name, lx e) {
-    return gpu_named(p->c.b, here(p), name, e);
+lx product_named(struct product *p, const char *name, lx e) {
+    return gpu_named(p->c.b, product_here(p), name, e);
 }
 
-static void enter(struct product *p, struct loop_block *k) {
+void product_enter(struct product *p, struct loop_block *k) {
     nest_scope_enter(&p->c.n, p->c.n.depth + 1, k, false);
 }
 
-static bool multiple(lx e, int64_t of) {
+bool product_multiple(lx e, int64_t of) {
     int64_t exact;
     return lx_is_int(e, &exact) && exact % of == 0;
 }
 
 /* ---- into shared memory -------------------------------------------------------------------------------------------------- */
 
-static bool walks_reduction(struct product *p, const struct side *s) {
-    const struct group *k = &p->c.k, *g = s->group;
+bool product_walks_reduction(struct product *p, ir_expr factor, const struct group *g) {
+    const struct group *k = &p->c.k;
     int64_t stride;
-    if (s->e->kind != X_LOAD)
+    if (factor->kind != X_LOAD)
         return false;
-    if (nest_stride(p->c.l, s->e, g->index[g->count - 1], &stride) && stride == 1)
+    if (nest_stride(p->c.l, factor, g->index[g->count - 1], &stride) && stride == 1)
         return false;
-    return nest_stride(p->c.l, s->e, k->index[k->count - 1], &stride) && stride == 1;
+    return nest_stride(p->c.l, factor, k->index[k->count - 1], &stride) && stride == 1;
 }
 
 /* Which elements are the thread's: the same places of every slice. */
@@ -73,8 +64,8 @@ static void open_loader(struct product *p, struct loader *d, lx thread, lx first
     struct loop_builder *b = p->c.b;
     const struct group *g = d->side->group;
     int lines = d->along ? p->tile.depth : d->width; /* neighbours */
-    lx near = named(p, "near", lx_mod(b, thread, lx_int(b, lines))),
-       far = named(p, "far", lx_div(b, thread, lx_int(b, lines)));
+    lx near = product_named(p, "near", lx_mod(b, thread, lx_int(b, lines))),
+       far = product_named(p, "far", lx_div(b, thread, lx_int(b, lines)));
     d->count = d->width * p->tile.depth / GPU_THREADS;
     for (int i = 0; i < d->count; i++) {
         lx step = lx_add(b, far, lx_int(b, (int64_t)i * (GPU_THREADS / lines)));
@@ -86,7 +77,7 @@ static void open_loader(struct product *p, struct loader *d, lx thread, lx first
                 d->index[i][q] = d->index[0][q];
             continue;
         }
-        contraction_set_flat(&p->c, g, g->count, named(p, "position", lx_add(b, first, place)));
+        contraction_set_flat(&p->c, g, g->count, product_named(p, "position", lx_add(b, first, place)));
         for (int q = 0; q < g->count; q++)
             d->index[i][q] = p->c.n.index[g->index[q]];
     }
@@ -99,11 +90,11 @@ static void load_slice(struct product *p, struct loader *d, lx k0, lx first, lx 
     const struct group *g = d->side->group;
     int outer = c->n.depth;
     for (int i = 0; i < d->count; i++) {
-        lx k = named(p, "k_", lx_add(b, k0, d->in_slice[i]));
+        lx k = product_named(p, "k_", lx_add(b, k0, d->in_slice[i]));
         lx inside = NULL;
-        if (!multiple(extent, d->width))
+        if (!product_multiple(extent, d->width))
             inside = lx_op(b, I_LT, lx_add(b, first, d->position[i]), extent);
-        if (!multiple(p->depth, (int64_t)p->tile.depth * p->parts)) {
+        if (!product_multiple(p->depth, (int64_t)p->tile.depth * p->parts)) {
             lx in_part = lx_op(b, I_LT, k, p->end);
             inside = inside ? lx_op(b, I_AND, inside, in_part) : in_part;
         }
@@ -111,23 +102,23 @@ static void load_slice(struct product *p, struct loader *d, lx k0, lx first, lx 
         v->is_mutable = inside != NULL;
         struct loop_stmt *s = NULL;
         if (inside) {
-            loop_def(b, here(p), v, lx_const_float(b, c->dtype, 0));
+            loop_def(b, product_here(p), v, lx_const_float(b, c->dtype, 0));
             s = loop_if(b, NULL, inside);
-            enter(p, &s->body);
+            product_enter(p, &s->body);
         }
         for (int q = 0; q < g->count; q++)
             nest_scope_set(&c->n, g->index[q], d->index[i][q], 0);
         contraction_set_flat(c, &c->k, c->k.count, k);
         lx value = nest_value(&c->n, d->side->e);
         if (inside) {
-            loop_set(b, here(p), v, NULL, value);
+            loop_set(b, product_here(p), v, NULL, value);
             c->n.depth = outer;
-            loop_append(here(p), s);
+            loop_append(product_here(p), s);
         } else {
-            loop_def(b, here(p), v, value);
+            loop_def(b, product_here(p), v, value);
         }
         lx at = lx_add(b, lx_mul(b, d->in_slice[i], lx_int(b, d->width + PAD)), d->position[i]);
-        loop_store(b, here(p), d->shared, at, lx_var(b, v));
+        loop_store(b, product_here(p), d->shared, at, lx_var(b, v));
     }
 }
 
@@ -158,9 +149,10 @@ static struct loop_var *registers(struct product *p, struct loop_block *k, const
     return v;
 }
 
-static void multiply(struct product *p, const struct loader *side, struct loop_var *sums, const lx *lane) {
+static void multiply(struct fma_product *f, const struct loader *side, struct loop_var *sums, const lx *lane) {
+    struct product *p = &f->p;
     struct loop_builder *b = p->c.b;
-    int counts[2] = {RUN * p->row_runs, RUN * p->col_runs}, runs[2] = {p->row_runs, p->col_runs};
+    int counts[2] = {RUN * f->row_runs, RUN * f->col_runs}, runs[2] = {f->row_runs, f->col_runs};
     struct loop_var *held[2];
     lx k, i, j;
     struct loop_stmt *slice = unrolled(p, "k_", p->tile.depth, &k);
@@ -178,51 +170,46 @@ static void multiply(struct product *p, const struct loader *side, struct loop_v
              lx_fma(b, lx_var_at(b, held[0], i), lx_var_at(b, held[1], j), lx_var_at(b, sums, at)));
     loop_append(&outer->body, inner);
     loop_append(&slice->body, outer);
-    loop_append(here(p), slice);
+    loop_append(product_here(p), slice);
 }
 
 /* The sums of the tile to their result, or to their part. */
-static void store_tile(struct product *p, struct loop_var *sums, const lx *lane, struct loop_mem *parts, lx part) {
+static void store_tile(struct fma_product *f, struct loop_var *sums, const lx *lane, struct loop_mem *parts) {
+    struct product *p = &f->p;
     struct loop_builder *b = p->c.b;
     struct contraction *c = &p->c;
-    int counts[2] = {RUN * p->row_runs, RUN * p->col_runs}, depth = c->n.depth;
+    int counts[2] = {RUN * f->row_runs, RUN * f->col_runs}, depth = c->n.depth;
     const struct group *groups[2] = {c->rows.group, c->cols.group};
     lx extents[2] = {p->rows, p->cols}, firsts[2] = {p->first_row, p->first_col}, counter[2], at[2];
-    int widths[2] = {p->tile.rows, p->tile.cols}, runs[2] = {p->row_runs, p->col_runs};
+    int widths[2] = {p->tile.rows, p->tile.cols}, runs[2] = {f->row_runs, f->col_runs};
     struct loop_stmt *loops[2], *tests[2] = {NULL, NULL};
     for (int s = 0; s < 2; s++) {
         loops[s] = unrolled(p, s ? "j" : "i", counts[s], &counter[s]);
         nest_scope_enter(&c->n, c->n.depth + 1, &loops[s]->body, true);
-        at[s] = named(p, s ? "col_at" : "row_at",
+        at[s] = product_named(p, s ? "col_at" : "row_at",
                       lx_add(b, firsts[s], place_of(p, lane[s], counter[s], widths[s], runs[s])));
-        if (!multiple(extents[s], widths[s])) {
+        if (!product_multiple(extents[s], widths[s])) {
             tests[s] = loop_if(b, NULL, lx_op(b, I_LT, at[s], extents[s]));
-            enter(p, &tests[s]->body);
+            product_enter(p, &tests[s]->body);
         }
         if (!parts)
             contraction_set_flat(c, groups[s], groups[s]->count, at[s]);
     }
     lx sum = lx_var_at(b, sums, lx_add(b, lx_mul(b, counter[0], lx_int(b, counts[1])), counter[1]));
-    if (parts) {
-        lx line = lx_add(b, lx_mul(b, lx_add(b, lx_mul(b, part, c->batch.size), p->batch), p->rows), at[0]);
-        loop_store(b, here(p), parts, lx_add(b, lx_mul(b, line, p->cols), at[1]), sum);
-    } else {
-        c->n.acc[0] = sum;
-        nest_store(&c->n, 0, nest_value(&c->n, c->nest->results[0].value));
-    }
+    product_store(p, parts, at[0], at[1], sum);
     for (int s = 2; s-- > 0;) {
         struct loop_stmt *inner = tests[s] ? tests[s] : NULL;
         if (inner) {
             c->n.depth--;
-            loop_append(here(p), inner);
+            loop_append(product_here(p), inner);
         }
         c->n.depth--;
-        loop_append(here(p), loops[s]);
+        loop_append(product_here(p), loops[s]);
     }
     c->n.depth = depth;
 }
 
-static void product_kernel(struct product *p, struct loop_mem *parts) {
+struct gpu_kernel product_open(struct product *p) {
     struct contraction *c = &p->c;
     struct loop_builder *b = c->b;
     struct tile t = p->tile;
@@ -232,51 +219,79 @@ static void product_kernel(struct product *p, struct loop_mem *parts) {
     nest_scope_init(&c->n, c->l);
     nest_scope_enter(&c->n, 0, k.body, true);
     /* Columns go fastest, so that blocks that run together share their rows. */
-    lx rest = k.block, part = lx_int(b, 0);
-    p->first_col = named(p, "first_col", lx_mul(b, lx_mod(b, rest, col_tiles), lx_int(b, t.cols)));
-    rest = named(p, "rest", lx_div(b, rest, col_tiles));
-    p->first_row = named(p, "first_row", lx_mul(b, lx_mod(b, rest, row_tiles), lx_int(b, t.rows)));
-    rest = named(p, "rest", lx_div(b, rest, row_tiles));
-    p->batch = p->parts > 1 ? named(p, "batch", lx_mod(b, rest, c->batch.size)) : rest;
+    lx rest = k.block;
+    p->part = p->first = lx_int(b, 0);
+    p->first_col = product_named(p, "first_col", lx_mul(b, lx_mod(b, rest, col_tiles), lx_int(b, t.cols)));
+    rest = product_named(p, "rest", lx_div(b, rest, col_tiles));
+    p->first_row = product_named(p, "first_row", lx_mul(b, lx_mod(b, rest, row_tiles), lx_int(b, t.rows)));
+    rest = product_named(p, "rest", lx_div(b, rest, row_tiles));
+    p->batch = p->parts > 1 ? product_named(p, "batch", lx_mod(b, rest, c->batch.size)) : rest;
     if (p->parts > 1)
-        part = named(p, "part_of", lx_div(b, rest, c->batch.size));
+        p->part = product_named(p, "part_of", lx_div(b, rest, c->batch.size));
     contraction_set_flat(c, &c->batch, c->batch.count, p->batch);
-    lx share = lx_mul(b, gpu_ceil_div(b, p->depth, (int64_t)t.depth * p->parts), lx_int(b, t.depth)),
-       first = lx_int(b, 0);
     p->end = p->depth;
     if (p->parts > 1) {
-        first = named(p, "first", lx_mul(b, part, share));
-        p->end = named(p, "end", lx_min(b, lx_add(b, first, share), p->depth));
+        lx share = lx_mul(b, gpu_ceil_div(b, p->depth, (int64_t)t.depth * p->parts), lx_int(b, t.depth));
+        p->first = product_named(p, "first", lx_mul(b, p->part, share));
+        p->end = product_named(p, "end", lx_min(b, lx_add(b, p->first, share), p->depth));
     }
+    return k;
+}
+
+struct loop_mem *product_parts(struct product *p) {
+    const struct contraction *c = &p->c;
+    if (p->parts == 1)
+        return NULL;
+    return c->l->workspace(c->l->context, c->l->out, "parts", c->dtype,
+                           p->parts * c->batch.upper * c->rows.group->upper * c->cols.group->upper);
+}
+
+void product_store(struct product *p, struct loop_mem *parts, lx row, lx col, lx sum) {
+    struct contraction *c = &p->c;
+    struct loop_builder *b = c->b;
+    if (parts) {
+        lx line = lx_add(b, lx_mul(b, lx_add(b, lx_mul(b, p->part, c->batch.size), p->batch), p->rows), row);
+        loop_store(b, product_here(p), parts, lx_add(b, lx_mul(b, line, p->cols), col), sum);
+        return;
+    }
+    c->n.acc[0] = sum;
+    nest_store(&c->n, 0, nest_value(&c->n, c->nest->results[0].value));
+}
+
+static void product_kernel(struct fma_product *f, struct loop_mem *parts) {
+    struct product *p = &f->p;
+    struct contraction *c = &p->c;
+    struct loop_builder *b = c->b;
+    struct tile t = p->tile;
+    struct gpu_kernel k = product_open(p);
     struct loader side[2] = {{.side = &c->rows, .width = t.rows}, {.side = &c->cols, .width = t.cols}};
-    lx lane[2] = {named(p, "row_lane", lx_div(b, k.thread, lx_int(b, t.cols / (RUN * p->col_runs)))),
-                  named(p, "col_lane", lx_mod(b, k.thread, lx_int(b, t.cols / (RUN * p->col_runs))))};
+    lx lane[2] = {product_named(p, "row_lane", lx_div(b, k.thread, lx_int(b, t.cols / (RUN * f->col_runs)))),
+                  product_named(p, "col_lane", lx_mod(b, k.thread, lx_int(b, t.cols / (RUN * f->col_runs))))};
     for (int s = 0; s < 2; s++) {
         side[s].shared = gpu_shared(&k, s ? "cols" : "rows", c->dtype, (int64_t)t.depth * (side[s].width + PAD));
-        side[s].along = walks_reduction(p, side[s].side);
+        side[s].along = product_walks_reduction(p, side[s].side->e, side[s].side->group);
         open_loader(p, &side[s], k.thread, s ? p->first_col : p->first_row);
     }
-    int count = RUN * RUN * p->row_runs * p->col_runs;
-    struct loop_var *sums = registers(p, here(p), "sum", count);
+    int count = RUN * RUN * f->row_runs * f->col_runs;
+    struct loop_var *sums = registers(p, product_here(p), "sum", count);
     lx i;
     struct loop_stmt *clear = unrolled(p, "i", count, &i);
     loop_set(b, &clear->body, sums, i, lx_const_float(b, c->dtype, 0));
-    loop_append(here(p), clear);
+    loop_append(product_here(p), clear);
     struct loop_var *k0 = loop_var_new(b, "slice", I64, 1);
-    struct loop_stmt *slices = loop_for(b, NULL, k0, first, p->end, t.depth, LOOP_SERIAL);
-    enter(p, &slices->body);
+    struct loop_stmt *slices = loop_for(b, NULL, k0, p->first, p->end, t.depth, LOOP_SERIAL);
+    product_enter(p, &slices->body);
     for (int s = 0; s < 2; s++)
         load_slice(p, &side[s], lx_var(b, k0), s ? p->first_col : p->first_row, s ? p->cols : p->rows);
-    loop_barrier(b, here(p));
-    multiply(p, side, sums, lane);
-    loop_barrier(b, here(p));
+    loop_barrier(b, product_here(p));
+    multiply(f, side, sums, lane);
+    loop_barrier(b, product_here(p));
     c->n.depth = 0;
-    loop_append(here(p), slices);
-    store_tile(p, sums, lane, parts, part);
+    loop_append(product_here(p), slices);
+    store_tile(f, sums, lane, parts);
 }
 
-/* Adds up the parts of each element, and what follows the sum. */
-static void fold_kernel(struct product *p, struct loop_mem *parts) {
+void product_fold(struct product *p, struct loop_mem *parts) {
     struct contraction *c = &p->c;
     struct loop_builder *b = c->b;
     lx all = lx_mul(b, lx_mul(b, c->batch.size, p->rows), p->cols);
@@ -285,18 +300,18 @@ static void fold_kernel(struct product *p, struct loop_mem *parts) {
     nest_scope_init(&c->n, c->l);
     nest_scope_enter(&c->n, 0, e.k.body, true);
     if (e.around)
-        enter(p, e.body);
+        product_enter(p, e.body);
     struct loop_var *sum = loop_var_new(b, "sum", c->dtype, 1), *part = loop_var_new(b, "part_of", I64, 1);
     sum->is_mutable = true;
-    loop_def(b, here(p), sum, lx_load(b, parts, e.at, 1));
-    struct loop_stmt *s = loop_for(b, here(p), part, lx_int(b, 1), lx_int(b, p->parts), 1, LOOP_SERIAL);
+    loop_def(b, product_here(p), sum, lx_load(b, parts, e.at, 1));
+    struct loop_stmt *s = loop_for(b, product_here(p), part, lx_int(b, 1), lx_int(b, p->parts), 1, LOOP_SERIAL);
     lx from = lx_add(b, lx_mul(b, lx_var(b, part), all), e.at);
     loop_set(b, &s->body, sum, NULL, lx_fn2(b, FN_add, lx_var(b, sum), lx_load(b, parts, from, 1)));
-    lx col = named(p, "col_at", lx_mod(b, e.at, p->cols)), rest = named(p, "rest", lx_div(b, e.at, p->cols));
-    lx row = named(p, "row_at", lx_mod(b, rest, p->rows));
+    lx col = product_named(p, "col_at", lx_mod(b, e.at, p->cols)), rest = product_named(p, "rest", lx_div(b, e.at, p->cols));
+    lx row = product_named(p, "row_at", lx_mod(b, rest, p->rows));
     contraction_set_flat(c, c->cols.group, c->cols.group->count, col);
     contraction_set_flat(c, c->rows.group, c->rows.group->count, row);
-    contraction_set_flat(c, &c->batch, c->batch.count, named(p, "batch", lx_div(b, rest, p->rows)));
+    contraction_set_flat(c, &c->batch, c->batch.count, product_named(p, "batch", lx_div(b, rest, p->rows)));
     c->n.acc[0] = lx_var(b, sum);
     nest_store(&c->n, 0, nest_value(&c->n, c->nest->results[0].value));
     gpu_close_each(&e);
@@ -304,51 +319,58 @@ static void fold_kernel(struct product *p, struct loop_mem *parts) {
 
 /* ---- choice ---------------------------------------------------------------------------------------------------------------- */
 
-/* The largest tile that the product fills, and that gives every multiprocessor something to do. */
-static void choose_tile(struct product *p) {
-    static const struct tile tiles[] = {{128, 128, 8}, {64, 64, 16}};
+void product_choose(struct product *p, const struct tile *tiles, int count) {
     const struct contraction *c = &p->c;
     int64_t rows = c->rows.group->upper, cols = c->cols.group->upper, blocks = 1;
-    for (size_t i = c->dtype == F64 ? 1 : 0; i < sizeof tiles / sizeof *tiles; i++) {
+    for (int i = 0; i < count; i++) {
         p->tile = tiles[i];
         blocks =
             (rows + tiles[i].rows - 1) / tiles[i].rows * ((cols + tiles[i].cols - 1) / tiles[i].cols) * c->batch.upper;
         if (blocks >= ENOUGH_BLOCKS && rows >= tiles[i].rows && cols >= tiles[i].cols)
             break;
     }
-    p->row_runs = p->tile.rows / 64;
-    p->col_runs = p->tile.cols / 64;
     p->parts = 1;
     while (p->parts < MOST_PARTS && p->parts * blocks < ENOUGH_BLOCKS && c->k.upper / (2 * p->parts) >= LEAST_DEPTH)
         p->parts *= 2;
 }
 
-bool lower_gpu_contraction(struct lower *l) {
-    struct product *p = arena_alloc(l->b->arena, sizeof *p);
+int64_t product_flops(const struct product *p) {
+    const struct contraction *c = &p->c;
+    double flops = 2.0 * (double)c->batch.upper * (double)c->a.upper * (double)c->b_side.upper * (double)c->k.upper;
+    return flops < 9e18 ? (int64_t)flops : INT64_MAX;
+}
+
+bool product_recognise(struct product *p, struct lower *l) {
     struct contraction *c = &p->c;
-    struct ir_op *op = l->op;
-    *p = (struct product){.c = {.l = l, .b = l->b, .nest = &op->nest}};
+    *p = (struct product){.c = {.l = l, .b = l->b, .nest = &l->op->nest}};
     nest_scope_init(&c->n, l);
     if (!contraction_recognise(c) || c->a.upper < 16 || c->b_side.upper < 16 || c->k.upper < 8)
         return false;
     ir_expr body = c->nest->accs[0].body;
     struct side a = {body->args[0], &c->a}, b = {body->args[1], &c->b_side};
-    /* Columns are neighbours in the result. */
     bool swap = c->a.index[c->a.count - 1] == c->nest->pars - 1;
     c->rows = swap ? b : a;
     c->cols = swap ? a : b;
     p->rows = c->rows.group->size;
     p->cols = c->cols.group->size;
     p->depth = c->k.size;
-    choose_tile(p);
-    double flops = 2.0 * (double)c->batch.upper * (double)c->a.upper * (double)c->b_side.upper * (double)c->k.upper;
-    l->flops += flops < 9e18 ? (int64_t)flops : INT64_MAX;
-    struct loop_mem *parts = NULL;
-    if (p->parts > 1)
-        parts = l->workspace(l->context, l->out, "parts", c->dtype,
-                             p->parts * c->batch.upper * c->rows.group->upper * c->cols.group->upper);
-    product_kernel(p, parts);
+    return true;
+}
+
+bool lower_gpu_contraction(struct lower *l) {
+    static const struct tile tiles[] = {{128, 128, 8}, {64, 64, 16}};
+    struct fma_product *f = arena_alloc(l->b->arena, sizeof *f);
+    struct product *p = &f->p;
+    if (!product_recognise(p, l))
+        return false;
+    bool wide = p->c.dtype == F64;
+    product_choose(p, tiles + wide, wide ? 1 : 2);
+    f->row_runs = p->tile.rows / 64;
+    f->col_runs = p->tile.cols / 64;
+    l->flops += product_flops(p);
+    struct loop_mem *parts = product_parts(p);
+    product_kernel(f, parts);
     if (parts)
-        fold_kernel(p, parts);
+        product_fold(p, parts);
     return true;
 }

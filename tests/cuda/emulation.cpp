@@ -78,7 +78,13 @@ fiber *of_thread[MOST_THREADS], *current;
 state states[MOST_THREADS];
 int places[MOST_THREADS]; /* lines of the unit */
 uint64_t values[MOST_THREADS];
-int distances[MOST_THREADS];
+int distances[MOST_THREADS]; /* below 0: ~ the number of the lane that is asked */
+struct copy {
+    unsigned char *to;
+    const unsigned char *from;
+    int valid;
+};
+std::vector<copy> copies[MOST_THREADS]; /* begun and not waited for */
 jmp_buf scheduler;
 ucontext_t outside;
 
@@ -217,6 +223,8 @@ void fiber_body() {
         while (next_thread < thread_count) {
             start_thread(next_thread++);
             kernel_run(kernel_context);
+            if (!copies[current->thread].empty())
+                wrong("ends before a copy that it began");
             states[current->thread] = DONE;
         }
         /* Back to those that wait for work. */
@@ -272,10 +280,11 @@ bool exchange(int first) {
     int end = first + WARP < thread_count ? first + WARP : thread_count;
     uint64_t got[WARP];
     for (int t = first; t < end; t++)
-        if (states[t] != AT_SHUFFLE || places[t] != places[first] || distances[t] != distances[first])
+        if (states[t] != AT_SHUFFLE || places[t] != places[first] ||
+            (distances[t] != distances[first] && (distances[t] >= 0 || distances[first] >= 0)))
             return false;
     for (int t = first; t < end; t++) {
-        int partner = t ^ distances[t];
+        int partner = distances[t] < 0 ? first + ~distances[t] % WARP : t ^ distances[t];
         got[t - first] = values[partner < end ? partner : t];
     }
     for (int t = first; t < end; t++) {
@@ -330,6 +339,8 @@ bool run_block() {
 
 /* After a wrong access: what the fibers had on their stacks is given up. */
 void drop_fibers() {
+    for (int t = 0; t < thread_count; t++)
+        copies[t].clear();
     std::vector<fiber *> kept(idle);
     for (int t = 0; t < thread_count; t++)
         if (states[t] != DONE && of_thread[t]) {
@@ -369,6 +380,26 @@ uint64_t emulated_shuffle(uint64_t bits, int distance, int where) {
     distances[me] = distance;
     wait_as(AT_SHUFFLE, where);
     return values[me];
+}
+
+void emulated_copy(int valid, void *to, const void *from) {
+    if (((uintptr_t)to | (valid ? (uintptr_t)from : 0)) % 16 || (valid != 0 && valid != 16))
+        wrong("copies %d bytes from +%zu to +%zu: an address is no multiple of 16", valid, (size_t)((uintptr_t)from % 16),
+              (size_t)((uintptr_t)to % 16));
+    copies[current->thread].push_back({(unsigned char *)to, (const unsigned char *)from, valid});
+}
+
+void emulated_copy_wait(void) {
+    for (const copy &c : copies[current->thread]) {
+        for (int i = 0; instrumented && i < 16; i += 2) { /* as the smallest elements, each of which has its reader */
+            if (c.valid)
+                touch(c.from + i, 2, false);
+            touch(c.to + i, 2, true);
+        }
+        memset(c.to, 0, 16);
+        memcpy(c.to, c.from, (size_t)c.valid);
+    }
+    copies[current->thread].clear();
 }
 
 void *emulated_memory(const void *address, int64_t bytes) {

@@ -90,7 +90,7 @@ static void check_with(const char *text, const double *fixed, int fixed_count, d
         args[i] = argument(f->body->args[i], &state);
     for (int i = 0; i < fixed_count; i++)
         ((double *)args[0]->data)[i] = fixed[i];
-    if (!differentiate_func(f)) {
+    if (!differentiate_func(NULL, f)) {
         diag_print(&d, stderr, false);
         cr_assert_fail("not differentiated");
     }
@@ -452,7 +452,7 @@ static void expect_values(const char *text, const double *x, int n, const double
     int64_t dims[1] = {n};
     struct tensor *arg = tensor_new(F64, 1, dims), *results[4] = {0};
     memcpy(arg->data, x, sizeof *x * (size_t)n);
-    cr_assert(differentiate_func(m->funcs[0]));
+    cr_assert(differentiate_func(NULL, m->funcs[0]));
     verify(m, "differentiate");
     call(m, &arg, results);
     for (int i = 0; i < n; i++)
@@ -492,7 +492,7 @@ Test(gradient, frozen_part_is_pruned) {
                        "%2: f64[3] = nest(%1) [i < 3] {\n %2 = exp(%1[i])\n }\n"
                        "%3: f64 = nest(%0, %2) [] {\n reduce i < 3\n acc0 = sum mul(%0[i], %2[i])\n %3 = acc0\n }\n"
                        "%4: f64[3] = grad(%3, %0)\n return %3, %4\n}\n" INIT);
-    cr_assert(differentiate_func(m->funcs[0]));
+    cr_assert(differentiate_func(NULL, m->funcs[0]));
     struct compile_options options = {.name = "t"};
     struct pass_context c = {.module = m, .diag = &d, .options = &options};
     pass_simplify(&c);
@@ -509,7 +509,7 @@ static void expect_error(const char *text, int code) {
     struct diag d;
     struct ir_module *m = parse(&d, text);
     for (int i = 0; i < m->func_count; i++)
-        cr_assert_not(differentiate_func(m->funcs[i]));
+        cr_assert_not(differentiate_func(NULL, m->funcs[i]));
     cr_assert_eq(d.errors, 1);
     cr_assert_eq((int)d.first->code, code);
     ir_module_free(m);
@@ -551,7 +551,7 @@ Test(gradient, short_floats_and_buffers) {
               "%7: f16[3, 4] = nest(%4, %5) [i < 3, j < 4] {\n %7 = sub(%4[i, j], %5[i, j])\n }\n"
               "write(%7) @w\n return %3, %6\n}\n" INIT);
     verify(m, "parsing");
-    cr_assert(differentiate_func(m->funcs[0]));
+    cr_assert(differentiate_func(NULL, m->funcs[0]));
     verify(m, "differentiate");
     struct compile_options options = {.name = "t"};
     struct pass_context c = {.module = m, .diag = &d, .options = &options};

@@ -114,6 +114,14 @@ template <class T> static T emulated_shuffle_of(T x, int distance, int where) {
     return x;
 }
 #define __shfl_xor_sync(mask, x, distance) emulated_shuffle_of((x), (distance), __LINE__)
+/* From a lane by its number, which may differ between those that ask. */
+#define __shfl_sync(mask, x, lane) emulated_shuffle_of((x), ~(int)(lane), __LINE__)
+
+/* cp.async: the bytes move when the thread waits. */
+void emulated_copy(int valid, void *to, const void *from);
+void emulated_copy_wait(void);
+#define MX_COPY(valid, to, from) emulated_copy((valid), (to), (from))
+#define MX_COPY_WAIT()           emulated_copy_wait()
 
 /* What a launch may touch is what its arguments name. */
 void *emulated_memory(const void *address, int64_t bytes);
