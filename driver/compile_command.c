@@ -107,11 +107,12 @@ int compile_command(int argc, char **argv) {
         ir_print(&t, p.module);
         ok = ok && write_output(&o, o.output, &t);
     } else if (ok) {
-        if (o.emit == EMIT_C && o.compile.weights == WEIGHTS_SOURCE)
+        ok = pipeline_passes(&p);
+        bool makes_c = o.emit == EMIT_C && !o.compile.stop_after;
+        if (ok && makes_c && o.compile.weights == WEIGHTS_SOURCE)
             ok = pipeline_weights(&p);
-        if (ok && o.emit == EMIT_C && o.compile.weights == WEIGHTS_FILE)
+        if (ok && makes_c && o.compile.weights == WEIGHTS_FILE)
             ok = weights_file(&p);
-        ok = ok && pipeline_passes(&p);
         if (ok && o.emit == EMIT_PLAN) {
             plan_print_csv(&t, p.passes.plan);
             ok = write_output(&o, o.output, &t);

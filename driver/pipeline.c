@@ -220,6 +220,16 @@ bool pipeline_passes(struct pipeline *p) {
     return p->options->compile.stop_after || within_limit(p);
 }
 
+/* The interpreter computes what elaboration made, but for --precision, which passes decide. */
+bool pipeline_precision(struct pipeline *p) {
+    struct compile_options *o = &p->options->compile;
+    if (o->precision == PRECISION_F32)
+        return true;
+    o->stop_after = "precision";
+    p->passes = (struct pass_context){.module = p->module, .diag = &p->diag, .options = o};
+    return passes_run(&p->passes) && p->diag.errors == 0;
+}
+
 bool pipeline_weights(struct pipeline *p) {
     enum { LARGEST = 1 << 20 };
     struct compile_options *o = &p->options->compile;
