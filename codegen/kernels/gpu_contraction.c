@@ -61,11 +61,11 @@ static bool multiple(lx e, int64_t of) {
 static bool walks_reduction(struct product *p, const struct side *s) {
     const struct group *k = &p->c.k, *g = s->group;
     int64_t stride;
-    if (s->e->kind != X_LOAD)
+    if (!s->load)
         return false;
-    if (nest_stride(p->c.l, s->e, g->index[g->count - 1], &stride) && stride == 1)
+    if (nest_stride(p->c.l, s->load, g->index[g->count - 1], &stride) && stride == 1)
         return false;
-    return nest_stride(p->c.l, s->e, k->index[k->count - 1], &stride) && stride == 1;
+    return nest_stride(p->c.l, s->load, k->index[k->count - 1], &stride) && stride == 1;
 }
 
 /* Which elements are the thread's: the same places of every slice. */
@@ -332,7 +332,7 @@ bool lower_gpu_contraction(struct lower *l) {
     if (!contraction_recognise(c) || c->a.upper < 16 || c->b_side.upper < 16 || c->k.upper < 8)
         return false;
     ir_expr body = c->nest->accs[0].body;
-    struct side a = {body->args[0], &c->a}, b = {body->args[1], &c->b_side};
+    struct side a = contraction_side(c, body->args[0], &c->a), b = contraction_side(c, body->args[1], &c->b_side);
     /* Columns are neighbours in the result. */
     bool swap = c->a.index[c->a.count - 1] == c->nest->pars - 1;
     c->rows = swap ? b : a;
