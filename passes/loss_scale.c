@@ -6,7 +6,7 @@
  *
  * `finite` says whether all gradients of the call are. If not, the call leaves every buffer and inout argument as it was, and the scale halves;
  * after a number of calls with finite gradients in a row it doubles. Scale and count are states of the module, so they are in
- * checkpoints. All is ordinary IR: mutation proves what is written in place, and no target knows of it.
+ * checkpoints (a scale of 0, of weights that came without one, is the first scale). All is ordinary IR: mutation proves what is written in place, and no target knows of it.
  *
  * A branch around the update would be the obvious way; but an update may stand anywhere, in any form, so the writes at the end of the
  * function are what is guarded. The pass comes before `distribute`: a gradient that leaves is scaled, and the test and the division
@@ -259,10 +259,13 @@ static struct ir_buffer *new_state(struct ir_module *m, const char *name, enum d
     return ir_buffer_new(m, name, BUFFER_STATE, ir_type_make(m, t, 0, NULL), (struct span){0});
 }
 
+static double first_scale(const struct scaling *s) {
+    return s->options->loss_scale > 0 ? s->options->loss_scale : 65536;
+}
+
 static void write_initial(struct scaling *s, struct ir_func *f) {
     struct ir_builder b = {.module = s->m, .func = f, .region = f->body};
-    double scale = s->options->loss_scale > 0 ? s->options->loss_scale : 65536;
-    ir_build_write(&b, s->scale, ir_build_float(&b, F32, scale));
+    ir_build_write(&b, s->scale, ir_build_float(&b, F32, first_scale(s)));
     ir_build_write(&b, s->steps, ir_build_int(&b, I32, 0));
 }
 
@@ -270,8 +273,8 @@ static void make_states(struct scaling *s) {
     struct ir_module *m = s->m;
     if (s->scale)
         return;
-    s->scale = new_state(m, "loss_scale", F32);
-    s->steps = new_state(m, "loss_scale_steps", I32);
+    s->scale = new_state(m, "mx.loss_scale", F32);
+    s->steps = new_state(m, "mx.loss_scale_steps", I32);
     if (!m->init)
         m->init = ir_func_new(m, "init", (struct span){0});
     write_initial(s, m->init);
@@ -285,8 +288,13 @@ static void make_states(struct scaling *s) {
 static void scale_func(struct scaling *s) {
     struct ir_func *f = s->func;
     make_states(s);
-    struct ir_value *scale = buffer_now(s, s->scale), *steps = buffer_now(s, s->steps);
-    struct ir_builder b = {s->m, f, f->body, scale->op->next, f->span};
+    struct ir_value *held = buffer_now(s, s->scale), *steps = buffer_now(s, s->steps);
+    struct ir_builder b = {s->m, f, f->body, held->op->next, f->span};
+    ir_expr was = load_scalar(s->m, 0, held), zero = ir_const_float(s->m, F32, 0);
+    ir_expr now =
+        ir_fn3(s->m, FN_where, ir_fn2(s->m, FN_lt, zero, was), was, ir_const_float(s->m, F32, first_scale(s)));
+    struct ir_value *scale = ir_build_map(&b, F32, 0, NULL, now, &held, 1);
+    scale->name = "scale";
     ir_expr one = ir_const_float(s->m, F32, 1);
     struct ir_value *inverse =
         ir_build_map(&b, F32, 0, NULL, ir_fn2(s->m, FN_div, one, load_scalar(s->m, 0, scale)), &scale, 1);

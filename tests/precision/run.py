@@ -157,14 +157,14 @@ def programs(env):
         expect(t['opt.t'] == (9,), name, 'counts', t['opt.t'], 'steps; 9 of 12 are good')
         expect(t['seen'] == (9,), name, 'counts', t['seen'], 'steps by itself')
         expect(all(math.isfinite(v) for k in t for v in t[k]), name, 'leaves numbers that are not finite')
-        expect(t['loss_scale'][0] in (128.0, 256.0), name, 'leaves a scale of', t['loss_scale'])
+        expect(t['mx.loss_scale'][0] in (128.0, 256.0), name, 'leaves a scale of', t['mx.loss_scale'])
         for k, v in runs['C'].items():
             near = all(abs(a - b) <= 2e-2 * max(map(abs, v)) + 2e-2 for a, b in zip(v, t[k]))
             # Ranks normalize their own part of a batch; and in a program for ranks a running statistic follows bad steps, too.
             expect(near or 'ranks' in name or 'running' in k, name, 'leaves', k, t[k], 'and C', v)
     # The same order of rows everywhere, so the same steps are bad.
     for name in ('C in one process', 'eager', '2 ranks'):
-        for key in ('loss_scale', 'loss_scale_steps'):
+        for key in ('mx.loss_scale', 'mx.loss_scale_steps'):
             expect(runs[name][key] == runs['C'][key], name, 'leaves', key, runs[name][key], 'and C', runs['C'][key])
     for k, v in runs['eager'].items():
         expect(all(abs(a - b) <= 2e-2 * max(map(abs, v)) + 2e-2 for a, b in zip(v, runs['C in one process'][k])), 'eager leaves', k, v)
@@ -179,7 +179,15 @@ def programs(env):
     # bf16 has the range of f32: nothing is scaled, and no state is added.
     sh(env.mxcc, 'build', model, '--main', '--precision', 'bf16', '-O', '1', '-o', program)
     plain = trained([program], out, '--epochs', 1)
-    expect('loss_scale' not in plain and plain['opt.t'] == (4,), 'bf16 counts', plain.get('opt.t'))
+    expect('mx.loss_scale' not in plain and plain['opt.t'] == (4,), 'bf16 counts', plain.get('opt.t'))
+    # A checkpoint belongs to a model, not to a precision.
+    kept = os.path.join(folder, 'kept.safetensors')
+    shutil.copy(os.path.join(out, 'checkpoint.safetensors'), kept)
+    after = trained([single], out, '--epochs', 1, '--weights', kept)
+    expect(after['opt.t'] == (4 + 3,) and after['mx.loss_scale'] == (512.0,), 'from weights of bf16:', after['opt.t'], after['mx.loss_scale'])
+    shutil.copy(os.path.join(out, 'checkpoint.safetensors'), kept)
+    after = trained([program], out, '--epochs', 1, '--weights', kept)
+    expect(after['opt.t'] == (4 + 3 + 4,) and 'mx.loss_scale' not in after, 'from weights of f16:', after['opt.t'])
 
 
 # ---- models -----------------------------------------------------------------------------------------------------------
@@ -298,9 +306,9 @@ def options(env):
     # Names of the model come first.
     named = os.path.join(env.folder, 'named.mxl')
     with open(model) as f, open(named, 'w') as g:
-        g.write(f.read().replace('state seen', 'state loss_scale: f32 = 3\nstate seen'))
+        g.write(f.read().replace('state seen', 'block Own() { state loss_scale: f32 = 3 }\nmx = Own()\nstate seen').replace('seen += 1', 'seen += 1\n    mx.loss_scale += 1'))
     text = sh(env.mxcc, named, '--precision', 'f16', '--stop-after', 'loss_scale', '--emit', 'ir', '--verify')
-    expect('state @loss_scale_: f32' in text and 'state @loss_scale: f32' in text, 'the scale takes the name of a state')
+    expect('state @mx.loss_scale_: f32' in text and 'state @mx.loss_scale: f32' in text, 'the scale takes the name of a state')
     # Initial values are the same bits, whatever the precision.
     for where in ('source', 'file'):
         saved = []
@@ -309,7 +317,7 @@ def options(env):
             sh(env.mxcc, model, '--precision', precision, '--weights', where, '-o', unit)
             if where == 'file':
                 t = tensors(unit[:-2] + '.safetensors')
-                expect((t.pop('loss_scale', None), t.pop('loss_scale_steps', None)) == (((65536.0,), (0,)) if precision == 'f16' else (None, None)),
+                expect((t.pop('mx.loss_scale', None), t.pop('mx.loss_scale_steps', None)) == (((65536.0,), (0,)) if precision == 'f16' else (None, None)),
                        'the weights hold another scale')
                 saved.append(t)
         expect(where == 'source' or saved[0] == saved[1], 'initial values depend on the precision')

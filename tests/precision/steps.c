@@ -21,7 +21,7 @@ static size_t held(unit *m, char *out) {
     for (int i = 0; i < UNIT_PARAM_COUNT; i++) {
         mx_param p;
         CHECK(unit_param_at(m, i, &p));
-        if (strncmp(p.name, "loss_scale", 10) == 0)
+        if (strncmp(p.name, "mx.loss_scale", 13) == 0)
             continue;
         memcpy(out + n, p.value.data, p.value.bytes);
         n += p.value.bytes;
@@ -34,9 +34,9 @@ static float scale(unit *m, int32_t *steps) {
     for (int i = 0; i < UNIT_PARAM_COUNT; i++) {
         mx_param p;
         CHECK(unit_param_at(m, i, &p));
-        if (strcmp(p.name, "loss_scale") == 0)
+        if (strcmp(p.name, "mx.loss_scale") == 0)
             memcpy(&s, p.value.data, sizeof s);
-        if (strcmp(p.name, "loss_scale_steps") == 0)
+        if (strcmp(p.name, "mx.loss_scale_steps") == 0)
             memcpy(steps, p.value.data, sizeof *steps);
     }
     return s;
