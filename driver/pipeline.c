@@ -118,9 +118,10 @@ bool pipeline_load(struct pipeline *p, struct options *o, const char *path) {
     return true;
 }
 
-/* `reset_all` is init without the writes to params: a hidden function of its own, so that it is planned like any other. */
-static void add_reset(struct ir_module *m) {
-    bool states = false;
+/* `reset_all` is init without the writes to params: a hidden function of its own, so that it is planned like any other. For f16 a pass may
+ * add states. */
+static void add_reset(struct ir_module *m, enum precision precision) {
+    bool states = precision == PRECISION_F16;
     for (int i = 0; i < m->buffer_count; i++)
         states |= m->buffers[i]->kind == BUFFER_STATE;
     if (!states || !m->init)
@@ -202,7 +203,7 @@ static bool within_limit(struct pipeline *p) {
 
 bool pipeline_passes(struct pipeline *p) {
     if (wants_reset(p->options))
-        add_reset(p->module);
+        add_reset(p->module, p->options->compile.precision);
     p->passes = (struct pass_context){
         .module = p->module, .diag = &p->diag, .options = &p->options->compile, .workspace = codegen_workspace};
     if (!passes_run(&p->passes) || p->diag.errors)
