@@ -196,7 +196,7 @@ int build_command(int argc, char **argv) {
         arena_free(&o.arena);
         return EXIT_USAGE;
     }
-    bool ok = pipeline_load(&p, &o, o.inputs.at[0]) && pipeline_weights(&p) && pipeline_passes(&p);
+    bool ok = pipeline_load(&p, &o, o.inputs.at[0]) && pipeline_passes(&p) && pipeline_weights(&p);
     struct c_unit unit = {0};
     o.compile.header = arena_printf(a, "%s.h", o.compile.name);
     ok = ok && pipeline_codegen(&p, &unit);

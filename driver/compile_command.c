@@ -90,8 +90,8 @@ int compile_command(int argc, char **argv) {
         ir_print(&t, p.module);
         ok = ok && write_output(&o, o.output, &t);
     } else if (ok) {
-        bool writes = o.emit == EMIT_C && !o.compile.stop_after;
-        ok = (!writes || pipeline_weights(&p)) && pipeline_passes(&p);
+        const bool writes = o.emit == EMIT_C && !o.compile.stop_after;
+        ok = pipeline_passes(&p) && (!writes || pipeline_weights(&p));
         if (ok && o.emit == EMIT_PLAN) {
             plan_print_csv(&t, p.passes.plan);
             ok = write_output(&o, o.output, &t);

@@ -35,7 +35,10 @@ const char *stem_of(struct arena *a, const char *path);
 bool pipeline_codegen(struct pipeline *p, struct c_unit *out);
 /* Writes the unit's files into `folder` ("" or ending in a slash), under the names of codegen_part_name. */
 bool write_unit(struct pipeline *p, const char *folder, const struct c_unit *c);
-/* WEIGHTS_SOURCE and WEIGHTS_FILE: the initial values, into the options or a file beside the output. False after an error. */
+/* For the interpreter: the module as --precision wants it. */
+bool pipeline_precision(struct pipeline *p);
+/* WEIGHTS_SOURCE and WEIGHTS_FILE: the initial values, into the options or a file beside the output; behind the passes, which may add
+ * states. False after an error. */
 bool pipeline_weights(struct pipeline *p);
 /* --depfile: what `target` depends on. */
 bool write_depfile(struct pipeline *p, const char *target);
@@ -43,7 +46,7 @@ bool write_depfile(struct pipeline *p, const char *target);
 void emit_deps(struct text *out, const struct plan *p, enum emit_kind format);
 
 /* `mxcc report --json`. */
-void report_json(struct text *out, const struct ir_module *m, const struct plan *plan);
+void report_json(struct text *out, const struct ir_module *m, const struct plan *plan, const char *precision);
 
 /* The subcommands. */
 int compile_command(int argc, char **argv);

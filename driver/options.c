@@ -2,6 +2,7 @@
 #include "driver/options.h"
 #include "codegen/codegen.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -87,6 +88,12 @@ const char *nearest_word(const char *word, const char *const *words, int count) 
 }
 
 static const char *const color_words[] = {"auto", "always", "never", NULL}; /* in order of color_mode */
+
+static const char *const precision_words[] = {"f32", "tf32", "bf16", "f16", NULL}; /* in order of enum precision */
+
+const char *precision_name(enum precision p) {
+    return precision_words[p];
+}
 
 static bool is_color_word(const char *word) {
     int i = 0;
@@ -175,6 +182,26 @@ static bool cpu(struct options *o, const char *value) {
     return true;
 }
 
+/* SCALE[:STEPS] */
+static bool loss_scale(struct options *o, const char *option, const char *value) {
+    char *end, *last;
+    int exponent = 0;
+    double scale = strtod(value, &end);
+    long long steps = *end == ':' ? strtoll(end + 1, &last, 10) : 2000;
+    bool good = end != value && (*end == 0 || (*end == ':' && last != end + 1 && *last == 0));
+    if (!good || !(scale >= LEAST_LOSS_SCALE && scale <= LARGEST_LOSS_SCALE) || frexp(scale, &exponent) != 0.5 ||
+        steps < 1 || steps > INT32_MAX) {
+        usage_error(
+            "%s %s: expected a power of two from 2^-30 to 2^30 and, behind a colon, a number of steps above 0, as in "
+            "65536:2000",
+            option, value);
+        return false;
+    }
+    o->compile.loss_scale = scale;
+    o->compile.loss_scale_steps = steps;
+    return true;
+}
+
 static bool call(struct options *o, const struct option_row *r, const char *value) {
     int i = 0;
     struct arena *a = &o->arena;
@@ -203,14 +230,16 @@ static bool call(struct options *o, const struct option_row *r, const char *valu
         if (!choose(r->name, value, (const char *const[]){"fast", "best", NULL}, &i))
             return false;
         o->compile.plan_best = i;
-    } else if (strcmp(what, "precision") == 0) {
-        if (!choose(r->name, value, (const char *const[]){"f32", "tf32", NULL}, &i))
-            return false;
-        o->compile.precision = (enum precision)i;
     } else if (strcmp(what, "blas") == 0) {
         if (!choose(r->name, value, (const char *const[]){"none", "openblas", NULL}, &i))
             return false;
         o->compile.blas = i;
+    } else if (strcmp(what, "precision") == 0) {
+        if (!choose(r->name, value, precision_words, &i))
+            return false;
+        o->compile.precision = (enum precision)i;
+    } else if (strcmp(what, "loss_scale") == 0) {
+        return loss_scale(o, r->name, value);
     } else if (strcmp(what, "emit") == 0) {
         if (!choose(r->name, value,
                     (const char *const[]){"c", "ast", "ir", "deps", "deps.dot", "deps.json", "plan", NULL}, &i))
@@ -380,8 +409,16 @@ static bool parse(struct options *o, char command, int argc, char **argv) {
         usage_error("--html and --json are two forms of one report: choose one");
         return false;
     }
+    if (o->compile.loss_scale > 0 && o->compile.precision != PRECISION_F16) {
+        usage_error("--loss-scale belongs to --precision f16: the other types have the range of f32");
+        return false;
+    }
     if (!for_target(o))
         return false;
+    if (o->compile.precision == PRECISION_TF32 && o->compile.target != TARGET_CUDA) {
+        usage_error("--precision tf32 belongs to --target cuda: processors have no such products");
+        return false;
+    }
     if (o->split < 0 || o->split > C_UNIT_FILES) {
         usage_error("--split %lld: 1 to %d files", (long long)o->split, C_UNIT_FILES);
         return false;

@@ -43,4 +43,6 @@ struct cpu_row {
 };
 extern const struct cpu_row cpu_table[]; /* ends with a NULL name */
 
+const char *precision_name(enum precision p); /* "bf16" */
+
 #endif

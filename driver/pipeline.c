@@ -117,9 +117,10 @@ bool pipeline_load(struct pipeline *p, struct options *o, const char *path) {
     return true;
 }
 
-/* `reset_all` is init without the writes to params: a hidden function of its own, so that it is planned like any other. */
-static void add_reset(struct ir_module *m) {
-    bool states = false;
+/* `reset_all` is init without the writes to params: a hidden function of its own, so that it is planned like any other. For f16 a pass may
+ * add states. */
+static void add_reset(struct ir_module *m, enum precision precision) {
+    bool states = precision == PRECISION_F16;
     for (int i = 0; i < m->buffer_count; i++)
         states |= m->buffers[i]->kind == BUFFER_STATE;
     if (!states || !m->init)
@@ -201,9 +202,12 @@ static bool within_limit(struct pipeline *p) {
 
 bool pipeline_passes(struct pipeline *p) {
     if (wants_reset(p->options))
-        add_reset(p->module);
-    p->passes = (struct pass_context){
-        .module = p->module, .diag = &p->diag, .options = &p->options->compile, .workspace = codegen_workspace, .own_kernel = codegen_own_kernel};
+        add_reset(p->module, p->options->compile.precision);
+    p->passes = (struct pass_context){.module = p->module,
+                                      .diag = &p->diag,
+                                      .options = &p->options->compile,
+                                      .workspace = codegen_workspace,
+                                      .own_kernel = codegen_own_kernel};
     if (!passes_run(&p->passes) || p->diag.errors)
         return false;
     if (!p->options->compile.stop_after)
@@ -217,6 +221,16 @@ bool pipeline_passes(struct pipeline *p) {
         text_free(&t);
     }
     return p->options->compile.stop_after || within_limit(p);
+}
+
+/* The interpreter computes what elaboration made, but for --precision, which passes decide. */
+bool pipeline_precision(struct pipeline *p) {
+    struct compile_options *o = &p->options->compile;
+    if (o->precision == PRECISION_F32)
+        return true;
+    o->stop_after = "precision";
+    p->passes = (struct pass_context){.module = p->module, .diag = &p->diag, .options = o};
+    return passes_run(&p->passes) && p->diag.errors == 0;
 }
 
 bool pipeline_codegen(struct pipeline *p, struct c_unit *out) {

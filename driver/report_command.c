@@ -114,6 +114,13 @@ static void function(struct text *out, struct plan_func *p) {
     text_add(out, p->workspace_bytes ? " at most, packed panels and sums of one kernel: within the arena\n" : "\n");
     incremental_report(out, p, plan_bytes);
     text_printf(out, "  FLOPs        %lld a call, at the largest dimensions\n", (long long)p->flops);
+    const struct precision_counts *low = &p->low_precision;
+    if (low->products || low->stored) {
+        text_printf(out, "  16 bits      %d products, %d values rounded for them, %d stored: ", low->products,
+                    low->rounded, low->stored);
+        plan_bytes(out, low->stored_bytes);
+        text_add(out, " instead of twice that\n");
+    }
     if (p->recomputed.copies) {
         text_printf(out,
                     "  recomputed   %d operations, %lld FLOPs more; alive at once without that: ", p->recomputed.copies,
@@ -165,6 +172,8 @@ int report_command(int argc, char **argv) {
         text_add(&t, "\n  arena        ");
         plan_bytes(&t, p.passes.plan->arena_bytes);
         text_add(&t, " (functions run one at a time and share it)\n");
+        if (o.compile.precision != PRECISION_F32)
+            text_printf(&t, "  precision    %s\n", precision_name(o.compile.precision));
         if (p.passes.plan->cache_bytes) {
             text_add(&t, "  cache        ");
             plan_bytes(&t, p.passes.plan->cache_bytes);
@@ -175,7 +184,7 @@ int report_command(int argc, char **argv) {
         if (o.html)
             plan_report_html(&other, p.module, p.passes.plan);
         else if (o.report_json)
-            report_json(&other, p.module, p.passes.plan);
+            report_json(&other, p.module, p.passes.plan, precision_name(o.compile.precision));
         ok = write_output(&o, o.output, o.html || o.report_json ? &other : &t);
     }
     text_free(&t);

@@ -85,6 +85,10 @@ static void function(struct text *out, const struct plan_func *p) {
         text_add(out, "null},");
     text_printf(out, "\n   \"recomputed\": {\"operations\": %d, \"flops\": %lld, \"bytes_without\": %lld},",
                 p->recomputed.copies, (long long)p->recomputed.flops, (long long)p->recomputed.bytes_before);
+    const struct precision_counts *low = &p->low_precision;
+    text_printf(out,
+                "\n   \"low_precision\": {\"products\": %d, \"rounded\": %d, \"stored\": %d, \"stored_bytes\": %lld},",
+                low->products, low->rounded, low->stored, (long long)low->stored_bytes);
     peak(out, p);
     copies(out, p);
     text_add(out, "\n   \"incremental\": ");
@@ -92,12 +96,14 @@ static void function(struct text *out, const struct plan_func *p) {
     text_add(out, "}");
 }
 
-void report_json(struct text *out, const struct ir_module *m, const struct plan *plan) {
+void report_json(struct text *out, const struct ir_module *m, const struct plan *plan, const char *precision) {
     int64_t params = 0, states = 0;
     for (int i = 0; i < m->buffer_count; i++)
         *(m->buffers[i]->kind == BUFFER_PARAM ? &params : &states) += ir_type_bytes_upper(m->buffers[i]->type);
     text_add(out, "{\"model\": ");
     text_json_string(out, m->name);
+    text_add(out, ", \"precision\": ");
+    text_json_string(out, precision);
     text_printf(out,
                 ", \"param_bytes\": %lld, \"state_bytes\": %lld, \"arena_bytes\": %lld, \"cache_bytes\": %lld,\n"
                 " \"functions\": [\n",

@@ -7,7 +7,7 @@ int run_command(int argc, char **argv) {
     struct pipeline p;
     if (!options_parse(&o, 'r', argc, argv))
         return EXIT_USAGE;
-    if (!pipeline_load(&p, &o, o.inputs.at[0]))
+    if (!pipeline_load(&p, &o, o.inputs.at[0]) || !pipeline_precision(&p))
         return pipeline_end(&p, false);
     print_diagnostics(&o, &p.diag);
     struct mxrt_program program = eager_program(p.module);

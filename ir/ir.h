@@ -398,6 +398,8 @@ void ir_module_free(struct ir_module *m);
 struct ir_buffer *ir_buffer_new(struct ir_module *m, const char *name, enum buffer_kind kind, struct ir_type t, struct span span);
 struct ir_func *ir_func_new(struct ir_module *m, const char *name, struct span span); /* not yet in m->funcs */
 void ir_module_add_func(struct ir_module *m, struct ir_func *f);
+/* `reset_all`: init without the params; not exported under that name. */
+bool ir_func_is_reset(const struct ir_func *f);
 
 /* ---- building --------------------------------------------------------------------------------------------------- */
 

@@ -2,6 +2,7 @@
 #include "ir/intern.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 struct ir_module *ir_module_new(struct diag *d, const char *name) {
     struct arena arena = {0};
@@ -66,6 +67,10 @@ struct ir_func *ir_func_new(struct ir_module *m, const char *name, struct span s
 void ir_module_add_func(struct ir_module *m, struct ir_func *f) {
     f->id = m->func_count;
     PUSH(m, func, f);
+}
+
+bool ir_func_is_reset(const struct ir_func *f) {
+    return !f->is_export && strcmp(f->name, "reset_all") == 0;
 }
 
 struct ir_type ir_type_make(struct ir_module *m, enum dtype t, int rank, const ir_dim *dims) {

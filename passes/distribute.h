@@ -56,7 +56,7 @@ struct step_analysis {
     bool *is_local_state, *is_statistic; /* [buffer_count] */
 };
 void distribute_build(struct step_analysis *a);
-/* Calls fn for each value from outside that op, or an operation inside of it, uses. */
+/* Calls fn for each value from outside that op, or an operation inside of it, uses; loss_scale.c asks, too. */
 void distribute_uses(struct ir_op *op, void (*fn)(struct ir_value *, void *), void *context);
 
 #endif

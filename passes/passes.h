@@ -9,6 +9,9 @@
 enum target_kind { TARGET_C, TARGET_CUDA };
 /* How products are computed and values between operations stored; TF32 changes no IR. */
 enum precision { PRECISION_F32, PRECISION_TF32, PRECISION_BF16, PRECISION_F16 };
+/* The loss scale stays within these, so that neither it nor its inverse leaves f32, even if no gradient is ever finite. */
+#define LEAST_LOSS_SCALE   0x1p-30
+#define LARGEST_LOSS_SCALE 0x1p30
 enum weights_mode {
     WEIGHTS_INIT,
     WEIGHTS_SOURCE,
@@ -30,6 +33,8 @@ struct compile_options {
     const void *const *weight_data; /* WEIGHTS_SOURCE: [buffer_count] the initial value of each buffer */
     bool blas, cublas;
     enum precision precision;
+    double loss_scale;        /* F16: what the loss is multiplied by at first; 0: 65536 */
+    int64_t loss_scale_steps; /* F16: steps with finite gradients until it doubles; 0: 2000 */
     int64_t memory_limit; /* bytes; 0: none */
     bool plan_best;
     bool no_recompute; /* nothing is computed twice */
@@ -119,6 +124,14 @@ struct recomputed {
     int64_t bytes_before; /* the largest sum of live bytes without them */
 };
 
+/* What `precision` did to a function. */
+struct precision_counts {
+    int products;         /* sums of products that read 16 bits */
+    int rounded;          /* f32 values that are rounded for them */
+    int stored;           /* other values of 16 bits */
+    int64_t stored_bytes; /* of them, at upper bounds */
+};
+
 struct plan_func {
     struct ir_func *func;
     struct storage **storages;
@@ -133,6 +146,7 @@ struct plan_func {
     struct plan_incremental *incremental; /* NULL: everything runs on every call */
     int64_t cache_bytes, cache_offset; /* of an incremental function: what it keeps, and where among all functions' */
     struct recomputed recomputed;
+    struct precision_counts low_precision;
     int64_t workspace_bytes; /* of the operation whose kernel needs most */
     int64_t flops;           /* set by code generation: floating-point operations at upper bounds */
 };
@@ -161,6 +175,7 @@ struct pass_context {
     struct order_result *orders; /* [order_count], set by `order` */
     int order_count;
     const struct recomputed *recomputed; /* set by `remat`: [func_count], then init */
+    const struct precision_counts *low_precision; /* set by `precision`: [func_count], then init; NULL: all is f32 */
     struct step_split *split;            /* set by `distribute`; NULL: none was asked for */
     struct plan *plan;                   /* set by `mutation` and `place` */
     /* Bytes of arena that the target's kernel for an operation works in; p: the function's storages, NULL before there are
@@ -181,12 +196,14 @@ extern const struct pass pass_table[]; /* in order; ends with a NULL name; rows 
 bool passes_run(struct pass_context *c);
 
 /* Single entries. */
+bool pass_loss_scale(struct pass_context *);    /* f16: gradients of a scaled loss, steps that change nothing */
 bool pass_distribute(struct pass_context *);    /* the train step in parts */
 bool pass_simplify(struct pass_context *);      /* fold, common subexpressions, dead code, index algebra */
 bool pass_differentiate(struct pass_context *); /* expands every grad operation */
 bool pass_select(struct pass_context *);        /* keeps or expands kernel operations */
 bool pass_prove(struct pass_context *);         /* removes checks that cannot fail */
 bool pass_fuse(struct pass_context *);
+bool pass_precision(struct pass_context *); /* which values are of 16 bits */
 bool pass_remat(struct pass_context *); /* recomputation */
 bool pass_order(struct pass_context *);
 bool pass_mutation(struct pass_context *); /* in-place classes, copies */

@@ -180,7 +180,7 @@ bool codegen_c(struct ir_module *m, struct plan *p, const struct compile_options
     int errors = d->errors;
     for (int i = 0; i < m->func_count; i++) {
         u.incremental |= m->funcs[i]->is_incremental;
-        if (strcmp(m->funcs[i]->name, "reset_all") == 0 && !m->funcs[i]->is_export)
+        if (ir_func_is_reset(m->funcs[i]))
             u.reset = m->funcs[i];
         else
             ir_walk_ops(m->funcs[i]->body, note_write, u.written);

@@ -61,14 +61,22 @@ static bool flat_stride(struct contraction *c, ir_expr load, const struct group 
     return g->count > 0;
 }
 
+struct side contraction_side(const struct contraction *c, ir_expr e, struct group *g) {
+    ir_expr load =
+        e->kind == X_CAST && dtype_is_float(e->args[0]->dtype) && dtype_size(e->args[0]->dtype) < dtype_size(c->dtype)
+            ? e->args[0]
+            : e;
+    return (struct side){e, load->kind == X_LOAD ? load : NULL, g};
+}
+
 static bool is_in_place(struct contraction *c, const struct side *s, int64_t *row_stride) {
     int64_t k_stride;
-    if (s->e->kind != X_LOAD || s->e->guarded || s->e->dtype != c->dtype)
+    if (!s->load || s->load->guarded)
         return false;
-    if (!flat_stride(c, s->e, &c->k, &k_stride) || k_stride != 1 || !flat_stride(c, s->e, s->group, row_stride))
+    if (!flat_stride(c, s->load, &c->k, &k_stride) || k_stride != 1 || !flat_stride(c, s->load, s->group, row_stride))
         return false;
     /* Rows a multiple of 4 KiB apart meet in one set of the cache. */
-    return *row_stride * dtype_size(c->dtype) % 4096 != 0;
+    return *row_stride * dtype_size(s->load->dtype) % 4096 != 0;
 }
 
 bool contraction_recognise(struct contraction *c) {
@@ -106,7 +114,7 @@ bool contraction_recognise(struct contraction *c) {
 
 /* How far the subscripts leave the operand: the border that a copy of it needs. */
 static bool find_border(struct contraction *c) {
-    ir_expr e = c->rows.e;
+    ir_expr e = c->rows.load;
     struct ir_type t = c->l->op->operands[e->index]->type;
     c->border = false;
     for (int d = 0; d < t.rank; d++) {
@@ -130,9 +138,9 @@ static bool find_border(struct contraction *c) {
 /* Whether c->rows can be read as windows; sets the run and the strides. */
 static bool is_window(struct contraction *c) {
     const struct group *g = c->rows.group;
-    ir_expr e = c->rows.e;
+    ir_expr e = c->rows.load;
     int64_t stride, extent, expected = 0;
-    if (e->kind != X_LOAD || e->dtype != c->dtype || c->batch.count)
+    if (!e || c->batch.count)
         return false;
     struct ir_type t = c->l->op->operands[e->index]->type;
     if (e->guarded && (e->args[t.rank]->kind != X_CONST || e->args[t.rank]->value.f != 0))
@@ -169,7 +177,7 @@ static bool is_window(struct contraction *c) {
 }
 
 static int64_t border_elements(struct contraction *c) {
-    struct ir_type t = c->l->op->operands[c->rows.e->index]->type;
+    struct ir_type t = c->l->op->operands[c->rows.load->index]->type;
     double n = 1;
     for (int d = 0; d < t.rank; d++)
         n *= (double)(ir_dim_upper(t.dims[d]) + c->below[d] + c->above[d]);
@@ -239,14 +247,13 @@ static double choose_tile(struct contraction *c) {
 static double pack_cycles(struct contraction *c) {
     const struct group *g = c->cols.group;
     int64_t stride = 0;
-    bool unit =
-        c->cols.e->kind == X_LOAD && nest_stride(c->l, c->cols.e, g->index[g->count - 1], &stride) && stride == 1;
+    bool unit = c->cols.load && nest_stride(c->l, c->cols.load, g->index[g->count - 1], &stride) && stride == 1;
     if (!unit)
         return 1.2;
     double run = 1;
     for (int i = g->count - contraction_collapse(c, c->cols.e, g); i < g->count; i++)
         run *= (double)ir_dim_upper(c->nest->indices[g->index[i]].extent);
-    return 0.2 + 8 / (run < c->width ? run : c->width) + (c->cols.e->guarded ? 0.8 : 0);
+    return 0.2 + 8 / (run < c->width ? run : c->width) + (c->cols.load && c->cols.load->guarded ? 0.8 : 0);
 }
 
 /* Decides everything for one assignment of the sides; returns cycles, roughly. */
@@ -318,10 +325,11 @@ bool lower_contraction(struct lower *l) {
     if (!contraction_recognise(c))
         return false;
     ir_expr body = c->nest->accs[0].body;
-    struct side a = {body->args[0], &c->a}, b = {body->args[1], &c->b_side};
+    struct side a = contraction_side(c, body->args[0], &c->a), b = contraction_side(c, body->args[1], &c->b_side);
     double straight = consider(c, a, b), swapped = consider(c, b, a);
     if (straight <= swapped)
         consider(c, a, b);
+    c->row_dtype = c->access == ROWS_PACKED ? c->dtype : c->rows.load->dtype;
     int size = dtype_size(c->dtype);
     int64_t columns = (c->cols.group->upper + c->width - 1) / c->width,
             rows = (c->rows.group->upper + c->row_tile - 1) / c->row_tile;
@@ -340,9 +348,9 @@ bool lower_contraction(struct lower *l) {
     c->panel_base = c->packed_base = c->strip_base = lx_int(c->b, 0);
     int64_t parts = c->split == SPLIT_BATCH || c->split == SPLIT_PANELS ? c->tasks : 1;
     if (c->access == ROWS_PLAIN || (c->access == ROWS_WINDOW && !c->border))
-        c->row_mem = l->mem(l->context, l->op->operands[c->rows.e->index]);
+        c->row_mem = l->mem(l->context, l->op->operands[c->rows.load->index]);
     else if (c->access == ROWS_WINDOW)
-        c->row_mem = l->workspace(l->context, l->out, "bordered", c->dtype, border_elements(c));
+        c->row_mem = l->workspace(l->context, l->out, "bordered", c->row_dtype, border_elements(c));
     else
         c->packed =
             l->workspace(l->context, l->out, "packed", c->dtype,

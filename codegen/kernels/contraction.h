@@ -14,6 +14,7 @@ struct group { /* indices of a nest taken together, row-major */
 
 struct side {
     ir_expr e;
+    ir_expr load; /* e, or what it converts from a smaller float type; NULL: it is something else */
     struct group *group;
 };
 
@@ -41,6 +42,7 @@ struct contraction {
     int64_t run;                    /* WINDOW: rows of a run, */
     int run_indices;                /* the last so many row indices */
     const struct loop_mem *row_mem; /* PLAIN, WINDOW */
+    enum dtype row_dtype;           /* of its elements: PLAIN, WINDOW convert them in registers */
     bool border;                    /* WINDOW: row_mem is a copy, its dimensions below[d] + extent + above[d] */
     int64_t below[NEST_MAX], above[NEST_MAX];
     struct loop_mem *offsets; /* WINDOW: [k] */
@@ -58,6 +60,8 @@ struct contraction {
 
 /* contraction.c: whether the nest is a product worth tiling; sets dtype and the groups. */
 bool contraction_recognise(struct contraction *c);
+
+struct side contraction_side(const struct contraction *c, ir_expr e, struct group *g);
 
 /* contraction_pack.c: loops over groups, and copies into the order the micro-kernel reads. */
 struct flat_loop {

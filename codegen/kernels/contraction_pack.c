@@ -158,8 +158,8 @@ void contraction_pack(struct contraction *c, const struct side *s, lx first, lx 
     int64_t stride = 0, k_stride = 0, exact;
     const struct group *g = s->group;
     /* The inner loop along what is contiguous in the operand. */
-    bool along = s->e->kind != X_LOAD || (nest_stride(c->l, s->e, g->index[g->count - 1], &stride) && stride == 1);
-    if (!along && (!nest_stride(c->l, s->e, c->k.index[c->k.count - 1], &k_stride) || k_stride != 1))
+    bool along = !s->load || (nest_stride(c->l, s->load, g->index[g->count - 1], &stride) && stride == 1);
+    if (!along && (!nest_stride(c->l, s->load, c->k.index[c->k.count - 1], &k_stride) || k_stride != 1))
         along = true;
     lx v, k, end = contraction_named(c, "end", lx_add(b, first, count)),
              k_end = contraction_named(c, "k_end", lx_add(b, k0, depth));
@@ -185,7 +185,7 @@ void contraction_pack(struct contraction *c, const struct side *s, lx first, lx 
 /* ---- windows -------------------------------------------------------------------------------------------------------------- */
 
 static const struct ir_value *row_value(const struct contraction *c) {
-    return c->l->op->operands[c->rows.e->index];
+    return c->l->op->operands[c->rows.load->index];
 }
 
 /* The extent of dimension d of the operand as the tiles see it. */
@@ -214,9 +214,9 @@ bool contraction_window_stride(struct contraction *c, int index, int64_t *stride
     struct ir_module *m = c->l->module;
     ir_dim total = ir_dim_const(m, 0), coefficients[NEST_MAX], constant;
     for (int d = 0; d < row_value(c)->type.rank; d++) {
-        if (!(nest_uses(c->rows.e->args[d]) >> index & 1))
+        if (!(nest_uses(c->rows.load->args[d]) >> index & 1))
             continue;
-        if (!ir_expr_affine(m, c->rows.e->args[d], c->nest->pars + c->nest->reds, coefficients, &constant))
+        if (!ir_expr_affine(m, c->rows.load->args[d], c->nest->pars + c->nest->reds, coefficients, &constant))
             return false;
         total = ir_dim_add(m, total, ir_dim_mul(m, coefficients[index], window_factor(c, d)));
     }
@@ -229,7 +229,7 @@ lx contraction_window_address(struct contraction *c) {
         nest_scope_set(&c->n, c->k.index[i], lx_int(b, 0), 0);
     lx sum = lx_int(b, 0);
     for (int d = 0; d < row_value(c)->type.rank; d++) {
-        lx at = nest_index(&c->n, c->rows.e->args[d]);
+        lx at = nest_index(&c->n, c->rows.load->args[d]);
         sum = lx_add(
             b, sum,
             lx_mul(b, c->border ? lx_add(b, at, lx_int(b, c->below[d])) : at, nest_dim(&c->n, window_factor(c, d))));
@@ -242,7 +242,7 @@ static void border_loops(struct contraction *c, int d, lx from, lx to) {
     struct loop_builder *b = c->b;
     const struct ir_type t = row_value(c)->type;
     lx extent = nest_dim(&c->n, t.dims[d]), wide = nest_dim(&c->n, window_extent(c, d)),
-       zero = lx_const_float(b, c->dtype, 0);
+       zero = lx_const_float(b, c->row_dtype, 0);
     lx inner = nest_dim(&c->n, window_factor(c, d)), below = lx_int(b, c->below[d]), i;
     struct loop_mem *copy = (struct loop_mem *)c->row_mem;
     lx stop = lx_add(b, below, extent);

@@ -2,6 +2,7 @@
  * the panel, a broadcast of one element for each row, and a multiply-add for each sum.
  */
 #include <stdio.h>
+#include <string.h>
 
 #include "codegen/kernels/contraction.h"
 
@@ -12,6 +13,10 @@ static const char *access_key(const struct contraction *c, char *out, size_t siz
         snprintf(out, size, c->row_stride <= BAKED_STRIDE ? "w%d" : "w", (int)c->row_stride);
     else
         snprintf(out, size, "a%d", c->access == ROWS_PLAIN ? 1 : c->row_tile);
+    if (c->row_dtype != c->dtype) {
+        size_t n = strlen(out);
+        snprintf(out + n, size - n, "_%s", dtype_name(c->row_dtype));
+    }
     return out;
 }
 
@@ -57,7 +62,7 @@ static struct loop_func *micro_kernel(struct contraction *c, int rows, int vecto
     static const char *const mems[] = {"a", "b", "out", "offsets"}, *const vars[] = {"depth", "a_row", "out_row",
                                                                                      "first"};
     for (int i = 0; i < f->mem_count; i++)
-        f->mems[i] = loop_mem_new(b, mems[i], i == 3 ? I32 : c->dtype, MEM_PARAM);
+        f->mems[i] = loop_mem_new(b, mems[i], i == 3 ? I32 : i == 0 ? c->row_dtype : c->dtype, MEM_PARAM);
     f->mems[2]->written = true;
     for (int i = 0; i < 4; i++)
         f->vars[i] = loop_var_new(b, vars[i], I64, 1);
@@ -95,7 +100,8 @@ static struct loop_func *micro_kernel(struct contraction *c, int rows, int vecto
     struct loop_var *r = loop_var_new(b, "r", I64, 1);
     struct loop_stmt *row = loop_for(b, &loop->body, r, lx_int(b, 0), lx_int(b, rows), 1, LOOP_UNROLL);
     struct loop_var *av = loop_var_new(b, "row", c->dtype, 1);
-    loop_def(b, &row->body, av, lx_load(b, f->mems[0], lx_add(b, lx_mul(b, lx_var(b, r), a_row), along), 1));
+    lx element = lx_load(b, f->mems[0], lx_add(b, lx_mul(b, lx_var(b, r), a_row), along), 1);
+    loop_def(b, &row->body, av, lx_cast(b, c->dtype, element));
     v = loop_var_new(b, "v", I64, 1);
     each = loop_for(b, &row->body, v, lx_int(b, 0), lx_int(b, vectors), 1, LOOP_UNROLL);
     lx slot = lx_add(b, lx_mul(b, lx_var(b, r), lx_int(b, vectors)), lx_var(b, v));
@@ -124,12 +130,12 @@ lx contraction_result_address(struct contraction *c, lx row, lx column) {
 
 /* The address of row `row` in the operand at k0, the batch as it stands. */
 static lx plain_address(struct contraction *c, lx row, lx k0) {
-    const struct ir_value *v = c->l->op->operands[c->rows.e->index];
+    const struct ir_value *v = c->l->op->operands[c->rows.load->index];
     for (int i = 0; i < c->rows.group->count; i++)
         nest_scope_set(&c->n, c->rows.group->index[i], lx_int(c->b, 0), 0);
     for (int i = 0; i < c->k.count; i++)
         nest_scope_set(&c->n, c->k.index[i], lx_int(c->b, 0), 0);
-    lx base = nest_address(&c->n, v->type, c->rows.e->args);
+    lx base = nest_address(&c->n, v->type, c->rows.load->args);
     return lx_add(c->b, lx_add(c->b, base, lx_mul(c->b, row, lx_int(c->b, c->row_stride))), k0);
 }
 

@@ -52,7 +52,7 @@ bool product_multiple(lx e, int64_t of) {
 bool product_walks_reduction(struct product *p, ir_expr factor, const struct group *g) {
     const struct group *k = &p->c.k;
     int64_t stride;
-    if (factor->kind != X_LOAD)
+    if (!factor || factor->kind != X_LOAD)
         return false;
     if (nest_stride(p->c.l, factor, g->index[g->count - 1], &stride) && stride == 1)
         return false;
@@ -187,7 +187,7 @@ static void store_tile(struct fma_product *f, struct loop_var *sums, const lx *l
         loops[s] = unrolled(p, s ? "j" : "i", counts[s], &counter[s]);
         nest_scope_enter(&c->n, c->n.depth + 1, &loops[s]->body, true);
         at[s] = product_named(p, s ? "col_at" : "row_at",
-                      lx_add(b, firsts[s], place_of(p, lane[s], counter[s], widths[s], runs[s])));
+                              lx_add(b, firsts[s], place_of(p, lane[s], counter[s], widths[s], runs[s])));
         if (!product_multiple(extents[s], widths[s])) {
             tests[s] = loop_if(b, NULL, lx_op(b, I_LT, at[s], extents[s]));
             product_enter(p, &tests[s]->body);
@@ -269,7 +269,7 @@ static void product_kernel(struct fma_product *f, struct loop_mem *parts) {
                   product_named(p, "col_lane", lx_mod(b, k.thread, lx_int(b, t.cols / (RUN * f->col_runs))))};
     for (int s = 0; s < 2; s++) {
         side[s].shared = gpu_shared(&k, s ? "cols" : "rows", c->dtype, (int64_t)t.depth * (side[s].width + PAD));
-        side[s].along = product_walks_reduction(p, side[s].side->e, side[s].side->group);
+        side[s].along = product_walks_reduction(p, side[s].side->load, side[s].side->group);
         open_loader(p, &side[s], k.thread, s ? p->first_col : p->first_row);
     }
     int count = RUN * RUN * f->row_runs * f->col_runs;
@@ -307,7 +307,8 @@ void product_fold(struct product *p, struct loop_mem *parts) {
     struct loop_stmt *s = loop_for(b, product_here(p), part, lx_int(b, 1), lx_int(b, p->parts), 1, LOOP_SERIAL);
     lx from = lx_add(b, lx_mul(b, lx_var(b, part), all), e.at);
     loop_set(b, &s->body, sum, NULL, lx_fn2(b, FN_add, lx_var(b, sum), lx_load(b, parts, from, 1)));
-    lx col = product_named(p, "col_at", lx_mod(b, e.at, p->cols)), rest = product_named(p, "rest", lx_div(b, e.at, p->cols));
+    lx col = product_named(p, "col_at", lx_mod(b, e.at, p->cols)),
+       rest = product_named(p, "rest", lx_div(b, e.at, p->cols));
     lx row = product_named(p, "row_at", lx_mod(b, rest, p->rows));
     contraction_set_flat(c, c->cols.group, c->cols.group->count, col);
     contraction_set_flat(c, c->rows.group, c->rows.group->count, row);
@@ -347,7 +348,7 @@ bool product_recognise(struct product *p, struct lower *l) {
     if (!contraction_recognise(c) || c->a.upper < 16 || c->b_side.upper < 16 || c->k.upper < 8)
         return false;
     ir_expr body = c->nest->accs[0].body;
-    struct side a = {body->args[0], &c->a}, b = {body->args[1], &c->b_side};
+    struct side a = contraction_side(c, body->args[0], &c->a), b = contraction_side(c, body->args[1], &c->b_side);
     bool swap = c->a.index[c->a.count - 1] == c->nest->pars - 1;
     c->rows = swap ? b : a;
     c->cols = swap ? a : b;

@@ -755,6 +755,8 @@ bool pass_mutation(struct pass_context *c) {
         mutation_func(c, m->init, &plan->funcs[plan->func_count++], &copies_seen);
     for (int i = 0; c->recomputed && i < plan->func_count; i++)
         plan->funcs[i].recomputed = c->recomputed[i];
+    for (int i = 0; c->low_precision && i < plan->func_count; i++)
+        plan->funcs[i].low_precision = c->low_precision[i];
     c->plan = plan;
     return true;
 }

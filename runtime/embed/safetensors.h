@@ -3,7 +3,8 @@
  * that both read and write the same files and give the same messages. Needs the types of mxrt/status.h.
  *
  * A file is checked as a whole (every name, type, shape and offset, and that all bytes are there) before a tensor is
- * touched. */
+ * touched. What a compiler adds to a model for itself begins with `mx.` (the scale of losses): a file may lack it, which leaves it as it is, and
+ * may hold it where the model has none, so that a model's precision is no matter of its checkpoints. */
 #ifndef MX_SAFETENSORS_H
 #define MX_SAFETENSORS_H
 
@@ -54,6 +55,10 @@ static uint64_t mx_st_bytes(const struct mx_st_entry *e) {
     for (int i = 0; i < e->rank; i++)
         n *= (uint64_t)e->shape[i];
     return n;
+}
+
+static int mx_st_is_own(const char *name) {
+    return strncmp(name, "mx.", 3) == 0;
 }
 
 static int mx_st_fail(struct mx_st_source *s, mx_status status, const char *format, ...) {
@@ -212,6 +217,8 @@ static int mx_st_one(struct mx_st_source *s, const char *name, const struct mx_s
                           (unsigned long long)(s->header + range[1]), (unsigned long long)s->size);
     for (i = 0; i < count && strcmp(entries[i].name, name) != 0; i++) {
     }
+    if (i == count && mx_st_is_own(name))
+        return 1;
     if (i == count)
         return mx_st_fail(s, MX_ERROR_FORMAT, "of another model: it holds \"%s\", which this model does not have",
                           name);
@@ -271,7 +278,7 @@ MX_ST_UNUSED static int mx_st_open(struct mx_st_source *s, const struct mx_st_en
             return 0;
     }
     for (int i = 0; i < count; i++)
-        if (offsets[i] == UINT64_MAX)
+        if (offsets[i] == UINT64_MAX && !mx_st_is_own(entries[i].name))
             return mx_st_fail(s, MX_ERROR_FORMAT, "of another model: \"%s\" is not in it", entries[i].name);
     return s->status == MX_OK;
 }
@@ -298,7 +305,7 @@ MX_ST_UNUSED static int mx_st_read(struct mx_st_source *s, const struct mx_st_en
                                    const uint64_t *offsets) {
     for (int i = 0; i < count; i++) {
         uint64_t bytes = mx_st_bytes(&entries[i]);
-        if (bytes == 0)
+        if (bytes == 0 || offsets[i] == UINT64_MAX)
             continue;
         if (!s->file)
             memcpy(entries[i].data, s->bytes + offsets[i], (size_t)bytes);

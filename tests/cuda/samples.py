@@ -30,11 +30,11 @@ spec.loader.exec_module(zoo)
 sh, expect, Failure = zoo.sh, zoo.expect, zoo.Failure
 
 
-def emulate(env, name, folder, model, defines):
+def emulate(env, name, folder, model, defines, flags=()):
     """The program of bench/step_main.c around a CUDA unit."""
     unit, program = os.path.join(folder, name + '.cu'), os.path.join(folder, name + '-cuda')
     main = os.path.join(folder, 'main.o')
-    sh(env.mxcc, model, '-o', unit, '--verify')
+    sh(env.mxcc, model, '-o', unit, '--verify', *flags)
     sh(*env.compiler, '-I' + folder, '-x', 'c++', '-c', unit, '-o', unit + '.o')
     sh('cc', '-O1', '-I' + folder, '-include', name + '.h', *defines, *sh(env.mxcc, '--cflags').split(), '-c',
        os.path.join(ROOT, 'bench', 'step_main.c'), '-o', main)
