@@ -114,6 +114,31 @@ static struct ir_op *earliest(const struct update *u, struct ir_op *op, const bo
     return place;
 }
 
+static void see_symbol(const struct ir_symbol *s, void *context) {
+    bool *known = context;
+    *known &= !s->op;
+}
+
+/* Whether the shape is known before the first operation. */
+static bool known_at_entry(struct ir_type t) {
+    bool known = true;
+    for (int d = 0; d < t.rank; d++)
+        ir_dim_symbols(t.dims[d], see_symbol, &known);
+    return known;
+}
+
+/* Views of what op takes, up to what they are views of: that alone it has to wait for. */
+static void views_early(struct ir_op *op) {
+    for (int i = 0; i < op->operand_count; i++)
+        for (struct ir_op *view = op->operands[i]->op;
+             view && view->code == OP_reshape && view->parent == op->parent && known_at_entry(view->results[0]->type);
+             view = view->operands[0]->op) {
+            struct ir_op *maker = view->operands[0]->op;
+            if (maker && maker->parent == op->parent && maker->next != view)
+                ir_op_move_before(view, maker->next);
+        }
+}
+
 void updates_early(struct ir_func *f) {
     struct update u = {.func = f};
     find_versions(&u);
@@ -127,6 +152,7 @@ void updates_early(struct ir_func *f) {
         next = op->next;
         if (!is_update(&u, op))
             continue;
+        views_early(op);
         struct ir_op *place = earliest(&u, op, of_param);
         if (place != op)
             ir_op_move_before(op, place);
