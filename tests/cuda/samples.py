@@ -46,7 +46,7 @@ def zoo_model(env, name, folder):
     x, s = zoo.numbers(math.prod(x_shape), x_classes)
     y, _ = zoo.numbers(math.prod(y_shape), y_classes, s)
     data = []
-    for key, shape, values, integer in (('x', x_shape, x, x_classes > 0), ('y', y_shape, y, True)):
+    for key, shape, values, integer in (('x', x_shape, x, x_classes > 0), ('y', y_shape, y, y_classes > 0)):
         zoo.write_npy(os.path.join(folder, key + '.npy'), shape, values, integer)
         data += ['--in', '%s=%s' % (key, os.path.join(folder, key + '.npy'))]
     sh(env.mxcc, 'run', model, '--call', 'gradients', *data, '--out', folder, '--seed', '5')
