@@ -56,9 +56,11 @@ MODELS = {
     'unet': (859520964, [('const batch = 1', 'const batch = 2'), ('const side = 64', 'const side = 4'), ('const units = 320', 'const units = 8'),
                          ('const groups = 32', 'const groups = 4'), ('const heads = 8', 'const heads = 2'), ('const tokens = 77', 'const tokens = 3'),
                          ('const words = 768', 'const words = 6'), ('UNet([units, 2 * units, 4 * units, 4 * units])', 'UNet([units, 2 * units], depth = 1)')],
-             0, [2, 4, 4, 4], [2, 3, 6], 0, True, 1e-3),
+             0, [2, 4, 4, 4], [2, 3, 6], 0, True, 3e-3),
 }
 
+
+STEPS = {'unet': 60}  # its losses are of noise that each step draws
 
 # name: (parameters of `judged` beside x and y, with inputs; what it calls the loss; the reference's)
 SCORES = {'gpt2': lambda p, x: reference.gpt2_scores(p, x, 4), 'llama': lambda p, x: reference.llama_scores(p, x, 4, 2, 500000, window=5)}
@@ -204,8 +206,9 @@ def training(env, name, folder):
     eager = read_npy(os.path.join(folder, 'result0.npy')) + read_npy(os.path.join(folder, 'result1.npy'))
 
     program, saved, _ = build(env, name, folder, model, ['-DGRADIENTS=%d' % (len(eager) - 1)])
-    losses = json.loads(sh(program, 6, 5, rate, saved))['losses']
-    expect(all(math.isfinite(v) for v in losses) and losses[-1] < losses[0], name, 'losses', losses)
+    steps = STEPS.get(name, 6)
+    losses = json.loads(sh(program, steps, 5, rate, saved))['losses']
+    expect(all(math.isfinite(v) for v in losses) and sum(losses[-steps // 3:]) < sum(losses[:steps // 3]), name, 'losses', losses)
     with open(saved, 'rb') as f:
         compiled = struct.unpack('<%df' % len(eager), f.read())
     compare(name, eager, compiled)
