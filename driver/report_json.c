@@ -68,7 +68,7 @@ static void copies(struct text *out, const struct plan_func *p) {
     text_add(out, "],");
 }
 
-static void function(struct text *out, const struct plan_func *p) {
+static void function(struct text *out, const struct plan_func *p, const struct options *o) {
     text_add(out, "  {\"name\": ");
     text_json_string(out, p->func->name);
     text_add(out, ",");
@@ -87,12 +87,14 @@ static void function(struct text *out, const struct plan_func *p) {
                 p->recomputed.copies, (long long)p->recomputed.flops, (long long)p->recomputed.bytes_before);
     peak(out, p);
     copies(out, p);
+    if (o->compile.target == TARGET_CUDA)
+        report_gpu_json(out, p, o->gpu);
     text_add(out, "\n   \"incremental\": ");
     incremental_report_json(out, p);
     text_add(out, "}");
 }
 
-void report_json(struct text *out, const struct ir_module *m, const struct plan *plan) {
+void report_json(struct text *out, const struct ir_module *m, const struct plan *plan, const struct options *o) {
     int64_t params = 0, states = 0;
     for (int i = 0; i < m->buffer_count; i++)
         *(m->buffers[i]->kind == BUFFER_PARAM ? &params : &states) += ir_type_bytes_upper(m->buffers[i]->type);
@@ -104,7 +106,7 @@ void report_json(struct text *out, const struct ir_module *m, const struct plan 
                 (long long)params, (long long)states, (long long)plan->arena_bytes, (long long)plan->cache_bytes);
     for (int i = 0; i < plan->func_count; i++) {
         text_add(out, i ? ",\n" : "");
-        function(out, &plan->funcs[i]);
+        function(out, &plan->funcs[i], o);
     }
     text_add(out, "]}\n");
 }

@@ -17,6 +17,7 @@ struct cuda {
     int64_t arena, cache, scalars, arguments, total;
     int64_t staging; /* bytes on the host for what print and C functions read and write */
     VEC(struct cuda_kernel) kernels;
+    VEC(struct plan_kernel) launches; /* of the function that is printed; in the module's arena */
 };
 
 /* layout.c */
@@ -30,6 +31,10 @@ int64_t cuda_argument_offset(struct cgen *g, const struct ir_func *f, bool resul
 const char *cuda_base(struct function *f, const struct storage *s);
 void cuda_print_block(struct function *f, struct loop_block *k);
 const char *cuda_place(struct function *f); /* "model.mxl:12 loss", for messages */
+
+/* cost.c: notes what a launch in the function's present operation moves and computes; and leaves all of them in the function's plan. */
+void cuda_note_launch(struct function *f, const char *name, const struct cgen_captures *c);
+void cuda_keep_launches(struct function *f);
 
 /* transfer.c: what moves between host and device around and within a function. */
 void cuda_arguments(struct function *f);
