@@ -22,7 +22,12 @@ import subprocess
 import sys
 import tempfile
 
-import numpy as np
+try:
+    import numpy as np
+except ImportError:  # another python3 than the one that the distribution's package is for
+    if sys.executable == '/usr/bin/python3' or not os.path.exists('/usr/bin/python3'):
+        sys.exit('numpy is needed: apt-get install python3-numpy')
+    os.execv('/usr/bin/python3', ['/usr/bin/python3', *sys.argv])
 
 import reference
 
