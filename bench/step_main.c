@@ -27,6 +27,11 @@ typedef int32_t x_type;
 #else
 typedef float x_type;
 #endif
+#if Y_CLASSES
+typedef int32_t y_type;
+#else
+typedef float y_type;
+#endif
 
 static long status_kib(const char *key) {
     char line[256];
@@ -53,7 +58,7 @@ static uint32_t draw(uint32_t *s) {
 }
 
 static x_type x[X_COUNT];
-static int32_t y[Y_COUNT];
+static y_type y[Y_COUNT];
 
 int main(int argc, char **argv) {
     if (argc < 4) {
@@ -71,7 +76,11 @@ int main(int argc, char **argv) {
         x[i] = (float)draw(&s) / 16777216.0f - 0.5f;
 #endif
     for (long i = 0; i < (long)Y_COUNT; i++)
+#if Y_CLASSES
         y[i] = (int32_t)(draw(&s) % Y_CLASSES);
+#else
+        y[i] = (float)draw(&s) / 16777216.0f - 0.5f;
+#endif
     JOIN(MODEL, options) options = {.seed = strtoull(argv[2], NULL, 10), .threads = 1};
     const char *threads = getenv("OMP_NUM_THREADS");
     if (threads)

@@ -45,8 +45,18 @@ bool write_depfile(struct pipeline *p, const char *target);
 /* `--emit deps`, deps.dot, deps.json. */
 void emit_deps(struct text *out, const struct plan *p, enum emit_kind format);
 
-/* `mxcc report --json`. */
-void report_json(struct text *out, const struct ir_module *m, const struct plan *plan, const char *precision);
+/* A GPU that `mxcc report --gpu` knows: a row of gpu.def. */
+struct gpu_row {
+    const char *name, *title;
+    double bandwidth;                 /* 10^9 bytes a second */
+    double f64, f32, tf32, f16, bf16; /* 10^12 FLOPs a second */
+};
+extern const struct gpu_row gpu_table[]; /* ends with a NULL name */
+/* What the kernels of a function move and compute, and their times on a GPU; NULL: on all. */
+void report_gpu(struct text *out, const struct plan_func *p, const struct gpu_row *asked);
+void report_gpu_json(struct text *out, const struct plan_func *p, const struct gpu_row *asked);
+/* `mxcc report --json`; for CUDA with the kernels. */
+void report_json(struct text *out, const struct ir_module *m, const struct plan *plan, const struct options *o);
 
 /* The subcommands. */
 int compile_command(int argc, char **argv);

@@ -78,6 +78,10 @@ int list_command(int argc, char **argv) {
         printf("  %-16s one .cu for nvcc 13, GPUs from sm_75 on\n\nprocessors (--cpu)\n", "cuda");
         for (int i = 0; cpu_table[i].name; i++)
             printf("  %-16s %s\n", cpu_table[i].name, cpu_table[i].text);
+        printf("\nGPUs (report --gpu)\n");
+        for (const struct gpu_row *g = gpu_table; g->name; g++)
+            printf("  %-16s %s: %.0f GB/s, TFLOP/s in f32 %g, tf32 %g, f16 %g, bf16 %g\n", g->name, g->title,
+                   g->bandwidth, g->f32, g->tf32, g->f16, g->bf16);
     }
     return fflush(stdout) ? EXIT_MODEL : EXIT_OK;
 }

@@ -1,6 +1,5 @@
 /* Parsing the command line by one table; a wrong word is answered with the nearest right one. */
-#include "driver/options.h"
-#include "codegen/codegen.h"
+#include "driver/driver.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -210,6 +209,16 @@ static bool call(struct options *o, const struct option_row *r, const char *valu
         if (!choose(r->name, value, (const char *const[]){"c", "cuda", NULL}, &i))
             return false;
         o->compile.target = i ? TARGET_CUDA : TARGET_C;
+    } else if (strcmp(what, "gpu") == 0) {
+        const char *names[32];
+        int n = 0;
+        for (; gpu_table[n].name; n++)
+            names[n] = gpu_table[n].name;
+        names[n] = NULL;
+        if (!choose(r->name, value, names, &i))
+            return false;
+        o->gpu = &gpu_table[i];
+        o->compile.target = TARGET_CUDA;
     } else if (strcmp(what, "cpu") == 0) {
         return cpu(o, value);
     } else if (strcmp(what, "bind") == 0) {

@@ -8,6 +8,8 @@
 enum emit_kind { EMIT_C, EMIT_AST, EMIT_IR, EMIT_DEPS, EMIT_DEPS_DOT, EMIT_DEPS_JSON, EMIT_PLAN };
 enum color_mode { COLOR_AUTO, COLOR_ALWAYS, COLOR_NEVER };
 
+struct gpu_row;
+
 struct options {
     char command;             /* letter of options.def */
     const char *program;      /* argv[0] */
@@ -19,6 +21,7 @@ struct options {
     bool cpu_given;
     const char *output, *name, *depfile, *optimize, *cc, *march, *arch;
     int64_t split;
+    const struct gpu_row *gpu; /* report: NULL: none was named */
     enum emit_kind emit;
     enum color_mode color;
     bool json, fmt_check, html, report_json, keep, verbose, no_warnings, warnings_as_errors;

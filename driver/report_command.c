@@ -85,7 +85,7 @@ static int at_peak(const struct plan_func *p) {
     return where;
 }
 
-static void function(struct text *out, struct plan_func *p) {
+static void function(struct text *out, struct plan_func *p, const struct options *o) {
     struct count c = {{0}, 0};
     ir_walk_ops(p->func->body, count_op, &c);
     text_printf(out, "\n%s\n  operations   %d:", p->func->name, c.total);
@@ -148,7 +148,10 @@ static void function(struct text *out, struct plan_func *p) {
         plan_bytes(out, p->copies[i].bytes);
         text_printf(out, ": %s\n", p->copies[i].why ? p->copies[i].why : "");
     }
-    largest(out, p);
+    if (o->compile.target == TARGET_CUDA)
+        report_gpu(out, p, o->gpu);
+    else
+        largest(out, p);
 }
 
 int report_command(int argc, char **argv) {
@@ -180,11 +183,11 @@ int report_command(int argc, char **argv) {
             text_add(&t, " (each incremental function has its own)\n");
         }
         for (int i = 0; i < p.passes.plan->func_count; i++)
-            function(&t, &p.passes.plan->funcs[i]);
+            function(&t, &p.passes.plan->funcs[i], &o);
         if (o.html)
             plan_report_html(&other, p.module, p.passes.plan);
         else if (o.report_json)
-            report_json(&other, p.module, p.passes.plan, precision_name(o.compile.precision));
+            report_json(&other, p.module, p.passes.plan, &o);
         ok = write_output(&o, o.output, o.html || o.report_json ? &other : &t);
     }
     text_free(&t);

@@ -68,7 +68,7 @@ static void copies(struct text *out, const struct plan_func *p) {
     text_add(out, "],");
 }
 
-static void function(struct text *out, const struct plan_func *p) {
+static void function(struct text *out, const struct plan_func *p, const struct options *o) {
     text_add(out, "  {\"name\": ");
     text_json_string(out, p->func->name);
     text_add(out, ",");
@@ -91,26 +91,28 @@ static void function(struct text *out, const struct plan_func *p) {
                 low->products, low->rounded, low->stored, (long long)low->stored_bytes);
     peak(out, p);
     copies(out, p);
+    if (o->compile.target == TARGET_CUDA)
+        report_gpu_json(out, p, o->gpu);
     text_add(out, "\n   \"incremental\": ");
     incremental_report_json(out, p);
     text_add(out, "}");
 }
 
-void report_json(struct text *out, const struct ir_module *m, const struct plan *plan, const char *precision) {
+void report_json(struct text *out, const struct ir_module *m, const struct plan *plan, const struct options *o) {
     int64_t params = 0, states = 0;
     for (int i = 0; i < m->buffer_count; i++)
         *(m->buffers[i]->kind == BUFFER_PARAM ? &params : &states) += ir_type_bytes_upper(m->buffers[i]->type);
     text_add(out, "{\"model\": ");
     text_json_string(out, m->name);
     text_add(out, ", \"precision\": ");
-    text_json_string(out, precision);
+    text_json_string(out, precision_name(o->compile.precision));
     text_printf(out,
                 ", \"param_bytes\": %lld, \"state_bytes\": %lld, \"arena_bytes\": %lld, \"cache_bytes\": %lld,\n"
                 " \"functions\": [\n",
                 (long long)params, (long long)states, (long long)plan->arena_bytes, (long long)plan->cache_bytes);
     for (int i = 0; i < plan->func_count; i++) {
         text_add(out, i ? ",\n" : "");
-        function(out, &plan->funcs[i]);
+        function(out, &plan->funcs[i], o);
     }
     text_add(out, "]}\n");
 }

@@ -149,35 +149,41 @@ ir_expr ir_expr_with_args(struct ir_module *m, ir_expr e, const ir_expr *args) {
 /* ---- traversal ---- */
 
 ir_expr *expr_postorder(ir_expr e, const struct memo *done, int *n) {
-    VEC(ir_expr) stack = {0}, order = {0};
+    /* The nodes in the order of their visits; behind them, growing down from the end, the stack of those to visit. */
+    int capacity = 64, count = 0, stack = 0;
+    ir_expr *order = malloc((size_t)capacity * sizeof *order);
     struct memo seen = {0};
-    *n = 0;
+    if (!order)
+        exit(3);
     if (!done || !memo_get(done, e->id))
-        VEC_PUSH(&seen.arena, stack, e);
-    while (stack.n) {
-        ir_expr top = stack.at[stack.n - 1];
+        order[capacity - ++stack] = e;
+    while (stack) {
+        ir_expr top = order[capacity - stack];
         const char *state = memo_get(&seen, top->id);
         if (state) { /* "open": its children are done; "shut": a second push */
-            stack.n--;
+            stack--;
             if (*state == 'o') {
-                VEC_PUSH(&seen.arena, order, top);
+                order[count++] = top;
                 memo_set(&seen, top->id, "shut");
             }
             continue;
         }
-        memo_put(&seen, top->id, "open");
+        memo_set(&seen, top->id, "open");
+        if (count + stack + top->count > capacity) {
+            int grown = 2 * (capacity + top->count);
+            order = realloc(order, (size_t)grown * sizeof *order);
+            if (!order)
+                exit(3);
+            memmove(order + grown - stack, order + capacity - stack, (size_t)stack * sizeof *order);
+            capacity = grown;
+        }
         for (int i = top->count - 1; i >= 0; i--)
             if (!memo_get(&seen, top->args[i]->id) && (!done || !memo_get(done, top->args[i]->id)))
-                VEC_PUSH(&seen.arena, stack, top->args[i]);
+                order[capacity - ++stack] = top->args[i];
     }
-    ir_expr *result = malloc((size_t)(order.n ? order.n : 1) * sizeof *result);
-    if (!result)
-        exit(3);
-    if (order.n)
-        memcpy(result, order.at, (size_t)order.n * sizeof *result);
-    *n = order.n;
+    *n = count;
     memo_free(&seen);
-    return result;
+    return order;
 }
 
 ir_expr ir_rewrite_expr(struct ir_rewrite *r, ir_expr e) {
@@ -202,7 +208,7 @@ ir_expr ir_rewrite_expr(struct ir_rewrite *r, ir_expr e) {
             if (replacement)
                 now = replacement;
         }
-        memo_put(memo, old->id, now);
+        memo_set(memo, old->id, now);
     }
     free(order);
     return memo_get(memo, e->id);

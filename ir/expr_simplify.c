@@ -362,7 +362,7 @@ ir_expr ir_expr_simplify(struct ir_module *m, const struct ir_nest *nest, struct
             changed |= args[i] != order[k]->args[i];
         }
         ir_expr now = changed ? ir_expr_with_args(m, order[k], args) : order[k];
-        memo_put(&done, order[k]->id, simplify_node(&s, now));
+        memo_set(&done, order[k]->id, simplify_node(&s, now));
     }
     ir_expr result = memo_get(&done, e->id);
     free(order);

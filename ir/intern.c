@@ -1,5 +1,4 @@
-/* Hash-consing tables and memo tables, on uthash. Entries live in arenas; only uthash's bucket arrays are on
- * the heap. */
+/* Hash-consing tables, on uthash, whose entries live in arenas and bucket arrays on the heap; and memo tables. */
 #include "ir/intern.h"
 
 #include <uthash.h>
@@ -29,35 +28,38 @@ void intern_free(struct ir_interner *i) {
     HASH_CLEAR(hh, i->exprs);
 }
 
-struct memo_entry {
-    int id;
-    const void *value;
-    UT_hash_handle hh;
-};
-
-const void *memo_get(const struct memo *m, int id) {
-    struct memo_entry *found;
-    HASH_FIND_INT(m->head, &id, found);
-    return found ? found->value : NULL;
+static struct memo_entry *memo_slot(struct memo_entry *at, int capacity, int id) {
+    uint32_t h = (uint32_t)id * 2654435769u;
+    for (h ^= h >> 15;; h++) {
+        struct memo_entry *e = &at[h & (uint32_t)(capacity - 1)];
+        if (!e->value || e->id == id)
+            return e;
+    }
 }
 
-void memo_put(struct memo *m, int id, const void *value) {
-    struct memo_entry *e = ARENA_NEW(&m->arena, struct memo_entry);
-    e->id = id;
-    e->value = value;
-    HASH_ADD_INT(m->head, id, e);
+const void *memo_get(const struct memo *m, int id) {
+    if (!m->count)
+        return NULL;
+    struct memo_entry *at = m->more ? m->more : (struct memo_entry *)m->first;
+    return memo_slot(at, m->more ? m->capacity : MEMO_FIRST, id)->value;
 }
 
 void memo_set(struct memo *m, int id, const void *value) {
-    struct memo_entry *found;
-    HASH_FIND_INT(m->head, &id, found);
-    if (found)
-        found->value = value;
-    else
-        memo_put(m, id, value);
+    struct memo_entry *at = m->more ? m->more : m->first;
+    int capacity = m->more ? m->capacity : MEMO_FIRST;
+    struct memo_entry *e = memo_slot(at, capacity, id);
+    if (!e->value && 2 * ++m->count > capacity) {
+        struct memo_entry *grown = ARENA_ARRAY(&m->arena, struct memo_entry, 4 * capacity);
+        for (int i = 0; i < capacity; i++)
+            if (at[i].value)
+                *memo_slot(grown, 4 * capacity, at[i].id) = at[i];
+        m->more = grown;
+        m->capacity = 4 * capacity;
+        e = memo_slot(grown, m->capacity, id);
+    }
+    *e = (struct memo_entry){id, value};
 }
 
 void memo_free(struct memo *m) {
-    HASH_CLEAR(hh, m->head);
     arena_free(&m->arena);
 }

@@ -19,14 +19,21 @@ const void *intern_find(struct intern_entry *table, const int64_t *key, int word
 void intern_add(struct arena *a, struct intern_entry **table, const int64_t *key, int words, const void *item);
 void intern_free(struct ir_interner *i);
 
-/* A map from ids to pointers, for traversals that touch few of a module's nodes. Start zeroed. */
+/* A map from ids to pointers, for traversals that touch few of a module's nodes: open addressing, the first entries without an
+ * allocation, since most expressions are small. Start zeroed; values are not NULL. */
+enum { MEMO_FIRST = 32 };
+struct memo_entry {
+    int id;
+    const void *value; /* NULL: free */
+};
 struct memo {
-    struct memo_entry *head;
+    struct memo_entry *more; /* [capacity], once `first` was not enough */
+    int count, capacity;
+    struct memo_entry first[MEMO_FIRST];
     struct arena arena;
 };
-const void *memo_get(const struct memo *m, int id);       /* NULL: absent */
-void memo_put(struct memo *m, int id, const void *value); /* id must be absent */
-void memo_set(struct memo *m, int id, const void *value); /* replaces */
+const void *memo_get(const struct memo *m, int id); /* NULL: absent */
+void memo_set(struct memo *m, int id, const void *value);
 void memo_free(struct memo *m);
 
 /* The distinct nodes under e that are not in `done`, children first; *n of them, to be freed. */

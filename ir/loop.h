@@ -37,7 +37,7 @@ struct loop_mem {
     enum dtype dtype;
     enum loop_mem_kind kind;
     const char *base; /* POINTER: the address as the unit writes it */
-    int64_t count;    /* LOCAL, SHARED: elements */
+    int64_t count;    /* LOCAL, SHARED, a kernel's workspace: elements */
     bool written;     /* else const */
     bool no_alias;    /* nothing else in its scope reaches the same bytes */
 };

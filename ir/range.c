@@ -243,7 +243,7 @@ struct ir_range range_of(struct ranges *r, ir_expr e) {
         range = leaf_range(r, e);
     }
     r->depth--;
-    memo_put(&r->memo, e->id, arena_copy(&r->memo.arena, &range, sizeof range));
+    memo_set(&r->memo, e->id, arena_copy(&r->memo.arena, &range, sizeof range));
     return range;
 }
 

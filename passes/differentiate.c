@@ -6,6 +6,7 @@
  * gradient are expanded first, and so are those that only another target has a kernel for: their gradients belong to that. The adjoint of a value is complete when its operation is reached, since all users
  * come later in the program. Control flow is in differentiate_control.c, loads in differentiate_index.c.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "passes/differentiate_internal.h"
@@ -163,35 +164,53 @@ static bool expand_kernels(struct grad *g) {
 
 /* ---- which version of a buffer -------------------------------------------------------------------------------------- */
 
+/* One search for all buffers: back from the scalar, as far as a version of one of them. */
 struct versions {
     struct grad *g;
-    const struct ir_op *op; /* the grad: the versions of all its buffers are ends of the search */
+    struct ir_buffer **by_name; /* what is differentiated for, each once */
+    int count;
+    int *of_buffer; /* [buffer_count] the place in by_name, -1: not differentiated for */
     bool *seen;
-    VEC(struct ir_value *) found;
+    struct version_list {
+        VEC(struct ir_value *) all;
+    } * found; /* [count] */
 };
 
-static bool is_version(const struct ir_value *v, const struct ir_buffer *buffer) {
-    if (v->op && v->op->code == OP_read)
-        return v->op->buffer.buffer == buffer;
-    return v->buffer_name && strcmp(v->buffer_name, buffer->name) == 0;
+static int compare_names(const void *a, const void *b) {
+    const struct ir_buffer *x = *(struct ir_buffer *const *)a, *y = *(struct ir_buffer *const *)b;
+    return strcmp(x->name, y->name);
 }
 
-static void reach(struct versions *s, struct ir_value *v, const struct ir_buffer *buffer);
+static int name_against(const void *key, const void *entry) {
+    return strcmp(key, (*(struct ir_buffer *const *)entry)->name);
+}
 
-static void reach_region(struct versions *s, const struct ir_region *r, const struct ir_buffer *buffer) {
+/* The buffer of which v is a version, as a place in by_name; -1: none that is differentiated for. */
+static int version_of(const struct versions *s, const struct ir_value *v) {
+    if (v->op && v->op->code == OP_read)
+        return s->of_buffer[v->op->buffer.buffer->id];
+    if (!v->buffer_name)
+        return -1;
+    struct ir_buffer **at = bsearch(v->buffer_name, s->by_name, (size_t)s->count, sizeof *s->by_name, name_against);
+    return at ? (int)(at - s->by_name) : -1;
+}
+
+static void reach(struct versions *s, struct ir_value *v);
+
+static void reach_region(struct versions *s, const struct ir_region *r) {
     for (const struct ir_op *op = r->first; op; op = op->next) {
         for (int i = 0; i < op->operand_count; i++)
             if (!ir_value_defined_in(op->operands[i], r))
-                reach(s, op->operands[i], buffer);
+                reach(s, op->operands[i]);
         for (int i = 0; i < op->region_count; i++)
-            reach_region(s, op->regions[i], buffer);
+            reach_region(s, op->regions[i]);
     }
     for (int i = 0; i < r->yield_count; i++)
         if (!ir_value_defined_in(r->yields[i], r))
-            reach(s, r->yields[i], buffer);
+            reach(s, r->yields[i]);
 }
 
-static void reach(struct versions *s, struct ir_value *v, const struct ir_buffer *buffer) {
+static void reach(struct versions *s, struct ir_value *v) {
     VEC(struct ir_value *) work = {0};
     VEC_PUSH(&s->g->scratch, work, v);
     while (work.n) {
@@ -199,45 +218,65 @@ static void reach(struct versions *s, struct ir_value *v, const struct ir_buffer
         if (s->seen[v->id])
             continue;
         s->seen[v->id] = true;
-        if (is_version(v, buffer)) {
-            VEC_PUSH(&s->g->scratch, s->found, v);
+        int k = version_of(s, v);
+        if (k >= 0) { /* how an optimizer made that version is not part of the way */
+            VEC_PUSH(&s->g->scratch, s->found[k].all, v);
             continue;
         }
-        bool end = false;
-        for (int i = 0; i + 1 < s->op->operand_count && !end; i++)
-            end = s->op->grad.wrt_buffers[i] && is_version(v, s->op->grad.wrt_buffers[i]);
-        if (end) /* how an optimizer made that version is not part of the way */
-            continue;
         if (!v->op)
             continue;
         for (int i = 0; i < v->op->operand_count; i++)
             VEC_PUSH(&s->g->scratch, work, v->op->operands[i]);
         for (int i = 0; i < v->op->region_count; i++)
-            reach_region(s, v->op->regions[i], buffer);
+            reach_region(s, v->op->regions[i]);
     }
+}
+
+static struct versions search_versions(struct grad *g, const struct ir_op *op) {
+    struct arena *a = &g->scratch;
+    int n = op->operand_count - 1;
+    struct versions s = {.g = g, .seen = ARENA_ARRAY(a, bool, g->func->value_count)};
+    s.by_name = ARENA_ARRAY(a, struct ir_buffer *, n + 1);
+    s.of_buffer = ARENA_ARRAY(a, int, g->m->buffer_count + 1);
+    for (int i = 0; i < g->m->buffer_count; i++)
+        s.of_buffer[i] = -1;
+    for (int i = 0; i < n; i++) {
+        struct ir_buffer *buffer = op->grad.wrt_buffers ? op->grad.wrt_buffers[i] : NULL;
+        if (buffer && s.of_buffer[buffer->id] < 0) {
+            s.of_buffer[buffer->id] = s.count;
+            s.by_name[s.count++] = buffer;
+        }
+    }
+    qsort(s.by_name, (size_t)s.count, sizeof *s.by_name, compare_names);
+    for (int k = 0; k < s.count; k++)
+        s.of_buffer[s.by_name[k]->id] = k;
+    s.found = ARENA_ARRAY(a, struct version_list, s.count + 1);
+    if (s.count)
+        reach(&s, op->operands[0]);
+    return s;
 }
 
 /* What is differentiated for; NULL entries: not reached, so zero. */
 struct ir_value **grad_resolve_buffers(struct grad *g, struct ir_op *op) {
     int n = op->operand_count - 1;
     struct ir_value **wrt = ARENA_ARRAY(&g->scratch, struct ir_value *, n + 1);
+    struct versions s = search_versions(g, op);
     for (int i = 0; i < n; i++) {
         struct ir_buffer *buffer = op->grad.wrt_buffers ? op->grad.wrt_buffers[i] : NULL;
         if (!buffer) {
             wrt[i] = op->operands[i + 1];
             continue;
         }
-        struct versions s = {.g = g, .op = op, .seen = ARENA_ARRAY(&g->scratch, bool, g->func->value_count)};
-        reach(&s, op->operands[0], buffer);
-        if (s.found.n > 1) {
+        const struct version_list *found = &s.found[s.of_buffer[buffer->id]];
+        if (found->all.n > 1) {
             g->failed = true;
             struct diagnostic *e = diag_error(g->m->diag, E_grad_two_versions, op->span,
                                               "two versions of `%s` are read on the way to this value", buffer->name);
             for (int k = 0; k < 2; k++)
-                diag_note(g->m->diag, e, s.found.at[k]->span, "version %d", s.found.at[k]->version);
+                diag_note(g->m->diag, e, found->all.at[k]->span, "version %d", found->all.at[k]->version);
             diag_help(g->m->diag, e, "name the one that is meant before: `let w = …`, then `grad(…, w)`");
         }
-        wrt[i] = s.found.n ? s.found.at[0] : NULL;
+        wrt[i] = found->all.n ? found->all.at[0] : NULL;
     }
     return wrt;
 }

@@ -132,6 +132,15 @@ struct precision_counts {
     int64_t stored_bytes; /* of them, at upper bounds */
 };
 
+/* A kernel as one operation launches it, at the largest dimensions; launches: in one call of the function. */
+struct plan_kernel {
+    const char *name;
+    const struct ir_op *op; /* NULL: copies between the function's arguments and results */
+    double launches, bytes, flops;
+    enum dtype type; /* in which it computes */
+    bool is_product; /* of matrices, or a convolution */
+};
+
 struct plan_func {
     struct ir_func *func;
     struct storage **storages;
@@ -147,8 +156,10 @@ struct plan_func {
     int64_t cache_bytes, cache_offset; /* of an incremental function: what it keeps, and where among all functions' */
     struct recomputed recomputed;
     struct precision_counts low_precision;
-    int64_t workspace_bytes; /* of the operation whose kernel needs most */
-    int64_t flops;           /* set by code generation: floating-point operations at upper bounds */
+    int64_t workspace_bytes;     /* of the operation whose kernel needs most */
+    int64_t flops;               /* set by code generation: floating-point operations at upper bounds */
+    struct plan_kernel *kernels; /* set by code generation for CUDA, in the order of the launches */
+    int kernel_count;
 };
 
 struct plan {

@@ -119,6 +119,7 @@ struct loop_mem *function_workspace(void *context, struct loop_block *out, const
         return m;
     }
     m = loop_mem_new(f->b, name, t, MEM_POINTER);
+    m->count = elements;
     m->written = true;
     m->no_alias = true;
     const struct storage *s = plan_workspace(f->plan, f->op);
@@ -836,6 +837,8 @@ void cgen_c_function(struct cgen *g, struct plan_func *p) {
     text_free(&head);
     text_free(&f->locals);
 
+    if (g->cuda)
+        cuda_keep_launches(f);
     p->flops = f->flops < 9e18 ? (int64_t)f->flops : INT64_MAX;
     if (g->flops && func != g->module->init)
         g->flops[func->id] = p->flops;

@@ -21,6 +21,7 @@ struct cuda {
     int64_t ahead[2], ahead_bytes; /* with --main: arguments of the next calls, and the size of each; 0: no such */
     int64_t total, staging;        /* staging: bytes on the host for what print and C functions read and write */
     VEC(struct cuda_kernel) kernels;
+    VEC(struct plan_kernel) launches; /* of the function that is printed; in the module's arena */
     bool uses_library; /* cuBLASLt is called */
     /* Known once all functions are printed: parts that may become graphs, parts in all, the longest key, values, events. */
     int parts, part_functions, key_most, value_count, event_count;
@@ -74,6 +75,9 @@ void unit_cuda_library_struct(struct unit *u);
 void unit_cuda_library(struct unit *u);
 void unit_cuda_library_init(struct unit *u);
 void unit_cuda_library_free(struct unit *u);
+/* cost.c: notes what a launch in the function's present operation moves and computes; and leaves all of them in the function's plan. */
+void cuda_note_launch(struct function *f, const char *name, const struct cgen_captures *c);
+void cuda_keep_launches(struct function *f);
 
 /* transfer.c: what moves between host and device around and within a function. */
 void cuda_arguments(struct function *f);

@@ -255,6 +255,7 @@ static void launch(struct function *f, struct loop_stmt *grid) {
         name = print_kernel(f, grid, &c, guarded);
         VEC_PUSH(&g->arena, d->kernels, (struct cuda_kernel){key, name});
     }
+    cuda_note_launch(f, name, &c);
     lx_is_int(threads_of(grid)->hi, &count);
     struct text line = {0};
     cgen_arguments(g, &line, &c);

@@ -12,7 +12,7 @@ struct ordering {
     struct pass_context *c;
     struct arena *arena;
     int64_t steps;
-    bool changed;
+    bool quick, changed;
 };
 
 struct peak {
@@ -22,7 +22,7 @@ struct peak {
 
 static struct peak order_region(struct ordering *s, struct ir_region *r) {
     struct arena *a = s->arena;
-    struct order o = {.func = r->func, .region = r, .arena = a, .steps = s->steps};
+    struct order o = {.func = r->func, .region = r, .arena = a, .quick = s->quick, .steps = s->steps};
     struct peak peak = {0, 0, "source"};
     for (struct ir_op *op = r->first; op; op = op->next)
         o.n++;
@@ -57,7 +57,7 @@ static struct peak order_region(struct ordering *s, struct ir_region *r) {
 
 bool order_func(struct pass_context *c, struct ir_func *f, int64_t steps, struct order_result *result) {
     struct arena a = {0};
-    struct ordering s = {.c = c, .arena = &a, .steps = steps};
+    struct ordering s = {.c = c, .arena = &a, .quick = steps == 0, .steps = steps};
     struct peak peak = order_region(&s, f->body);
     *result = (struct order_result){f, peak.method, peak.reached, peak.bound};
     arena_free(&a);

@@ -24,6 +24,10 @@ struct
     int version, node, value;
 };
 
+struct readers {
+    VEC(int) nodes;
+};
+
 struct graph {
     struct ir_func *func;
     struct ir_region *region;
@@ -33,6 +37,8 @@ struct graph {
     int *node_of; /* [value_count]: what makes it in this region, or the node that uses are inside of; else -1 */
     int *root;    /* [value_count]: the value that it is a reshape of */
     int *home;    /* [value_count] of roots */
+    int *first_read, *next_read; /* [buffer_count], [n]: the nodes that read a buffer; -1: none */
+    struct readers *readers;     /* [value_count] of roots made in this region */
     int *stamp;
     int stamp_now;
     int *stack;                /* [n] */
@@ -280,26 +286,31 @@ static bool reads_value(const struct ir_op *op, const struct ir_value *v) {
     return false;
 }
 
-/* Whether node i reads `old` or a view of it, other than to make one. */
-static bool is_reader(const struct graph *o, int i, const struct ir_value *old) {
+/* Whether node i reads values of this root other than to make a view of them; `reads` is known of it. */
+static bool reads_on(const struct graph *o, int i, int root) {
     const struct order_node *x = &o->nodes[i];
-    int root = o->root[old->id];
-    if (x->late || (x->op->code == OP_reshape && o->root[x->op->results[0]->id] == root))
-        return false;
-    if (o->node_of[old->id] < 0)
-        return reads_value(x->op, old);
-    for (int k = 0; k < x->reads.n; k++)
-        if (x->reads.at[k] == root)
-            return true;
-    return false;
+    return !x->late && !(x->op->code == OP_reshape && o->root[x->op->results[0]->id] == root);
+}
+
+static void list_readers(struct graph *o) {
+    o->readers = ARENA_ARRAY(o->arena, struct readers, o->func->value_count + 1);
+    for (int i = 0; i < o->n; i++)
+        for (int k = 0; k < o->nodes[i].reads.n; k++)
+            VEC_PUSH(o->arena, o->readers[o->nodes[i].reads.at[k]].nodes, i);
 }
 
 /* Readers of `old`, views included, before `writer`, which writes w of it (NULL: anything) to make the version `next`. */
 static void old_before_new(struct graph *o, const struct ir_value *old, int writer, const struct writes *w,
                            const struct ir_value *next) {
     int value = o->root[old->id], known = o->spared.n, to = next ? o->root[next->id] : -1;
-    for (int i = 0; i < o->n && o->steps < REACH_LIMIT; i++)
-        if (i != writer && is_reader(o, i, old))
+    const struct readers *readers = &o->readers[value];
+    for (int k = 0; o->node_of[old->id] >= 0 && k < readers->nodes.n && o->steps < REACH_LIMIT; k++) {
+        int i = readers->nodes.at[k];
+        if (i != writer && reads_on(o, i, value))
+            reader_first(o, i, value, writer, w, to);
+    }
+    for (int i = 0; o->node_of[old->id] < 0 && i < o->n && o->steps < REACH_LIMIT; i++)
+        if (i != writer && reads_on(o, i, value) && reads_value(o->nodes[i].op, old))
             reader_first(o, i, value, writer, w, to);
     for (int i = 0; i < known && o->steps < REACH_LIMIT; i++) {
         struct spared s = o->spared.at[i];
@@ -366,9 +377,8 @@ static void write_after_read(struct graph *o) {
             old_before_new(o, op->operands[old], i, &w, op->results[k]);
         }
         if (op->code == OP_write)
-            for (int k = 0; k < o->n; k++)
-                if (o->nodes[k].op->code == OP_read && o->nodes[k].op->buffer.buffer == op->buffer.buffer)
-                    old_before_last(o, o->nodes[k].op->results[0], op->operands[0]);
+            for (int k = o->first_read[op->buffer.buffer->id]; k >= 0; k = o->next_read[k])
+                old_before_last(o, o->nodes[k].op->results[0], op->operands[0]);
     }
     bool loop = r->op && (r->op->code == OP_for || r->op->code == OP_while);
     int skip = r->op && r->op->code == OP_for ? 1 : 0;
@@ -379,6 +389,20 @@ static void write_after_read(struct graph *o) {
         for (int i = 0, k = f->result_count; i < r->arg_count && k < r->yield_count; i++)
             if (f->arg_inout && f->arg_inout[i])
                 old_before_last(o, r->args[i], r->yields[k++]);
+}
+
+static void list_reads(struct graph *o) {
+    int buffers = o->func->module->buffer_count;
+    o->first_read = ARENA_ARRAY(o->arena, int, buffers + 1);
+    o->next_read = ARENA_ARRAY(o->arena, int, o->n + 1);
+    for (int i = 0; i < buffers; i++)
+        o->first_read[i] = -1;
+    for (int i = o->n; i-- > 0;)
+        if (o->nodes[i].op->code == OP_read) {
+            int *first = &o->first_read[o->nodes[i].op->buffer.buffer->id];
+            o->next_read[i] = *first;
+            *first = i;
+        }
 }
 
 static void bind(struct graph *o) {
@@ -418,6 +442,7 @@ static void bind(struct graph *o) {
     for (int i = 0; i < o->n && last_check >= 0; i++)
         if (o->nodes[i].writer && i != last_check && !reaches(o, i, last_check))
             edge(o, last_check, i);
+    list_readers(o);
     write_after_read(o);
 }
 
@@ -434,11 +459,9 @@ static void mark_outside(struct graph *o, bool *outside) {
     for (int i = 0; i < r->arg_count; i++)
         outside[r->args[i]->id] = r->op ? is_loop(r->op) : o->func->arg_inout && o->func->arg_inout[i];
     for (int i = 0; i < o->n; i++)
-        for (int k = 0; o->nodes[i].op->code == OP_write && k < o->n; k++) {
-            const struct ir_op *read = o->nodes[k].op;
-            if (read->code == OP_read && read->buffer.buffer == o->nodes[i].op->buffer.buffer)
-                outside[read->results[0]->id] = true;
-        }
+        if (o->nodes[i].op->code == OP_write)
+            for (int k = o->first_read[o->nodes[i].op->buffer.buffer->id]; k >= 0; k = o->next_read[k])
+                outside[o->nodes[k].op->results[0]->id] = true;
 }
 
 /* Whether a loop's next carried value may be computed where the present one is. */
@@ -572,6 +595,7 @@ void order_build(struct order *order, struct pass_context *c) {
     o.home = ARENA_ARRAY(a, int, values);
     o.stamp = ARENA_ARRAY(a, int, nodes);
     o.stack = ARENA_ARRAY(a, int, nodes);
+    list_reads(&o);
     bind(&o);
     order->bytes = ARENA_ARRAY(a, int64_t, values);
     order->uses = ARENA_ARRAY(a, int, values);

@@ -28,6 +28,7 @@ struct order {
     int n;
     int64_t *bytes; /* [value_count] of homes */
     int *uses;      /* [value_count] of homes: nodes that touch it, and one more if it outlives the region */
+    bool quick;     /* no bound and no search: the best of the schedules */
     int64_t bound;  /* no order's peak is lower */
     int64_t steps;  /* left for the search */
 };

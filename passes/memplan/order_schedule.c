@@ -111,39 +111,92 @@ static int64_t priority(const struct order_memory *m, const struct order_node *x
     return how == RELEASE && growth > 0 ? 0 : growth;
 }
 
-static void schedule(struct order *o, enum strategy how, int *out) {
+/* Operations that may run next. Where memory cannot change an operation's key it waits in a heap; only the others are looked at
+ * each time. */
+struct ready {
     struct order_memory m;
-    int *ready = ARENA_ARRAY(o->arena, int, o->n + 1), *waits = ARENA_ARRAY(o->arena, int, o->n + 1), count = 0,
-        done = 0;
+    enum strategy how;
+    int *heap, heap_count, *others, other_count;
+};
+
+/* Whether a runs before b; both keys are given. */
+static bool sooner(const struct ready *r, int a, int64_t key_a, int b, int64_t key_b) {
+    return key_a != key_b ? key_a < key_b : r->how == BACKWARD ? a > b : a < b;
+}
+
+static int64_t key_of(const struct ready *r, int i) {
+    return priority(&r->m, &r->m.o->nodes[i], r->how);
+}
+
+static bool heap_sooner(const struct ready *r, int a, int b) {
+    return sooner(r, a, key_of(r, a), b, key_of(r, b));
+}
+
+static void ready_add(struct ready *r, int i) {
+    const struct order_node *x = &r->m.o->nodes[i];
+    if (r->how != SOURCE && !x->late && x->touches.n) {
+        r->others[r->other_count++] = i;
+        return;
+    }
+    int k = r->heap_count++;
+    for (; k > 0 && heap_sooner(r, i, r->heap[(k - 1) / 2]); k = (k - 1) / 2)
+        r->heap[k] = r->heap[(k - 1) / 2];
+    r->heap[k] = i;
+}
+
+static int heap_take(struct ready *r) {
+    int first = r->heap[0], last = r->heap[--r->heap_count], k = 0;
+    for (int child; (child = 2 * k + 1) < r->heap_count; k = child) {
+        if (child + 1 < r->heap_count && heap_sooner(r, r->heap[child + 1], r->heap[child]))
+            child++;
+        if (heap_sooner(r, last, r->heap[child]))
+            break;
+        r->heap[k] = r->heap[child];
+    }
+    r->heap[k] = last;
+    return first;
+}
+
+static int ready_take(struct ready *r) {
+    int best = r->heap_count ? r->heap[0] : -1, place = -1;
+    int64_t best_key = best >= 0 ? key_of(r, best) : 0;
+    for (int k = 0; k < r->other_count; k++) {
+        int64_t key = key_of(r, r->others[k]);
+        if (best < 0 || sooner(r, r->others[k], key, best, best_key)) {
+            best = r->others[k];
+            best_key = key;
+            place = k;
+        }
+    }
+    if (place < 0)
+        return heap_take(r);
+    r->others[place] = r->others[--r->other_count];
+    return best;
+}
+
+static void schedule(struct order *o, enum strategy how, int *out) {
+    struct ready r = {.how = how};
+    int *waits = ARENA_ARRAY(o->arena, int, o->n + 1), done = 0;
     bool backward = how == BACKWARD;
-    order_memory_init(&m, o);
+    r.heap = ARENA_ARRAY(o->arena, int, o->n + 1);
+    r.others = ARENA_ARRAY(o->arena, int, o->n + 1);
+    order_memory_init(&r.m, o);
     for (int i = 0; i < o->n; i++) {
         waits[i] = backward ? o->nodes[i].next.n : o->nodes[i].before.n;
         if (!waits[i])
-            ready[count++] = i;
+            ready_add(&r, i);
     }
-    while (count) {
-        int best = -1;
-        int64_t best_key = 0;
-        for (int k = 0; k < count; k++) {
-            int64_t key = priority(&m, &o->nodes[ready[k]], how);
-            if (best < 0 || key < best_key ||
-                (key == best_key && (backward ? ready[k] > ready[best] : ready[k] < ready[best]))) {
-                best = k;
-                best_key = key;
-            }
-        }
-        int i = ready[best];
-        ready[best] = ready[--count];
+    while (r.heap_count || r.other_count) {
+        int i = ready_take(&r);
         struct order_node *x = &o->nodes[i];
-        order_run(&m, x);
+        order_run(&r.m, x);
         out[backward ? o->n - 1 - done : done] = i;
         done++;
         int n = backward ? x->before.n : x->next.n;
         for (int k = 0; k < n; k++) {
             int y = backward ? x->before.at[k] : x->next.at[k];
             if (--waits[y] == 0)
-                ready[count++] = y;
+                ready_add(&r, y);
         }
     }
     if (done != o->n) /* a cycle would be a bug of the graph; the program's order is always legal data-wise */
@@ -323,6 +376,8 @@ int64_t order_schedule(struct order *o, int *best, const char **method) {
         }
     }
     int where;
+    if (o->quick)
+        return peak;
     o->bound = bound_of(o, best, &where);
     if (o->bound < peak && o->steps > 0)
         raise_bound(o, where, peak, now);

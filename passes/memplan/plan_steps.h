@@ -5,7 +5,7 @@
 #include "passes/mutation/liveness.h"
 #include "passes/passes.h"
 
-/* Puts f's operations in order; `steps` of search. True if that moved one. */
+/* Puts f's operations in order; `steps` of search, with none no bound either. True if that moved one. */
 bool order_func(struct pass_context *c, struct ir_func *f, int64_t steps, struct order_result *result);
 /* Storages of the values of f, copies where they are needed, counted on in *copies_seen. */
 void mutation_func(struct pass_context *c, struct ir_func *f, struct plan_func *p, int64_t *copies_seen);

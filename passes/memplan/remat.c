@@ -183,10 +183,11 @@ static bool lowers(const struct search *s, const struct recipe *c) {
     return good && s->delta[s->peak] < 0;
 }
 
+/* Of a value that may be copied. */
 static bool consider(struct search *s, int id, struct recipe *best, double *score) {
     struct remat *r = s->r;
     const struct remat_value *v = &r->values[id];
-    if (!v->value || !v->bytes || v->def >= s->peak || last_use(v) <= s->peak || !may_copy(s, v->value))
+    if (v->def >= s->peak || last_use(v) <= s->peak)
         return false;
     struct recipe c = {.value = id, .from = v->def};
     int k = 0;
@@ -256,6 +257,7 @@ static void apply(struct search *s, struct recipe *c) {
 /* Drops values until no more than `target` bytes are alive anywhere. True if it dropped one. */
 static bool drop(struct remat *r, bool almost_free, int64_t target) {
     struct search s = {.r = r, .almost_free = almost_free, .delta = ARENA_ARRAY(&r->arena, int64_t, r->n + 2)};
+    int *candidates = ARENA_ARRAY(&r->arena, int, r->cap), count = 0, seen = 0;
     bool changed = false;
     while (r->func->value_count + 8 * MAX_AGAIN < r->cap) {
         s.peak = 0;
@@ -267,8 +269,11 @@ static bool drop(struct remat *r, bool almost_free, int64_t target) {
         struct recipe best;
         double score = 0;
         bool found = false;
-        for (int id = 0; id < r->func->value_count; id++)
-            found |= consider(&s, id, &best, &score);
+        for (; seen < r->func->value_count; seen++)
+            if (r->values[seen].value && r->values[seen].bytes && may_copy(&s, r->values[seen].value))
+                candidates[count++] = seen;
+        for (int i = 0; i < count; i++)
+            found |= consider(&s, candidates[i], &best, &score);
         if (!found)
             break;
         apply(&s, &best);

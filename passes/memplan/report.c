@@ -5,6 +5,7 @@
 
 #include "passes/lower.h"
 #include "passes/mutation/explain.h"
+#include "passes/nest_edit.h"
 
 void plan_bytes(struct text *out, int64_t n) {
     if (n >= 10 << 20)
@@ -15,17 +16,75 @@ void plan_bytes(struct text *out, int64_t n) {
         text_printf(out, "%lld B", (long long)n);
 }
 
+struct traffic {
+    const struct ir_op *op;
+    const struct ir_value *value;
+    double elements;
+};
+
+/* The product of the largest extents of some indices. */
+static double iterations(const struct ir_nest *nest, uint32_t indices) {
+    double n = 1;
+    for (int i = 0; i < nest->pars + nest->reds; i++)
+        if (indices >> i & 1)
+            n *= (double)ir_dim_upper(nest->indices[i].extent);
+    return n;
+}
+
+/* A load reads as many elements as its indices have values; a row that a table gives is one for each number in the table. */
+static void see_traffic(ir_expr e, void *context) {
+    struct traffic *t = context;
+    if (e->kind != X_LOAD || t->op->operands[e->index] != t->value)
+        return;
+    uint32_t used = 0;
+    for (int i = 0; i < e->count - e->guarded; i++)
+        used |= nest_uses(e->args[i]);
+    t->elements += iterations(&t->op->nest, used);
+}
+
+double plan_op_traffic(const struct ir_op *op, const struct ir_value *v) {
+    double whole = (double)ir_type_bytes_upper(v->type), size = dtype_size(v->type.dtype), read = 0, written = 0;
+    struct traffic t = {.op = op, .value = v};
+    if (op->code == OP_nest) {
+        nest_walk(op, see_traffic, &t);
+        read = t.elements * size;
+    } else {
+        for (int i = 0; i < op->operand_count; i++)
+            if (op->operands[i] == v)
+                read = whole;
+    }
+    for (int i = 0; i < op->result_count; i++) {
+        if (op->results[i] != v)
+            continue;
+        written = whole;
+        if (op->code == OP_nest && op->nest.results[i].base >= 0) {
+            double some = iterations(&op->nest, (1u << op->nest.pars) - 1) * size;
+            written = some < whole ? some : whole;
+            read = op->nest.results[i].combine == COMBINE_ADD ? written : 0;
+        }
+    }
+    return (read < whole ? read : whole) + written;
+}
+
 bool plan_op_cost(const struct ir_op *op, int64_t *bytes, int64_t *flops) {
+    double moved = 0;
     *bytes = *flops = 0;
     if (op->code == OP_if || op->code == OP_for || op->code == OP_while || op->code == OP_read ||
-        op->code == OP_const || op->result_count == 0)
+        op->code == OP_const || op->code == OP_reshape || op->result_count == 0)
         return false;
-    for (int i = 0; i < op->operand_count; i++)
-        *bytes += ir_type_bytes_upper(op->operands[i]->type);
+    for (int i = 0; i < op->operand_count; i++) {
+        bool seen = false;
+        for (int k = 0; k < i; k++)
+            seen |= op->operands[k] == op->operands[i];
+        moved += seen ? 0 : plan_op_traffic(op, op->operands[i]);
+    }
     for (int i = 0; i < op->result_count; i++)
-        *bytes += ir_type_bytes_upper(op->results[i]->type);
+        moved += plan_op_traffic(op, op->results[i]);
+    *bytes = moved < 9e18 ? (int64_t)moved : INT64_MAX;
     if (op->code == OP_nest)
         *flops = nest_flops(&op->nest, op->result_count);
+    else if (op->code == OP_scan)
+        *flops = ir_dim_upper(ir_type_elements(op->parent->func->module, op->operands[0]->type));
     return true;
 }
 

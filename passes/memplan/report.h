@@ -13,8 +13,10 @@ void plan_report_html(struct text *out, const struct ir_module *m, const struct 
 
 /* "12.5 MiB" */
 void plan_bytes(struct text *out, int64_t n);
-/* What one run of an operation moves and computes, at the largest dimensions. False for those that do neither: control flow, and
- * views of memory that is there. */
+/* What one run of an operation moves and computes, at the largest dimensions: each element that it reads or writes once. False for those that do
+ * neither: control flow, and views of memory that is there. */
 bool plan_op_cost(const struct ir_op *op, int64_t *bytes, int64_t *flops);
+/* Of the bytes, those of a value as operand and as result. */
+double plan_op_traffic(const struct ir_op *op, const struct ir_value *v);
 
 #endif

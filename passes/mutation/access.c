@@ -205,10 +205,32 @@ static struct linear_form form_of_index(struct space *s, const struct ir_op *op,
     return f;
 }
 
+/* What is known of any element of v: its type's range, and that argmax and argmin are positions. */
+static void within_made(struct space *s, const struct linear_form *f, const struct ir_value *v) {
+    within_type(s, f, v->type.dtype);
+    while (v->op && v->op->code == OP_reshape)
+        v = v->op->operands[0];
+    const struct ir_op *op = v->op;
+    if (!op || op->code != OP_nest || op->nest.results[v->index].base >= 0)
+        return;
+    ir_expr e = op->nest.results[v->index].value;
+    while (e->kind == X_CAST && dtype_is_int(e->dtype) && dtype_size(e->dtype) >= dtype_size(I32))
+        e = e->args[0];
+    if (e->kind != X_ACC || op->nest.accs[e->index].op <= RED_ALL)
+        return;
+    double positions = 1;
+    for (int i = op->nest.pars; i < op->nest.pars + op->nest.reds; i++)
+        positions *= (double)ir_dim_upper(op->nest.indices[i].extent);
+    if (positions >= 1 && positions <= INT32_MAX)
+        within(s, f, 0, (int64_t)positions - 1);
+}
+
 static struct linear_form opaque(struct space *s, const struct ir_op *op, ir_expr e, int side) {
     bool fresh;
     struct linear_form f = variable(s, op, e, 0, side, &fresh);
-    if (fresh)
+    if (fresh && e->kind == X_LOAD && !e->guarded)
+        within_made(s, &f, op->operands[e->index]);
+    else if (fresh)
         within_type(s, &f, e->dtype);
     return f;
 }
@@ -304,7 +326,7 @@ static struct linear_form form_of_value(struct space *s, const struct ir_value *
     struct linear_form f = variable(s, NULL, v, 0, own, &fresh);
     if (!fresh)
         return f;
-    within_type(s, &f, v->type.dtype);
+    within_made(s, &f, v);
     const struct ir_op *loop = v->op ? NULL : home->op;
     if (loop && loop->code == OP_for && v->index == 0) {
         struct linear_form lo = form_of_value(s, loop->operands[0], side);

@@ -82,8 +82,8 @@ static void add_use(struct walk *w, const struct frame *f, const struct ir_value
         l->last[v->id] = position;
 }
 
-/* Of an i64 of rank 0. */
-static bool constant_value(const struct ir_value *v, int64_t *n) {
+/* Of an i64 of rank 0 that is a constant or a dimension: its least or its largest value. */
+static bool bound_value(const struct ir_value *v, bool largest, int64_t *n) {
     const struct ir_op *op = v->op;
     if (op && op->code == OP_const) {
         memcpy(n, op->constant.data, sizeof *n);
@@ -94,7 +94,11 @@ static bool constant_value(const struct ir_value *v, int64_t *n) {
     ir_expr e = op->nest.results[v->index].value;
     if (e->kind == X_CONST)
         *n = e->value.i;
-    return e->kind == X_CONST || (e->kind == X_DIM && ir_dim_is_const(e->dim, n));
+    else if (e->kind == X_DIM)
+        *n = largest ? ir_dim_upper(e->dim) : ir_dim_lower(e->dim);
+    else
+        return false;
+    return *n > -IR_DIM_LIMIT && *n < IR_DIM_LIMIT;
 }
 
 bool op_may_fail(const struct ir_op *op) {
@@ -103,9 +107,9 @@ bool op_may_fail(const struct ir_op *op) {
         return true; /* an extern is a C function of the user's: assumed to succeed */
     if (!is_loop(op) || !op->loop.limit)
         return false;
-    /* constant bounds within a constant limit cannot exceed it */
+    /* bounds within a constant limit cannot exceed it */
     return op->code == OP_while || op->operand_count < 2 || !ir_dim_is_const(op->loop.limit, &n) ||
-           !constant_value(op->operands[0], &a) || !constant_value(op->operands[1], &b) || b - a > n;
+           !bound_value(op->operands[0], false, &a) || !bound_value(op->operands[1], true, &b) || b - a > n;
 }
 
 /* Operations that may end the call with an error, and until where: inside a loop, any of its iterations may. */

@@ -7,9 +7,21 @@
 
 #include "passes/mutation/liveness.h"
 
+struct final { /* of a value that a buffer or an inout argument holds at exit */
+    bool is;
+    const struct ir_value *entry; /* what it held at entry; NULL: nobody reads that */
+};
+
+struct view {
+    const struct ir_value *value;
+    struct view *next;
+};
+
 struct update {
     struct ir_func *func;
     struct arena arena;
+    struct final *final;              /* [value_count] of values that are no views */
+    struct view **views;              /* [value_count] of them, in the body */
     VEC(const struct ir_value *) old; /* what is overwritten: versions at entry and views of them */
 };
 
@@ -19,24 +31,27 @@ static const struct ir_value *viewed(const struct ir_value *v) {
     return v;
 }
 
-/* The version at entry of what holds v at exit; NULL: v is no final version, or nobody reads the old one. */
-static bool final_version(const struct ir_func *f, const struct ir_value *v, const struct ir_value **entry) {
+static void find_versions(struct update *u) {
+    const struct ir_func *f = u->func;
     const struct ir_region *body = f->body;
-    *entry = NULL;
-    for (const struct ir_op *op = body->last; op; op = op->prev) {
-        if (op->code != OP_write || viewed(op->operands[0]) != v)
-            continue;
-        for (const struct ir_op *r = body->first; r; r = r->next)
-            if (r->code == OP_read && r->buffer.buffer == op->buffer.buffer)
-                *entry = r->results[0];
-        return true;
-    }
+    const struct ir_value **entry = ARENA_ARRAY(&u->arena, const struct ir_value *, f->module->buffer_count + 1);
+    u->final = ARENA_ARRAY(&u->arena, struct final, f->value_count + 1);
+    u->views = ARENA_ARRAY(&u->arena, struct view *, f->value_count + 1);
+    for (const struct ir_op *op = body->first; op; op = op->next)
+        if (op->code == OP_read)
+            entry[op->buffer.buffer->id] = op->results[0];
     for (int i = 0, k = f->result_count; i < body->arg_count && k < body->yield_count; i++)
-        if (f->arg_inout && f->arg_inout[i] && viewed(body->yields[k++]) == v) {
-            *entry = body->args[i];
-            return true;
+        if (f->arg_inout && f->arg_inout[i])
+            u->final[viewed(body->yields[k++])->id] = (struct final){true, body->args[i]};
+    for (const struct ir_op *op = body->first; op; op = op->next)
+        if (op->code == OP_write)
+            u->final[viewed(op->operands[0])->id] = (struct final){true, entry[op->buffer.buffer->id]};
+    for (const struct ir_op *op = body->last; op; op = op->prev)
+        if (op->code == OP_reshape) {
+            struct view *view = ARENA_NEW(&u->arena, struct view), **of = &u->views[viewed(op->results[0])->id];
+            *view = (struct view){op->results[0], *of};
+            *of = view;
         }
-    return false;
 }
 
 /* Whether op makes final versions only; notes what they overwrite. */
@@ -45,17 +60,16 @@ static bool is_update(struct update *u, const struct ir_op *op) {
     if (op->code != OP_nest || !op->result_count)
         return false;
     for (int i = 0; i < op->result_count; i++) {
-        const struct ir_value *entry;
-        if (!final_version(u->func, op->results[i], &entry))
+        const struct final *final = &u->final[op->results[i]->id];
+        if (!final->is)
             return false;
-        if (entry)
-            VEC_PUSH(&u->arena, u->old, entry);
+        if (final->entry)
+            VEC_PUSH(&u->arena, u->old, final->entry);
     }
     int direct = u->old.n;
-    for (const struct ir_op *r = u->func->body->first; r; r = r->next)
-        for (int i = 0; r->code == OP_reshape && i < direct; i++)
-            if (viewed(r->results[0]) == u->old.at[i])
-                VEC_PUSH(&u->arena, u->old, r->results[0]);
+    for (int i = 0; i < direct; i++)
+        for (const struct view *v = u->views[u->old.at[i]->id]; v; v = v->next)
+            VEC_PUSH(&u->arena, u->old, v->value);
     return true;
 }
 
@@ -100,8 +114,34 @@ static struct ir_op *earliest(const struct update *u, struct ir_op *op, const bo
     return place;
 }
 
+static void see_symbol(const struct ir_symbol *s, void *context) {
+    bool *known = context;
+    *known &= !s->op;
+}
+
+/* Whether the shape is known before the first operation. */
+static bool known_at_entry(struct ir_type t) {
+    bool known = true;
+    for (int d = 0; d < t.rank; d++)
+        ir_dim_symbols(t.dims[d], see_symbol, &known);
+    return known;
+}
+
+/* Views of what op takes, up to what they are views of: that alone it has to wait for. */
+static void views_early(struct ir_op *op) {
+    for (int i = 0; i < op->operand_count; i++)
+        for (struct ir_op *view = op->operands[i]->op;
+             view && view->code == OP_reshape && view->parent == op->parent && known_at_entry(view->results[0]->type);
+             view = view->operands[0]->op) {
+            struct ir_op *maker = view->operands[0]->op;
+            if (maker && maker->parent == op->parent && maker->next != view)
+                ir_op_move_before(view, maker->next);
+        }
+}
+
 void updates_early(struct ir_func *f) {
     struct update u = {.func = f};
+    find_versions(&u);
     bool *of_param = ARENA_ARRAY(&u.arena, bool, f->value_count + 1); /* by an update's first result */
     for (struct ir_op *op = f->body->first; op; op = op->next) {
         const struct ir_op *maker = op->code == OP_write ? viewed(op->operands[0])->op : NULL;
@@ -112,6 +152,7 @@ void updates_early(struct ir_func *f) {
         next = op->next;
         if (!is_update(&u, op))
             continue;
+        views_early(op);
         struct ir_op *place = earliest(&u, op, of_param);
         if (place != op)
             ir_op_move_before(op, place);

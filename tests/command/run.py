@@ -261,6 +261,47 @@ def test_report(p):
     assert boxes and all(float(r.get('x')) >= 0 and float(r.get('x')) + float(r.get('width')) <= 1100.1 for r in boxes)
 
 
+def test_report_gpu(p):
+    """Bytes and FLOPs of kernels are those of the operations, and times follow from them and the table of GPUs."""
+    p.write('costs.mxl', """
+const n = 256
+param w: f32[n, n] = 1
+param table: f32[100000, 64] = 1
+state cache: f32[4096, 64] = 0
+export fn product(x: f32[64, n]) -> f32[64, n] = x @ w
+export fn rows(ids: i32[8]) -> f32[8, 64] = table[ids]
+export fn put(x: f32[2, 64], at: i32) { cache[at:at + 2] = x }
+export fn wide(x: f64[1000]) -> f64[1000] = x * x
+""")
+    table = {}
+    for m in re.finditer(r'^  (\w+) +[^:\n]+: (\d+) GB/s, TFLOP/s in f32 ([\d.]+),', p.mxcc('targets').stdout, re.M):
+        table[m[1]] = (float(m[2]) * 1e9, float(m[3]) * 1e12)
+    assert {'t4', 'a100', 'h100', 'h200'} <= set(table)
+    expected = {'product': (4 * (64 * 256 * 2 + 256 * 256), 2 * 64 * 256 * 256), 'rows': (4 * (8 * 64 * 2 + 8), 0), 'put': (4 * 2 * 64 * 2, 0),
+                'wide': (16 * 1000, 1000)}
+    every = json.loads(p.mxcc('report', 'costs.mxl', '--target', 'cuda', '--json').stdout)['functions']
+    one = json.loads(p.mxcc('report', 'costs.mxl', '--gpu', 'a100', '--json').stdout)['functions']
+    assert [f['name'] for f in every] == [f['name'] for f in one]
+    for f, g in zip(every, one):
+        assert set(f['roofline']) == set(table) and set(g['roofline']) == {'a100'} and f['roofline']['a100'] == g['roofline']['a100']
+        if f['name'] not in expected:
+            continue
+        work = [k for k in g['kernels'] if k['bytes'] > 64 or k['flops']]  # beside those that look at one number
+        assert len(work) == 1 and work[0]['launches'] == 1 and work[0]['file'] == 'costs.mxl', work
+        k, (bytes_, flops) = work[0], expected[f['name']]
+        assert bytes_ <= k['bytes'] <= bytes_ + 16 and k['flops'] == flops, (f['name'], k)
+        if f['name'] == 'product':
+            assert k['product'] and k['type'] == 'f32'
+            for gpu, (bandwidth, peak) in table.items():
+                least = max(k['bytes'] / bandwidth, k['flops'] / peak)
+                assert abs(f['roofline'][gpu]['seconds'] - least) < 1e-4 * least, gpu
+        assert sum(k['seconds'] for k in g['kernels']) <= g['roofline']['a100']['seconds'] * 1.0001
+    text = p.mxcc('report', 'costs.mxl', '--gpu', 'h200').stdout
+    assert re.search(r'product\n(?:.*\n)*?  kernels +1 launches.*\n    NVIDIA H200 SXM +\S+ us, of that for memory .*\n    costs_mx_\w+ +costs.mxl:6 +1 x, 393.22 KB, 8.39 MFLOP, \S+ us of f32', text)
+    assert 'did you mean h200?' in p.mxcc('report', 'costs.mxl', '--gpu', 'h2000', status=2).stderr
+    assert 'does not belong to this command' in p.mxcc('costs.mxl', '--gpu', 'h200', status=2).stderr
+
+
 def test_report_json(p):
     """The report for programs: bytes that add up, copies with their places, and what an incremental function runs after which change."""
     report = json.loads(p.mxcc('report', 'model.mxl', '--json').stdout)

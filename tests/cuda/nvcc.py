@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
-"""CUDA units through nvcc, without a GPU: they compile without a warning for old and new ones, and no kernel spills registers.
+"""CUDA units through nvcc, without a GPU: they compile without a warning for old and new ones, no kernel spills registers, and enough of each
+fits a multiprocessor.
 
-    nvcc.py --mxcc build/mxcc [--arch sm_75]... [--report FILE.csv] MODEL.mxl...
+    nvcc.py --mxcc build/mxcc [--arch sm_75]... [--report FILE.csv] [--zoo NAME]... MODEL.mxl...
 
 For each model and architecture: `nvcc -Werror all-warnings`, and what ptxas says of every kernel: registers, bytes of spills, of stack
-frame and of shared memory, and how many blocks of its threads a multiprocessor can hold, of which there is at least one. --report
-writes that as CSV. Where nvcc is not installed the test is skipped (exit status 77).
+frame and of shared memory. The rule: no spills, and an occupancy of at least 25%: of the warps that a multiprocessor can hold, so many are there
+when it holds as many blocks as its registers, shared memory and warps allow (CUDA programming guide, compute capabilities). Below that
+there are too few warps to wait for memory in turn. --zoo takes the small variant of a model of samples/zoo (tests/zoo/run.py). --report writes
+it all as CSV. Where nvcc is not installed the test is skipped (exit status 77).
 """
 import argparse
 import concurrent.futures
+import importlib.util
 import os
 import re
 import shutil
@@ -16,7 +20,10 @@ import subprocess
 import sys
 import tempfile
 
-REGISTERS, WARPS, SHARED = 65536, 32, {'sm_75': 65536, 'sm_80': 167936, 'sm_90a': 233472}
+LEAST_OCCUPANCY = 0.25
+# Of a multiprocessor: warps, blocks, bytes of shared memory, and those that each block takes beside its own.
+LIMITS = {'sm_75': (32, 16, 65536, 0), 'sm_80': (64, 32, 167936, 1024), 'sm_90a': (64, 32, 233472, 1024)}
+REGISTERS = 65536  # of 32 bits; a warp takes them by 256, warps come by fours
 
 
 def find_nvcc():
@@ -55,14 +62,21 @@ def kernels(text, unit, arch):
             registers = int(m[1])
             m = re.search(r'(\d+) bytes smem', line)
             shared, count = int(m[1]) if m else 0, threads.get(name, 1024)
-            blocks = min(REGISTERS // (((registers + 7) // 8 * 8) * ((count + 31) // 32 * 32)), WARPS * 32 // count if arch == 'sm_75' else 2048 // count,
-                         SHARED[arch] // (shared + 1024), 16 if arch == 'sm_75' else 32)
-            rows.append((name, count, registers, *spills, shared, blocks))
+            rows.append((name, count, registers, *spills, shared, occupancy(arch, count, registers, shared)))
             name = spills = None
     return rows
 
 
+def occupancy(arch, threads, registers, shared):
+    """The part of its warps that a multiprocessor holds at once."""
+    most, blocks, memory, own = LIMITS[arch]
+    warps = (threads + 31) // 32
+    by_registers = REGISTERS // ((registers + 7) // 8 * 256) // 4 * 4 // warps
+    return min(blocks, most // warps, by_registers, memory // (shared + own) if shared + own else blocks) * warps / most
+
+
 def check(o, nvcc, model, folder):
+    """Failures and rows of one model."""
     name = os.path.splitext(os.path.basename(model))[0]
     unit = os.path.join(folder, name + '.cu')
     failures, rows = [], []
@@ -78,13 +92,24 @@ def check(o, nvcc, model, folder):
         found = kernels(text, unit, arch)
         if not found:
             failures.append('%s for %s: ptxas says nothing of its kernels: %s' % (model, arch, text[-1000:]))
-        for kernel, threads, registers, frame, stores, loads, shared, blocks in found:
-            rows.append((name, arch, kernel, threads, registers, frame, stores, loads, shared, blocks))
+        for kernel, threads, registers, frame, stores, loads, shared, part in found:
+            rows.append((name, arch, kernel, threads, registers, frame, stores, loads, shared, '%.3f' % part))
             if stores or loads:
                 failures.append('%s for %s: %s spills %d bytes and loads %d' % (model, arch, kernel, stores, loads))
-            if blocks < 1:
-                failures.append('%s for %s: no block of %s fits a multiprocessor: %d registers, %d bytes of shared memory' % (model, arch, kernel, registers, shared))
+            if part < LEAST_OCCUPANCY:
+                failures.append('%s for %s: %s has an occupancy of %.0f%%: %d threads of %d registers, %d bytes of shared memory a block' %
+                                (model, arch, kernel, 100 * part, threads, registers, shared))
     return failures, rows
+
+
+def zoo():
+    """tests/zoo/run.py as a module."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'zoo')
+    sys.path.insert(0, path)
+    spec = importlib.util.spec_from_file_location('zoo', os.path.join(path, 'run.py'))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def main():
@@ -93,26 +118,34 @@ def main():
     parser.add_argument('--arch', action='append')
     parser.add_argument('--report')
     parser.add_argument('--jobs', type=int, default=os.cpu_count() or 1)
-    parser.add_argument('models', nargs='+')
+    parser.add_argument('--zoo', action='append', default=[])
+    parser.add_argument('models', nargs='*')
     o = parser.parse_args()
     o.arch = o.arch or ['sm_75', 'sm_80', 'sm_90a']
     nvcc = find_nvcc()
+    if not o.models and not o.zoo:
+        parser.error('no model')
     if not nvcc:
         print('skipped: nvcc is not installed (the PATH, /usr/local/cuda/bin and $NVCC were searched)')
         return 77
     failures, rows = [], []
     with tempfile.TemporaryDirectory(prefix='mxcc-nvcc-') as folder, concurrent.futures.ThreadPoolExecutor(o.jobs) as pool:
+        for name in o.zoo:
+            own = os.path.join(folder, name)
+            os.mkdir(own)
+            o.models.append(zoo().small(name, own, zoo().MODELS[name][1]))
         for wrong, found in pool.map(lambda m: check(o, nvcc, m, folder), o.models):
             failures += wrong
             rows += found
-    header = ('model', 'arch', 'kernel', 'threads', 'registers', 'stack', 'spill_stores', 'spill_loads', 'shared', 'blocks')
+    header = ('model', 'arch', 'kernel', 'threads', 'registers', 'stack', 'spill_stores', 'spill_loads', 'shared', 'occupancy')
     if o.report:
         with open(o.report, 'w', encoding='utf-8') as f:
             f.write(''.join(','.join(map(str, r)) + '\n' for r in [header] + rows))
     for arch in o.arch:
         mine = [r for r in rows if r[1] == arch]
         if mine:
-            print('%s: %d kernels, at most %d registers, %d bytes of shared memory' % (arch, len(mine), max(r[4] for r in mine), max(r[8] for r in mine)))
+            print('%s: %d kernels, at most %d registers, %d bytes of shared memory, at least %.0f%% occupancy' %
+                  (arch, len(mine), max(r[4] for r in mine), max(r[8] for r in mine), 100 * min(float(r[9]) for r in mine)))
     for f in failures:
         print('FAIL ' + f)
     print('%d passed, %d failed' % (len(o.models) * len(o.arch) - len(failures), len(failures)))

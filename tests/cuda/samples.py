@@ -4,9 +4,10 @@
     samples.py --mxcc build/mxcc [--only NAME]...
 
 For each small variant of samples/zoo (tests/zoo/run.py): the loss and all gradients are eager's up to rounding, the losses of the steps
-after that are those of the C unit, and all of it is the same to the bit when threads run in the opposite order and streams in another. samples/digits.mxl
-trains an epoch on a tenth of its data as a program (--main): the weights are those of the C program up to rounding. Only Python's
-standard library is needed.
+after that are those of the C unit, and all of it is the same to the bit when threads run in the opposite order and streams in another; decoders
+are held to the reference of tests/zoo, with their caches. samples/digits.mxl and a language model train an epoch as programs (--main), in one process
+and over ranks: the weights are those of the C program up to rounding. The other samples, small, are called function by function beside the
+C unit, and once eagerly: results are equal to 1e-4 of the largest entry, integers exactly.
 """
 import argparse
 import importlib.util
@@ -27,6 +28,7 @@ import run as cuda  # noqa: E402  (this folder's)
 spec = importlib.util.spec_from_file_location('zoo', os.path.join(HERE, '..', 'zoo', 'run.py'))
 zoo = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(zoo)
+behaviour = zoo.behaviour
 sh, expect, Failure = zoo.sh, zoo.expect, zoo.Failure
 
 
@@ -48,7 +50,7 @@ def zoo_model(env, name, folder):
     x, s = zoo.numbers(math.prod(x_shape), x_classes)
     y, _ = zoo.numbers(math.prod(y_shape), y_classes, s)
     data = []
-    for key, shape, values, integer in (('x', x_shape, x, x_classes > 0), ('y', y_shape, y, True)):
+    for key, shape, values, integer in (('x', x_shape, x, x_classes > 0), ('y', y_shape, y, y_classes > 0)):
         zoo.write_npy(os.path.join(folder, key + '.npy'), shape, values, integer)
         data += ['--in', '%s=%s' % (key, os.path.join(folder, key + '.npy'))]
     sh(env.mxcc, 'run', model, '--call', 'gradients', *data, '--out', folder, '--seed', '5')
@@ -162,6 +164,79 @@ def lines(folder):
 
 SAMPLES = {'digits': digits, 'lines': lines}
 
+# The other samples: (file, what to replace for a small variant, calls in their order: a function and its arguments).
+# An argument is (type, shape, integers below): real numbers if that is 0, else a number itself.
+TEXT = {'x': ('i32', [2, 6], 80), 'y': ('i32', [2, 6], 80)}
+IMAGES = {'x': ('f32', [2, 1, 28, 28], 0), 'y': ('i32', [2], 10)}
+PICTURES = {'x': ('f32', [3, 1, 8, 8], 0)}
+CALLED = {
+    'fashion': ('fashion.mxl', [('Unit(1, 32)', 'Unit(1, 4)'), ('Unit(32, 64)', 'Unit(4, 6)'), ('Unit(64, 64)', 'Unit(6, 6)'),
+                                ('Dense(64 * 3 * 3, 128)', 'Dense(6 * 3 * 3, 16)'), ('Dense(128, classes)', 'Dense(16, classes)')],
+                [('step', {**IMAGES, 'lr': 1e-3})] * 3 + [('predict', {'x': IMAGES['x']}), ('score', IMAGES)]),
+    'chars': ('chars.mxl', [('const length = 96', 'const length = 6'), ('const units = 256', 'const units = 16'), ('-> i32[512]', '-> i32[12]'),
+                            ('zeros(i32[512])', 'zeros(i32[12])'), ('P <= 256', 'P <= 6'), ('0..511', '0..11')],
+              [('step', {**TEXT, 'lr': 1e-3})] * 3 + [('score', TEXT), ('generate', {'prompt': ('i32', [3], 80), 'temperature': 0.7})]),
+    'gpt': ('gpt.mxl', [('const length = 128', 'const length = 6'), ('dim = 128, heads = 4, depth = 4', 'dim = 16, heads = 2, depth = 2')],
+            [('step', {**TEXT, 'lr': 1e-3})] * 3 + [('score', TEXT), ('generate', {'prompt': ('i32', [3], 80), 'temperature': 0.7})]),
+    'novelty': ('embed/novelty.mxl', [], [('step', {'x': ('f32', [5, 64], 0), 'lr': 1e-2})] * 3 + [('distance', {'x': ('f32', [5, 64], 0)})]),
+    'online': ('incremental/online.mxl', [], [('pretrain', {**PICTURES, 'odd': ('i32', [3], 2)})] * 2 + [('score', PICTURES)] +
+               [('learn', {'h': ('f32', [3, 128], 0), 'y': ('i32', [3], 10)}), ('score', PICTURES)]),
+}
+
+
+def argument(spec, seed, types):
+    if not isinstance(spec, tuple):
+        return behaviour.Array(types, [], [spec])
+    dtype, shape, below = spec
+    return behaviour.Array(dtype, shape, zoo.numbers(math.prod(shape), below, seed)[0])
+
+
+def called(env, name, folder):
+    path, changes, calls = CALLED[name]
+    with open(os.path.join(ROOT, 'samples', path)) as f:
+        text = zoo.replaced(f.read(), changes)
+    model, sides = os.path.join(folder, 'model.mxl'), []
+    with open(model, 'w') as f:
+        f.write(text)
+    for emulated in (True, False):
+        own = os.path.join(folder, 'cuda' if emulated else 'c')
+        os.mkdir(own)
+        os.environ.pop('MXCC_EMULATION', None)
+        if emulated:
+            os.environ['MXCC_EMULATION'] = env.emulation
+        compiled = behaviour.Model(env.mxcc, model, own, [] if emulated else ['-O', '1'])
+        sides.append((compiled, compiled.instance()))
+    seen = set()
+    for i, (function, arguments) in enumerate(calls):
+        signature = sides[0][0].signatures[function]
+        inputs = {n: argument(arguments[n], 3 * i + k, t) for k, (n, t, _, _) in enumerate(signature.params)}
+        got = []
+        for compiled, m in sides:
+            status, found = compiled.call(m, function, inputs)
+            expect(status == 0, name, function, 'gives', status, found)
+            got.append(found[0])
+        others = [('C', got[1])]
+        if not seen: # a new instance, as eager's
+            status, direct = behaviour.eager(env.mxcc, model, function, inputs, folder, signature)
+            expect(status == 0, name, function, 'fails eagerly:', direct)
+            others.append(('eager', direct))
+        seen.add(function)
+        for side, results in others:
+            for r, a, b in zip(signature.results, got[0], results):
+                bound = 0 if a.dtype[0] in 'iub' else 1e-4 * max(map(abs, b.data)) + 1e-7
+                apart = max(abs(v - w) for v, w in zip(a.data, b.data))
+                expect(apart <= bound, name, 'call', i, 'of', function, r[0], 'is', apart, 'from that of', side, a, b)
+    expect(len(seen) > 1, name, 'is called by', seen)
+    for compiled, m in sides:
+        compiled.free(m)
+
+
+def decoder(env, name, folder):
+    zoo_model(env, name, folder)
+    if name in zoo.SCORES:
+        os.environ['MXCC_EMULATION'] = env.emulation
+        zoo.decoding(env, name, folder)
+
 
 class Env:
     pass
@@ -178,13 +253,13 @@ def main():
         env.emulation = cuda.build_emulation(env.folder)
         with open(env.emulation + '.flags') as f:
             env.compiler = f.read().split('\n')
-        for name in env.only or [*SAMPLES, *zoo.MODELS]:
+        for name in env.only or [*SAMPLES, *CALLED, *zoo.MODELS]:
             folder = os.path.join(env.folder, name)
             os.mkdir(folder)
             try:
-                (sample if name in SAMPLES else zoo_model)(env, name, folder)
+                (sample if name in SAMPLES else called if name in CALLED else decoder)(env, name, folder)
                 passed += 1
-            except Failure as e:
+            except (Failure, behaviour.Failure) as e:
                 failed += 1
                 print('FAIL %s: %s' % (name, e), flush=True)
     print('%d passed, %d failed' % (passed, failed))

@@ -226,7 +226,7 @@ def header_signatures(path, prefix):
     with open(path, encoding='utf-8') as f:
         text = f.read()
     out = {}
-    for m in re.finditer(r'/\* (\w+)\((.*?)\)(?: -> (.*?))?(?:; ((?:\d+ <= \w+ <= \d+(?:, )?)+.*?))? \*/\nmx_status %s_(\w+)\((.*?)\);' % prefix,
+    for m in re.finditer(r'(?:/\*|\n \*) (\w+)\(((?:(?!\*/).)*?)\)(?: -> (.*?))?(?:; ((?:\d+ <= \w+ <= \d+(?:, )?)+.*?))? \*/\nmx_status %s_(\w+)\((.*?)\);' % prefix,
                          text, re.S):
         s = Signature(m.group(1), m.group(2), m.group(3), m.group(4) or '')
         s.arguments = m.group(6)

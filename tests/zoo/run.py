@@ -5,9 +5,14 @@
 
 For each: the number of parameters is the published one; mxcc compiles it at its full size; a small variant (other constants, the same
 text) gives the same loss and gradients eagerly and compiled, and trains some steps under ASan with a falling loss. For some, training with
-recomputation, by default and under --memory-limit, leaves the same bits as without. Only Python's standard library is needed.
+recomputation, by default and under --memory-limit, leaves the same bits as without.
+
+GPT-2, LLaMA and the UNet are held to reference.py, the same networks in numpy and f64: the loss to 1e-5 of it, and each parameter's
+gradient to finite differences of the reference, to 3e-4 of its norm. What the decoders compute with their caches, in parts and token by
+token, is what they compute for whole sequences, and what they write at temperature 0 is what the reference would.
 """
 import argparse
+import importlib.util
 import json
 import math
 import os
@@ -17,7 +22,19 @@ import subprocess
 import sys
 import tempfile
 
+try:
+    import numpy as np
+except ImportError:  # another python3 than the one that the distribution's package is for
+    if sys.executable == '/usr/bin/python3' or not os.path.exists('/usr/bin/python3'):
+        sys.exit('numpy is needed: apt-get install python3-numpy')
+    os.execv('/usr/bin/python3', ['/usr/bin/python3', *sys.argv])
+
+import reference
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+spec = importlib.util.spec_from_file_location('behaviour', os.path.join(ROOT, 'tests', 'run', 'run.py'))
+behaviour = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(behaviour)
 ZOO = os.path.join(ROOT, 'samples', 'zoo')
 
 # (parameters, what to replace for a small variant, classes of x (0: real numbers), shapes of the small x and y, classes of y, has N, rate)
@@ -32,7 +49,31 @@ MODELS = {
                 30, [5, 3], [5, 3], 30, False, 0.3),
     'transformer': (124439808, [('const length = 512', 'const length = 9'), ('const words = 50257', 'const words = 60'),
                                 ('const units = 768', 'const units = 32'), ('const heads = 12', 'const heads = 4'),
-                                ('positions = 1024', 'positions = 16'), ('const layers = 12', 'const layers = 2')], 60, [1, 9], [1, 9], 60, True, 1e-3),
+                                ('words, 1024, units', 'words, 16, units'), ('const layers = 12', 'const layers = 2')], 60, [1, 9], [1, 9], 60, True, 1e-3),
+    'gpt2': (124439808, [('const batch = 8', 'const batch = 2'), ('const length = 1024', 'const length = 9'), ('const words = 50257', 'const words = 60'),
+                         ('const units = 768', 'const units = 32'), ('const heads = 12', 'const heads = 4'), ('const layers = 12', 'const layers = 2')],
+             60, [2, 9], [2, 9], 60, True, 1e-3),
+    'llama': (1235814400, [('const batch = 1', 'const batch = 2'), ('const length = 2048', 'const length = 9'), ('const context = 8192', 'const context = 9'),
+                           ('const words = 128256', 'const words = 60'), ('const units = 2048', 'const units = 32'), ('const layers = 16', 'const layers = 2'),
+                           ('const heads = 32', 'const heads = 4'), ('const kv_heads = 8', 'const kv_heads = 2'), ('const hidden = 8192', 'const hidden = 48'),
+                           ('const window = 0', 'const window = 5')],
+              60, [2, 9], [2, 9], 60, True, 1e-3),
+    'unet': (859520964, [('const batch = 1', 'const batch = 2'), ('const side = 64', 'const side = 4'), ('const units = 320', 'const units = 8'),
+                         ('const groups = 32', 'const groups = 4'), ('const heads = 8', 'const heads = 2'), ('const tokens = 77', 'const tokens = 3'),
+                         ('const words = 768', 'const words = 6'), ('UNet([units, 2 * units, 4 * units, 4 * units])', 'UNet([units, 2 * units], depth = 1)')],
+             0, [2, 4, 4, 4], [2, 3, 6], 0, True, 3e-3),
+}
+
+
+STEPS = {'unet': 60}  # its losses are of noise that each step draws
+
+# name: (parameters of `judged` beside x and y, with inputs; what it calls the loss; the reference's)
+SCORES = {'gpt2': lambda p, x: reference.gpt2_scores(p, x, 4), 'llama': lambda p, x: reference.llama_scores(p, x, 4, 2, 500000, window=5)}
+REFERENCE = {
+    'gpt2': ({}, 'gpt.loss_of(net(x), y)', lambda p, x, y: reference.cross_entropy(SCORES['gpt2'](p, x), y)),
+    'llama': ({}, 'loss_of(x, y)', lambda p, x, y: reference.cross_entropy(SCORES['llama'](p, x), y)),
+    'unet': ({'t': ('i32[N]', [2], 1000), 'noise': ('f32[N, latents, side, side]', [2, 4, 4, 4], 0)}, 'loss_of(x, y, t, noise)',
+             lambda p, x, y, t, noise: reference.unet_loss(p, x, y, t, noise, 4, 2)),
 }
 
 
@@ -87,8 +128,9 @@ def small(name, folder, changes):
     """The model with other constants and two functions more: all gradients, one after the other, and the loss."""
     with open(os.path.join(ZOO, name + '.mxl')) as f:
         text = replaced(f.read(), changes)
-    with open(os.path.join(ZOO, 'resnet.mxl')) as f, open(os.path.join(folder, 'resnet.mxl'), 'w') as out:
-        out.write(replaced(f.read(), [('[3, 4, 6, 3]', '[1, 2, 1, 1]')]))
+    for shared, other in (('resnet', [('[3, 4, 6, 3]', '[1, 2, 1, 1]')]), ('gpt', [])):
+        with open(os.path.join(ZOO, shared + '.mxl')) as f, open(os.path.join(folder, shared + '.mxl'), 'w') as out:
+            out.write(replaced(f.read(), other))
     step = re.search(r'export train fn step\((.*), lr: f32\) -> \(loss: f32\) \{\n(.*\n)    opt\.update\((.*), lr = lr\)\n', text)
     expect(step, name, 'has no step')
     arguments, loss, gradients = step.groups()
@@ -99,18 +141,19 @@ def small(name, folder, changes):
     return path
 
 
-def count_parameters(env, model):
-    total = 0
+def parameters(env, model):
+    """{name: shape}, in the order of params(net)."""
+    found = {}
     for line in sh(env.mxcc, model, '--emit', 'ir', '--stop-after', 'differentiate').splitlines():
-        m = re.match(r'param @\S+: \w+(?:\[([\d, ]*)\])?$', line)
+        m = re.match(r'param @(\S+): \w+(?:\[([\d, ]*)\])?$', line)
         if m:
-            total += math.prod(int(d) for d in (m[1] or '1').split(','))
-    return total
+            found[m[1]] = [int(d) for d in m[2].split(',')] if m[2] else []
+    return found
 
 
 def size(env, name, folder):
     model = os.path.join(ZOO, name + '.mxl')
-    total = count_parameters(env, model)
+    total = sum(math.prod(s) for s in parameters(env, model).values())
     expect(total == MODELS[name][0], name, 'has', total, 'parameters, published are', MODELS[name][0])
     sh(env.mxcc, model, '-o', os.path.join(folder, name + '.c'))
 
@@ -161,15 +204,16 @@ def training(env, name, folder):
     x, s = numbers(math.prod(x_shape), x_classes)
     y, _ = numbers(math.prod(y_shape), y_classes, s)
     data = []
-    for key, shape, values, integer in (('x', x_shape, x, x_classes > 0), ('y', y_shape, y, True)):
+    for key, shape, values, integer in (('x', x_shape, x, x_classes > 0), ('y', y_shape, y, y_classes > 0)):
         write_npy(os.path.join(folder, key + '.npy'), shape, values, integer)
         data += ['--in', '%s=%s' % (key, os.path.join(folder, key + '.npy'))]
     sh(env.mxcc, 'run', model, '--call', 'gradients', *data, '--out', folder, '--seed', '5')
     eager = read_npy(os.path.join(folder, 'result0.npy')) + read_npy(os.path.join(folder, 'result1.npy'))
 
     program, saved, _ = build(env, name, folder, model, ['-DGRADIENTS=%d' % (len(eager) - 1)])
-    losses = json.loads(sh(program, 6, 5, rate, saved))['losses']
-    expect(all(math.isfinite(v) for v in losses) and losses[-1] < losses[0], name, 'losses', losses)
+    steps = STEPS.get(name, 6)
+    losses = json.loads(sh(program, steps, 5, rate, saved))['losses']
+    expect(all(math.isfinite(v) for v in losses) and sum(losses[-steps // 3:]) < sum(losses[:steps // 3]), name, 'losses', losses)
     with open(saved, 'rb') as f:
         compiled = struct.unpack('<%df' % len(eager), f.read())
     compare(name, eager, compiled)
@@ -181,6 +225,96 @@ def compare(name, a, b):
     norm = math.sqrt(sum(v * v for v in b[1:]))
     apart = math.sqrt(sum((v - w) ** 2 for v, w in zip(a[1:], b[1:])))
     expect(math.isfinite(norm) and apart <= 1e-4 * norm, name, 'gradients are', apart, 'apart, their norm is', norm)
+
+
+# ---- the reference -------------------------------------------------------------------------------------------------------------
+
+def call(env, model, function, inputs, folder):
+    """Eagerly: {result: array}, those without a name as result0, …"""
+    out, command = os.path.join(folder, 'out'), []
+    for name, a in inputs.items():
+        path = os.path.join(folder, name + '.npy')
+        np.save(path, a)
+        command += ['--in', '%s=%s' % (name, path)]
+    sh(env.mxcc, 'run', model, '--call', function, *command, '--out', out, '--seed', '5')
+    return {os.path.splitext(f)[0]: np.load(os.path.join(out, f)) for f in os.listdir(out)}
+
+
+def array(shape, classes, seed):
+    values, _ = numbers(math.prod(shape), classes, seed)
+    return np.array(values, np.int32 if classes else np.float32).reshape(shape)
+
+
+def by_name(shapes, flat):
+    ends = np.cumsum([math.prod(s) for s in shapes.values()])
+    return {k: part.reshape(s).astype(np.float64) for (k, s), part in zip(shapes.items(), np.split(flat, ends[:-1]))}
+
+
+def judged(env, name, folder):
+    """Loss and gradients of the model against the reference."""
+    _, changes, x_classes, x_shape, y_shape, y_classes, _, _ = MODELS[name]
+    more, expression, loss_of = REFERENCE[name]
+    model = small(name, folder, changes)
+    with open(model) as f:
+        text = f.read()
+    step = re.search(r'export train fn step\((.*), lr: f32\)', text)[1]
+    with open(model, 'w') as f:
+        f.write(text + """
+export train fn judged(%s) {
+    let loss = %s
+    return loss, flat(grad(loss, net)), flat(params(net))
+}
+fn flat(xs) = concat([reshape(x, [prod(x.shape)]) for x in xs], axis = 0)
+""" % (', '.join([step] + ['%s: %s' % (k, v[0]) for k, v in more.items()]), expression))
+    shapes = parameters(env, model)
+    inputs = {'x': array(x_shape, x_classes, 1), 'y': array(y_shape, y_classes, 2)}
+    inputs.update({k: array(v[1], v[2], 3 + i) for i, (k, v) in enumerate(more.items())})
+    got = call(env, model, 'judged', inputs, folder)
+    loss, gradients, weights = float(got['result0']), by_name(shapes, got['result1']), by_name(shapes, got['result2'])
+    inputs = {k: a.astype(np.float64 if a.dtype == np.float32 else int) for k, a in inputs.items()}
+    expected = loss_of(weights, *inputs.values())
+    expect(abs(loss - expected) <= 1e-5 * abs(expected), name, 'has the loss', loss, 'and the reference', expected)
+    draw = np.random.default_rng(7)
+    for key, g in gradients.items():
+        norm = np.sqrt((g * g).sum())
+        way = draw.standard_normal(g.shape)
+        way = way / np.sqrt((way * way).sum()) + g / max(norm, 1e-30)
+        ends = [loss_of({**weights, key: weights[key] + h * way}, *inputs.values()) for h in (1e-5, -1e-5)]
+        slope = (ends[0] - ends[1]) / 2e-5
+        expect(abs(slope - (g * way).sum()) <= 3e-4 * norm + 1e-7, name, 'the gradient of', key, 'gives the slope', (g * way).sum(), 'and the reference', slope)
+
+
+def decoding(env, name, folder):
+    """Compiled (C, or CUDA with MXCC_EMULATION): scores with caches against the reference's of whole sequences, and what it writes."""
+    model = small(name, folder, MODELS[name][1])
+    with open(model, 'a') as f:
+        f.write('\nexport fn weights() = concat([reshape(p, [prod(p.shape)]) for p in params(net)], axis = 0)\n')
+    shapes = parameters(env, model)
+    compiled = behaviour.Model(env.mxcc, model, folder, [])
+    m = compiled.instance()
+
+    def run(function, **inputs):
+        given = {k: behaviour.Array(str(a.dtype).replace('int', 'i').replace('float', 'f'), a.shape, a.reshape(-1).tolist()) for k, a in inputs.items()}
+        status, found = compiled.call(m, function, given)
+        expect(status == 0, name, function, 'gives', status, found)
+        return np.array(found[0][0].data)
+
+    weights = by_name(shapes, run('weights'))
+    ids = array([9], 60, 11)
+    whole = SCORES[name](weights, ids[None].astype(int))[0]
+    for first in (4, 1, 7):
+        for at in range(first - 1, 9):
+            got = run('prefill', ids=ids[:first]) if at == first - 1 else run('decode', id=ids[at], pos=np.int32(at))
+            apart = np.abs(got - whole[at]).max()
+            expect(apart <= 1e-5 * np.abs(whole[at]).max() + 1e-6, name, 'position', at, 'behind a prompt of', first, 'is', apart, 'from the reference')
+    written = ids[:3].astype(int)
+    while len(written) < 9:
+        written = np.append(written, SCORES[name](weights, written[None])[0, -1].argmax())
+    got = run('generate', prompt=ids[:3], temperature=np.float32(0))
+    expect(list(got) == list(written), name, 'writes', list(got), 'and the reference', list(written))
+    warm = {tuple(run('generate', prompt=ids[:3], temperature=np.float32(4))) for _ in range(4)}
+    expect(len(warm) > 1 and all(w[:3] == tuple(ids[:3]) and 0 <= min(w) and max(w) < 60 for w in warm), name, 'draws', warm)
+    compiled.free(m)
 
 
 class Env:
@@ -198,7 +332,7 @@ def main():
         for name in env.only or MODELS:
             folder = os.path.join(env.folder, name + '-small')
             os.mkdir(folder)
-            for check in (size, training) + ((recomputation,) if name in RECOMPUTED else ()):
+            for check in (size, training) + ((recomputation,) if name in RECOMPUTED else ()) + ((judged,) if name in REFERENCE else ()) + ((decoding,) if name in SCORES else ()):
                 try:
                     check(env, name, folder)
                     passed += 1
