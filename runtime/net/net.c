@@ -20,7 +20,7 @@
 
 #include "internal.h"
 
-enum { SPIN_NS = 100000, SHORTEST_SLEEP_NS = 20000, BUSY_SLEEP_NS = 200000 };
+enum { SPIN_NS = 20000, SHORTEST_SLEEP_NS = 50000, BUSY_SLEEP_NS = 200000 };
 
 double net_clock(void) {
     struct timespec t;
