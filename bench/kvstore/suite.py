@@ -56,8 +56,9 @@ def program(model):
     made_of = [*parts, MXCC, os.path.join(BUILD, "libmxrt.a")]
     if not os.path.exists(table) or any(os.path.getmtime(p) > os.path.getmtime(table) for p in made_of):
         run(MXCC, parts[0], "--cpu", "native", "--threads", "--main", "-o", source)
-        run("cc", "-O2", "-march=native", "-ffp-contract=off", "-c", source, "-o", target + ".o")
-        run("cc", "-O2", "-Wl,--wrap=mxrt_main", target + ".o", parts[1], *run(MXCC, "--cflags", "--libs").stdout.split(), "-o", target)
+        flags, libraries = run(MXCC, "--cflags").stdout.split(), run(MXCC, "--libs").stdout.split()
+        run("cc", "-O2", "-march=native", "-ffp-contract=off", *flags, "-c", source, "-o", target + ".o")
+        run("cc", "-O2", *flags, "-Wl,--wrap=mxrt_main", target + ".o", parts[1], *libraries, "-o", target)
         run(target, env={**os.environ, "BENCH_WRITE_TABLE": table})
     return target, table
 

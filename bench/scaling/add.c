@@ -1,5 +1,5 @@
 /* The rate at which runtime/net adds the parts of eight ranks (sum.c), in bytes of summands a second: the best of some rounds, as what
- * disturbs a round is not the adding. Parts are as large as direct.c makes them. */
+ * disturbs a round is not the adding. Parts are as large as way.c makes them. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>

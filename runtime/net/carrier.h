@@ -14,7 +14,7 @@
 #include "mxrt/why.h"
 
 enum {
-    CARRIER_VERSION = 1,
+    CARRIER_VERSION = 2,
     FRAME_BYTES =
         3968, /* header and payload: below the eager limit of Open MPI's shared memory, 4096 with its own headers */
     PIECE_BYTES = 1 << 18, /* a message of high priority waits for a few of these at most */
@@ -34,6 +34,7 @@ struct carrier_events {
 struct carrier {
     const struct carrier_operations *operations;
     int rank, size;
+    const int *nodes; /* [size]: ranks of one node have one number; NULL: not known */
 };
 
 struct carrier_operations {

@@ -1,33 +1,31 @@
 /* Collectives as they are asked for, and which way each goes.
  *
  * All ways give the same bits, because all add along the same tree of ranks (sum.c); so the choice is one of time alone, made from
- * the number of ranks and bytes, the same on every rank:
- *   whole   a small sum of few ranks: everyone sends everything to everyone and adds for itself, one step
- *   tree    a small one of many ranks: up and down a binomial tree, 2 log2(n) steps of little messages
- *   direct  everything else: everyone adds a part and gives it to all, which moves as few bytes as can be (direct.c) */
+ * numbers that are the same on every rank: ranks, nodes, bytes, and what messages cost (way.c). */
 #include <stdlib.h>
 #include <string.h>
 
 #include "internal.h"
 #include "sum.h"
 
-enum { WHOLE_BYTES = 8192, WHOLE_RANKS = 4, DIRECT_RANKS = 8, TREE_SUM_BYTES = 65536, TREE_BYTES = 16384 };
+enum { TREE_BYTES = 16384 }; /* of a reduce, or a broadcast */
 
 static const char operation_name[][12] = {"nothing", "all_reduce", "reduce", "broadcast", "all_gather"};
 static const char type_name[][5] = {"f64", "f32", "f16", "bf16", "i64", "i32", "i16",
                                     "i8",  "u64", "u32", "u16",  "u8",  "bool"};
 
-/* What must agree: operation, type, root, elements. */
-static uint64_t check_of(const struct collective *c, int64_t elements) {
-    return (uint64_t)c->op << 60 | (uint64_t)c->x.dtype << 56 | (uint64_t)(unsigned)c->root << 40 |
-           ((uint64_t)elements & 0xffffffffff);
+/* What must agree: operation, type, elements, and root or way. */
+static uint64_t check_of(const struct collective *c) {
+    const unsigned which = c->op == OP_ALL_REDUCE ? (unsigned)way_digest(&c->way) : (unsigned)c->root;
+    return (uint64_t)c->op << 60 | (uint64_t)c->x.dtype << 56 | (uint64_t)which << 40 |
+           ((uint64_t)c->x.elements & 0xffffffffff);
 }
 
 static void describe(char *text, size_t room, uint64_t check) {
     unsigned op = check >> 60, type = check >> 56 & 15;
-    (void)snprintf(text, room, "%s of %llu %s, root %u", operation_name[op <= OP_ALL_GATHER ? op : 0],
+    (void)snprintf(text, room, "%s of %llu %s, %s %u", operation_name[op <= OP_ALL_GATHER ? op : 0],
                    (unsigned long long)(check & 0xffffffffff), type <= MX_BOOL ? type_name[type] : "?",
-                   (unsigned)(check >> 40 & 0xffff));
+                   op == OP_ALL_REDUCE ? "by way" : "root", (unsigned)(check >> 40 & 0xffff));
 }
 
 void collective_check_failed(struct mxrt_net *n, int from, const struct key *key, uint64_t mine, uint64_t theirs) {
@@ -114,20 +112,23 @@ static void gather_start(struct mxrt_net *n, struct collective *c) {
 
 static void start(struct mxrt_net *n, struct task *t) {
     struct collective *c = (struct collective *)t;
-    size_t bytes = (size_t)c->x.elements * c->element_bytes, all = (size_t)n->size;
-    c->check = check_of(c, c->x.elements);
+    size_t bytes = (size_t)c->x.elements * c->element_bytes;
+    if (c->op != OP_ALL_REDUCE)
+        c->way = way_direct(n->size, (int)c->element_bytes);
+    else if (n->size > 1 && c->x.elements > 0)
+        c->way = way_choose(&n->way, c->x.elements, (int)c->element_bytes,
+                            (int)sum_element_bytes(sum_partial_type(c->x.dtype)));
+    c->check = check_of(c);
     if (n->dead || (c->op != OP_ALL_GATHER && (c->x.elements == 0 || n->size == 1)))
         collective_end(n, c);
     else if (c->op == OP_ALL_GATHER)
         gather_start(n, c);
     else if (c->op == OP_ALL_REDUCE && fast_start(n, c))
         return;
-    else if (c->op == OP_ALL_REDUCE && bytes <= EAGER_BYTES && (n->size <= WHOLE_RANKS || bytes * all <= WHOLE_BYTES))
-        direct_start(n, c, true);
-    else if (c->op == OP_ALL_REDUCE ? n->size > DIRECT_RANKS && bytes <= TREE_SUM_BYTES : bytes <= TREE_BYTES)
+    else if (c->op == OP_ALL_REDUCE ? c->way.kind == WAY_TREE : bytes <= TREE_BYTES)
         tree_start(n, c);
     else
-        direct_start(n, c, false);
+        stages_start(n, c);
 }
 
 static void ask(struct mxrt_net *n, struct collective c) {

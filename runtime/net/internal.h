@@ -9,6 +9,7 @@
 
 #include "carrier.h"
 #include "mxrt/net.h"
+#include "way.h"
 
 /* Something to do on the net's thread, first member of what it is done to. */
 struct task {
@@ -167,6 +168,8 @@ struct mxrt_net {
     double timeout;
     size_t memory_limit;
     bool fast;
+    struct way_net way; /* what ways are chosen by */
+    bool measured;
     struct peer *peers;        /* [size] */
     pthread_t thread, watcher; /* the second one where the carrier may hang */
     bool watched;
@@ -308,9 +311,9 @@ struct collective {
     const void *mine; /* all_gather: x is the result of all */
     mxrt_net_done *done;
     void *context;
-    /* direct.c: parts of the elements, in order */
-    bool whole; /* everyone sums everything: one way, for little */
-    int64_t chunk_elements, chunks, next_chunk, ended_chunks;
+    /* stages.c: chunks of the elements, in order */
+    struct way way;
+    int64_t chunks, next_chunk, ended_chunks;
     bool starting;
     /* tree.c */
     struct tree *tree;
@@ -325,10 +328,10 @@ struct in *collective_receive(struct mxrt_net *n, struct collective *c, int from
                               size_t bytes, void (*held)(struct mxrt_net *, struct in *),
                               void (*ended)(struct mxrt_net *, struct task *), void *owner, int index);
 
-/* ---- direct.c */
+/* ---- stages.c */
 
-void direct_start(struct mxrt_net *n, struct collective *c, bool whole);
-void direct_sum_ready(struct mxrt_net *n);
+void stages_start(struct mxrt_net *n, struct collective *c); /* by c->way */
+void stages_sum_ready(struct mxrt_net *n);
 
 /* ---- tree.c */
 

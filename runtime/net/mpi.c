@@ -34,6 +34,7 @@ struct mpi {
     struct carrier carrier;
     bool ours; /* MPI was begun here */
     MPI_Comm frames, pieces, sums;
+    int *nodes; /* [size]: the first rank of each one's node */
     MPI_Request ring[RING];
     char *ring_buffers; /* [RING, FRAME_BYTES] */
     int head;
@@ -330,6 +331,7 @@ static void close_carrier(struct carrier *c, bool orderly) {
         memcpy(&next, b, sizeof next);
         free(b);
     }
+    free(m->nodes);
     free(m->ring_buffers);
     free(m->requests);
     free(m->pending);
@@ -366,6 +368,26 @@ static void send_pieces_at_once(void) {
     (void)snprintf(bytes, sizeof bytes, "%d", PIECE_BYTES + 4096); /* and headers */
     for (size_t i = 0; i < sizeof limits / sizeof *limits; i++)
         (void)setenv(limits[i], bytes, 0);
+}
+
+/* Ranks that can share memory are a node, known by its first one. */
+static mx_status find_nodes(struct mpi *m, struct mxrt_why *why) {
+    MPI_Comm node;
+    int first = m->carrier.rank;
+    m->nodes = calloc((size_t)m->carrier.size, sizeof *m->nodes);
+    if (!m->nodes)
+        return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for the MPI job");
+    int error = MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, first, MPI_INFO_NULL, &node);
+    if (error == MPI_SUCCESS) {
+        error = MPI_Bcast(&first, 1, MPI_INT, 0, node);
+        (void)MPI_Comm_free(&node);
+    }
+    if (error == MPI_SUCCESS)
+        error = MPI_Allgather(&first, 1, MPI_INT, m->nodes, 1, MPI_INT, MPI_COMM_WORLD);
+    if (error != MPI_SUCCESS)
+        return mxrt_fail(why, MX_ERROR_PEER, "the nodes of the MPI job cannot be found (%d)", error);
+    m->carrier.nodes = m->nodes;
+    return MX_OK;
 }
 
 static mx_status begin(struct mpi *m, struct mxrt_why *why) {
@@ -413,7 +435,7 @@ static mx_status begin(struct mpi *m, struct mxrt_why *why) {
         if (error != MPI_SUCCESS)
             return mxrt_fail(why, MX_ERROR_PEER, "MPI cannot receive (%d)", error);
     }
-    return MX_OK;
+    return find_nodes(m, why);
 }
 
 mx_status mxrt_mpi_create_carrier(struct carrier **c, int version, struct mxrt_why *why);

@@ -20,7 +20,7 @@
 
 #include "internal.h"
 
-enum { SPIN_NS = 100000, SHORTEST_SLEEP_NS = 20000, BUSY_SLEEP_NS = 200000 };
+enum { SPIN_NS = 20000, SHORTEST_SLEEP_NS = 50000, BUSY_SLEEP_NS = 200000 };
 
 double net_clock(void) {
     struct timespec t;
@@ -271,6 +271,11 @@ mx_status net_new(struct mxrt_net **out, struct carrier *c, const struct mxrt_ne
         c->operations->close(c, false);
         return mxrt_fail(why, MX_ERROR_ARGUMENT, "timeout is a number of seconds, 0 for 10, not %g", options->timeout);
     }
+    if (options->node_ranks < 0) {
+        c->operations->close(c, false);
+        return mxrt_fail(why, MX_ERROR_ARGUMENT, "node_ranks is a number of ranks, 0 for as they are found, not %d",
+                         options->node_ranks);
+    }
     struct mxrt_net *n = calloc(1, sizeof *n);
     if (!n) {
         c->operations->close(c, false);
@@ -282,6 +287,11 @@ mx_status net_new(struct mxrt_net **out, struct carrier *c, const struct mxrt_ne
     n->timeout = options->timeout > 0 ? options->timeout : 10;
     n->memory_limit = options->memory_limit ? options->memory_limit : (size_t)256 << 20;
     n->fast = options->fast;
+    n->way = (struct way_net){.ranks = n->size,
+                              .node_ranks = options->node_ranks ? way_node_ranks_of(options->node_ranks, n->size)
+                                                                : way_node_ranks(c->nodes, n->size),
+                              .near = {5e-6, 4e9, 2e-6},
+                              .far = {3e-5, 1e9, 5e-6}}; /* until they are measured */
     n->lost_rank = n->doomed = -1;
     pthread_mutex_init(&n->lock, NULL);
     pthread_condattr_t attribute;

@@ -157,24 +157,26 @@ static const void *walk(const struct walk *w, int first, int count, char *scratc
     return scratch;
 }
 
-void sum_tree(mx_dtype t, void *out, const void *const *parts, int count, int64_t elements) {
+void sum_tree_to(mx_dtype to, mx_dtype t, void *out, const void *const *parts, int count, int64_t elements) {
+    const size_t out_bytes = sum_element_bytes(to);
     _Alignas(64) char scratch[(LEVELS + 1) * BLOCK_BYTES];
     struct walk w = {.type = t, .partial = sum_partial_type(t), .bytes = sum_element_bytes(t), .parts = parts};
     w.partial_bytes = sum_element_bytes(w.partial);
     int64_t block = BLOCK_BYTES / (int64_t)w.partial_bytes;
-    if (count == 1) {
-        if (parts[0] != out)
-            memmove(out, parts[0], (size_t)elements * w.bytes);
-        return;
-    }
     for (w.at = 0; w.at < elements; w.at += block) {
         w.elements = elements - w.at < block ? elements - w.at : block;
-        char *to = (char *)out + (size_t)w.at * w.bytes;
-        if (count == 2 && w.partial == t) { /* no scratch between: the commonest */
+        if (count == 2 && w.partial == t && t == to) { /* no scratch between: the commonest */
             w.elements = elements;
             sum_two(t, out, parts[0], parts[1], elements);
             return;
         }
-        sum_narrow(t, to, walk(&w, 0, count, scratch), w.elements);
+        sum_narrow(to, (char *)out + (size_t)w.at * out_bytes, walk(&w, 0, count, scratch), w.elements);
     }
+}
+
+void sum_tree(mx_dtype t, void *out, const void *const *parts, int count, int64_t elements) {
+    if (count > 1)
+        sum_tree_to(t, t, out, parts, count, elements);
+    else if (parts[0] != out)
+        memmove(out, parts[0], (size_t)elements * sum_element_bytes(t));
 }

@@ -263,7 +263,7 @@ mx_status threads_create(struct carrier **carriers, int size, struct mxrt_why *w
             struct threads *t = calloc(1, sizeof *t);
             if (!t)
                 break;
-            t->carrier = (struct carrier){&operations, made, size};
+            t->carrier = (struct carrier){.operations = &operations, .rank = made, .size = size};
             t->group = g;
             t->expected_last = &t->expected;
             t->early_last = &t->early;

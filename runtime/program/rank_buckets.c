@@ -11,7 +11,9 @@
 #include "rank_plan.h"
 #include "ranks_internal.h"
 
-enum { LEAST_BYTES = 1 << 14 };
+enum { LEAST_BYTES = 1 << 14, USUAL_BYTES = 1 << 24 /* taken where smaller ones do as well */, FIRST_STEPS = 2 };
+/* Of the bandwidth measured between two ranks, what sums may get where the processors have other work; a size has to do well with either. */
+static const double reached_at_worst = 0.4;
 
 struct bucket {
     int first, count; /* places */
@@ -26,7 +28,7 @@ struct buckets {
     int count, *of; /* [key_count + 1] */
     uint64_t cuts;  /* how often they were cut */
     double latency, bandwidth;
-    bool replan; /* to be chosen again, from the time of the first step */
+    bool replan; /* to be chosen again, from the time of the first steps */
 };
 
 static mx_dtype dtype_at(const struct ranks *r, int place) {
@@ -166,12 +168,14 @@ static mx_status choose(struct ranks *r, double seconds, struct mxrt_why *why) {
     if (!plan)
         return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for buckets");
     for (uint64_t bytes = LEAST_BYTES; bytes <= 1 << 28 && !r->options.bucket; bytes *= 2) {
-        const struct plan_net net = {r->size, all->latency, all->bandwidth};
-        double time = ranks_plan_step(plan, cut(r, bytes, plan), seconds, &net);
-        if (!best || time < least) {
-            least = time;
+        const struct plan_net best_net = {r->size, all->latency, all->bandwidth},
+                              worst_net = {r->size, all->latency, all->bandwidth * reached_at_worst};
+        const int count = cut(r, bytes, plan);
+        double time =
+            ranks_plan_step(plan, count, seconds, &best_net) + ranks_plan_step(plan, count, seconds, &worst_net);
+        if (!best || time < least * (bytes <= USUAL_BYTES ? 1.01 : 1))
             best = bytes;
-        }
+        least = bytes == LEAST_BYTES || time < least ? time : least;
     }
     free(plan);
     mx_status status = ranks_broadcast(r, 0, &best, sizeof best, why);
@@ -192,7 +196,7 @@ static mx_status open_buckets(struct ranks *r, void *model, struct mxrt_why *why
         status = mxrt_net_measure(r->net, &all->latency, &all->bandwidth, why);
     if (all->bandwidth <= 0)
         all->bandwidth = 1e9;
-    return status == MX_OK ? choose(r, 0, why) : status; /* as if all were there at once: the first step tells more */
+    return status == MX_OK ? choose(r, 0, why) : status; /* as if all were there at once: the first steps tell more */
 }
 
 static void close_buckets(struct ranks *r) {
@@ -252,7 +256,7 @@ static mx_status arrive(struct ranks *r) {
 
 static mx_status begin(struct ranks *r) {
     struct buckets *all = r->own;
-    if (all->replan && r->steps == 1) {
+    if (all->replan && r->steps == FIRST_STEPS) {
         mx_status status = arrive(r);
         if (status == MX_OK)
             status = choose(r, r->seconds, &r->why);

@@ -11,7 +11,12 @@
 
 /* Seconds of the two cores' work that a message costs, whatever its length: an offer, a grant, pieces, being summed. */
 static const double message_seconds = 50e-6;
-enum { STEPS = 3, LATENCIES = 6 /* offer, grant and pieces of summands, and of sums */ };
+enum {
+    STEPS = 8,
+    FIRST_STEPS =
+        4, /* of them only lead to those that count: after a long one there may be a short one, again and again */
+    LATENCIES = 6 /* offer, grant and pieces of summands, and of sums */
+};
 
 struct model {
     struct plan_bucket *b;
@@ -60,7 +65,9 @@ double ranks_plan_step(struct plan_bucket *b, int count, double seconds, const s
     for (int i = 0; i < count; i++)
         b[i].left = b[i].arrived = 0;
     for (int step = 0; step < STEPS; step++) {
-        double base = start = now;
+        double base = now;
+        if (step == FIRST_STEPS)
+            start = now;
         for (int need = 0, final = 0; need < count || final < count;) {
             const bool needs = need < count && (final == count || b[b[need].by_need].need <= b[final].ready);
             struct plan_bucket *at = &b[needs ? b[need++].by_need : final++];
@@ -80,5 +87,5 @@ double ranks_plan_step(struct plan_bucket *b, int count, double seconds, const s
         now = base + seconds;
         work(&m, now, -1);
     }
-    return now - start;
+    return (now - start) / (STEPS - FIRST_STEPS);
 }

@@ -56,7 +56,8 @@ struct ranks {
     uint64_t steps;    /* begun */
     uint64_t counted;  /* of them, those that the caller knows of */
     uint64_t blocking; /* collectives asked for that block */
-    double seconds;    /* of the last call of gradients */
+    double seconds;    /* of the shortest call of gradients, without waiting */
+    double waited;     /* in this one */
     bool in_step, pending, told, arrived, failed;
     bool *applied, *is_copied; /* [group_count] */
     double scalars[SCALARS];   /* of the step under way; elements of any type */

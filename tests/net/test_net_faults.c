@@ -4,6 +4,8 @@
 #include "net/internal.h"
 
 enum { RANKS = 4, CULPRIT = 2 };
+/* With nodes of two ranks a sum has two stages, each with summands down and sums back up: the culprit begins with the first such message. */
+enum phase { ANY = -1, DOWN_INSIDE, UP_INSIDE, DOWN_ACROSS, UP_ACROSS };
 enum mischief { NOTHING, REPEAT, SILENCE, DAMAGE, SKIP, SHORT_PIECE, UNKNOWN_GRANT, LATE_GRANT, HANG_UP };
 
 /* Everything goes to `inner`, but for what the culprit sends. */
@@ -11,6 +13,8 @@ struct tampered {
     struct carrier carrier;
     struct carrier *inner;
     enum mischief mischief;
+    enum phase phase;
+    _Atomic bool begun;
     _Atomic int frames; /* that the culprit sent */
     struct frame grant; /* the first one */
     int granted_to;
@@ -25,6 +29,13 @@ static bool culprit_sends(struct tampered *t, int to, const void *frame, size_t 
     int count = atomic_fetch_add(&t->frames, 1);
     memcpy(text, frame, bytes);
     memcpy(&f, frame, sizeof f);
+    bool now = false; /* the first one that is to be another */
+    if (count >= BEGIN_AT && !atomic_load(&t->begun) &&
+        (t->phase == ANY || (f.kind == FRAME_OFFER && f.space == SPACE_COLLECTIVE &&
+                             (enum phase)(f.sub % (2 * (uint64_t)MOST_STAGES)) == t->phase))) {
+        atomic_store(&t->begun, true);
+        now = true;
+    }
     if (f.kind == FRAME_GRANT && t->grant.kind == 0) {
         t->grant = f;
         t->granted_to = to;
@@ -35,19 +46,19 @@ static bool culprit_sends(struct tampered *t, int to, const void *frame, size_t 
             return false;
         break;
     case SILENCE:
-        if (count >= BEGIN_AT)
+        if (atomic_load(&t->begun))
             return true;
         break;
     case DAMAGE:
-        if (count == BEGIN_AT)
+        if (now)
             text[8] = 77; /* the kind */
         break;
     case SKIP:
-        if (count == BEGIN_AT)
+        if (now)
             return true;
         break;
     case UNKNOWN_GRANT:
-        if (f.kind == FRAME_GRANT && count >= BEGIN_AT) {
+        if (f.kind == FRAME_GRANT && atomic_load(&t->begun)) {
             f.slot = 12345;
             memcpy(text, &f, sizeof f);
         }
@@ -72,7 +83,7 @@ static bool send_frame(struct carrier *c, int to, const void *frame, size_t byte
 
 static bool send_piece(struct carrier *c, int to, uint32_t slot, const void *data, size_t bytes, void *cookie) {
     struct tampered *t = (struct tampered *)c;
-    if (c->rank == CULPRIT && t->mischief == SHORT_PIECE && atomic_load(&t->frames) >= BEGIN_AT)
+    if (c->rank == CULPRIT && t->mischief == SHORT_PIECE && atomic_load(&t->begun))
         bytes -= 8;
     return t->inner->operations->send_piece(t->inner, to, slot, data, bytes, cookie);
 }
@@ -84,7 +95,7 @@ static bool receive_piece(struct carrier *c, int from, uint32_t slot, void *data
 
 static bool poll(struct carrier *c, const struct carrier_events *events, void *context) {
     struct tampered *t = (struct tampered *)c;
-    if (c->rank == CULPRIT && t->mischief == HANG_UP && atomic_load(&t->frames) >= BEGIN_AT)
+    if (c->rank == CULPRIT && t->mischief == HANG_UP && atomic_load(&t->begun))
         events->broken(context, 0, "the cable is cut");
     return t->inner->operations->poll(t->inner, events, context);
 }
@@ -164,16 +175,22 @@ static void *sums(void *context) {
 }
 
 /* The ranks but the culprit see `lost` lost, with `words`; -1: nobody sees anything. Within `seconds` after all stopped, if not 0. */
-static void try(enum mischief mischief, double timeout, int lost, const char *words, double seconds) {
+static void try_in(enum phase phase, enum mischief mischief, double timeout, int lost, const char *words,
+                   double seconds) {
     struct carrier *inner[RANKS];
     struct rank ranks[RANKS];
-    struct mxrt_net_options options = {.timeout = timeout};
+    struct mxrt_net_options options = {.timeout = timeout, .node_ranks = phase == ANY ? 0 : 2};
     OK(threads_create(inner, RANKS, why));
     for (int q = 0; q < RANKS; q++) {
         struct tampered *t = calloc(1, sizeof *t);
-        *t = (struct tampered){.carrier = {&operations, q, RANKS}, .inner = inner[q], .mischief = mischief};
+        *t = (struct tampered){
+            .carrier = {&operations, q, RANKS}, .inner = inner[q], .mischief = mischief, .phase = phase};
         ranks[q] = (struct rank){.ends = lost >= 0};
         OK(net_create(&ranks[q].net, &t->carrier, &options, why));
+        if (phase != ANY) { /* so that stages are worth it */
+            ranks[q].net->way.near = (struct way_link){1e-7, 1e11, 1e-7};
+            ranks[q].net->way.far = (struct way_link){1e-6, 1e8, 1e-7};
+        }
     }
     for (int q = 0; q < RANKS; q++)
         CHECK(pthread_create(&ranks[q].thread, NULL, sums, &ranks[q]) == 0);
@@ -184,11 +201,15 @@ static void try(enum mischief mischief, double timeout, int lost, const char *wo
         bool wrong =
             r->lost != lost || (lost >= 0 && !strstr(r->reason.text, words)) || (seconds > 0 && r->seconds > seconds);
         if (q != CULPRIT && wrong) {
-            fprintf(stderr, "mischief %d: rank %d: lost %d after %.2f s: %s\n", mischief, q, r->lost, r->seconds,
-                    r->reason.text);
+            fprintf(stderr, "mischief %d in phase %d: rank %d: lost %d after %.2f s: %s\n", mischief, phase, q, r->lost,
+                    r->seconds, r->reason.text);
             exit(1);
         }
     }
+}
+
+static void try(enum mischief mischief, double timeout, int lost, const char *words, double seconds) {
+    try_in(ANY, mischief, timeout, lost, words, seconds);
 }
 
 int main(void) {
@@ -201,6 +222,15 @@ int main(void) {
     try(SHORT_PIECE, 0, CULPRIT, "a piece of a message has another length than was announced", 0);
     try(UNKNOWN_GRANT, 0, CULPRIT, "answered a message that was not sent to it (number 12345)", 0);
     try(HANG_UP, 0, 0, "the cable is cut", 0);
+    for (enum phase phase = DOWN_INSIDE; phase <= UP_ACROSS; phase++) {
+        try_in(phase, REPEAT, 0, -1, "", 0);
+        try_in(phase, SILENCE, 1, CULPRIT, "has given no sign of life for 1.", 0);
+        try_in(phase, DAMAGE, 0, CULPRIT, "sent a malformed message: its kind is unknown", 0);
+        try_in(phase, SKIP, 0, CULPRIT, "sent a malformed message: one before it is missing", 0);
+        try_in(phase, SHORT_PIECE, 0, CULPRIT, "a piece of a message has another length than was announced", 0);
+        try_in(phase, UNKNOWN_GRANT, 0, CULPRIT, "answered a message that was not sent to it (number 12345)", 0);
+        try_in(phase, HANG_UP, 0, 0, "the cable is cut", 0);
+    }
     printf("net faults: passed\n");
     return 0;
 }

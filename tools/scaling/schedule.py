@@ -4,6 +4,7 @@ Buckets follow runtime/program/rank_buckets.c and rank_plan.c, bytes and order a
 for which steps would follow each other fastest, by the latency and bandwidth that the program measures. tests/scaling compares this choice with
 the runtime's own words; whoever changes one changes the other."""
 import json
+import math
 from dataclasses import dataclass, field
 
 ALIGN = 64  # bytes, of every tensor in the memory of gradients
@@ -11,7 +12,9 @@ STATUS_HEAD = 3  # doubles of the status of a step, before its results
 LEAST_BYTES = 1 << 14  # of a bucket, but for the last one
 SIZES = [1 << i for i in range(14, 29)]  # of buckets, that are tried
 MESSAGE_SECONDS = 50e-6  # that a message costs, whatever its length
-STEPS, LATENCIES = 3, 6  # that are played; from an offer to the sum
+STEPS, FIRST_STEPS, LATENCIES = 8, 4, 6  # that are played; that only lead to those that count; from an offer to the sum
+REACHED_AT_WORST = 0.4  # of the bandwidth
+USUAL_BYTES = 1 << 24  # where smaller buckets do as well
 
 
 class BadInput(Exception):
@@ -132,8 +135,10 @@ class Schedule:
                 b.arrived = wire + LATENCIES * latency
             return wire
 
-        for _ in range(STEPS):
-            base = start = now
+        for played in range(STEPS):
+            base = now
+            if played == FIRST_STEPS:
+                start = now
             need = final = 0
             while need < len(buckets) or final < len(buckets):
                 wanted = need < len(buckets) and (final == len(buckets) or order[need].need <= buckets[final].ready)
@@ -150,11 +155,17 @@ class Schedule:
                     now = b.arrived
             now = base + seconds
             wire = work(wire, now)
-        return now - start
+        return (now - start) / (STEPS - FIRST_STEPS)
 
     def choose(self, seconds, ranks, latency, bandwidth):
         """The size of buckets that a program takes."""
-        return min(SIZES, key=lambda size: self.step(size, seconds, ranks, latency, bandwidth))
+        best, least = 0, math.inf
+        for size in SIZES:
+            time = sum(self.step(size, seconds, ranks, latency, bandwidth * reached) for reached in (1, REACHED_AT_WORST))
+            if time < least * (1.01 if size <= USUAL_BYTES else 1):
+                best = size
+            least = min(least, time)
+        return best
 
 
 def load(path):

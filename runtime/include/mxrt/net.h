@@ -30,6 +30,7 @@ struct mxrt_net_options {
     bool fast;      /* reductions in whatever order is fastest: the library's own. Else in a fixed one, below */
     size_t
         memory_limit; /* bytes of messages that arrived and nobody asked for yet; 0: 256 MiB. Beyond it their sender counts as lost */
+    int node_ranks; /* neighbours that share a node, between which messages are cheap; 0: as MPI finds them. The same on all ranks */
 };
 
 /* Called once when something has ended. `message` is "" with MX_OK and holds during the call. NULL where one is taken: nobody
@@ -114,7 +115,8 @@ struct mxrt_net_statistics {
 };
 struct mxrt_net_statistics mxrt_net_statistics(struct mxrt_net *n);
 /* Measures one way: seconds of an empty message and bytes a second of a large one, the slowest over all pairs that a collective
- * uses; the same numbers on all ranks. Blocks; every rank calls it. */
+ * uses; the same numbers on all ranks. Blocks; every rank calls it. The first call on a net also settles by which ways sums
+ * go from then on: an all_reduce is asked for either before it on all ranks, or behind it. */
 mx_status mxrt_net_measure(struct mxrt_net *n, double *latency, double *bandwidth, struct mxrt_why *why);
 
 #ifdef __cplusplus
