@@ -70,6 +70,7 @@ def program(model):
 def net_program():
     """A worker that waits at barriers or sums (net.c)."""
     target = os.path.join(BUILD, "bench-scaling", "net")
+    os.makedirs(os.path.dirname(target), exist_ok=True)
     run("cc", "-O2", *run(MXCC, "--cflags").stdout.split(), os.path.join(FOLDER, "net.c"), *run(MXCC, "--libs").stdout.split(), "-ldl", "-o", target)
     return target
 

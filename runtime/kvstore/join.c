@@ -102,8 +102,8 @@ mx_status kv_join(struct mxrt_kvstore *kv, struct mxrt_why *why) {
     double latency, bandwidth;
     if ((status = mxrt_net_measure(kv->net, &latency, &bandwidth, why)) != MX_OK)
         return status;
-    /* As many bytes as make the latency a tenth of the time they take. */
-    double bytes = 10 * latency * bandwidth;
+    /* As many bytes as make the latency a tenth of the time they take where one of two ranks adds; of more, one gets those of all. */
+    double bytes = 20 * latency * bandwidth / kv->size;
     kv->bucket = bytes < 4096 ? 4096 : bytes > 4e6 ? 4000000 : (size_t)bytes;
     return MX_OK;
 }

@@ -22,6 +22,7 @@ static void help(const struct mxrt_program *p, FILE *out) {
             "    --compression KIND gradients on their way: 2bit:0.5 or 1bit:0 (thresholds), bf16, topk:0.01 (the part kept)\n"
             "    --reduction fast   the library's order of summation instead of a fixed one\n"
             "    --bucket BYTES     gradients that go together; else from what the network takes\n"
+            "    --node-ranks N     neighbours that share a machine (as MPI finds them): sums go within it first\n"
             "    --rank-timeout S   a rank that gives no sign of life for so long is lost (10)\n"
             "  evaluate           the held-out part\n"
             "  exchange           what a step over ranks sends, and when (JSON)\n",

@@ -74,6 +74,13 @@ int ranks_option(struct session *s, const char *name, const char *value) {
         o->timeout = strtod(value, &end);
         return end != value && !*end && o->timeout > 0 && o->timeout < 1e6 ? 1 : bad(s, name, value, "seconds");
     }
+    if (strcmp(name, "--node-ranks") == 0) {
+        long n = strtol(value, &end, 10);
+        if (end == value || *end || n < 0 || n > 1024)
+            return bad(s, name, value, "a number from 0 to 1024");
+        o->node_ranks = (int)n;
+        return 1;
+    }
     if (strcmp(name, "--bucket") == 0) {
         o->bucket = strtoull(value, &end, 10);
         return end != value && !*end && o->bucket ? 1 : bad(s, name, value, "bytes");
@@ -137,7 +144,7 @@ static int threads_of_rank(int virtual_ranks) {
 
 int over_ranks(struct session *s) {
     const struct ranks_options *o = &s->ranks_options;
-    const struct mxrt_net_options options = {.timeout = o->timeout, .fast = o->fast};
+    const struct mxrt_net_options options = {.timeout = o->timeout, .fast = o->fast, .node_ranks = o->node_ranks};
     mx_status status = MX_OK;
     int exit_status;
     if (o->virtual_ranks && !o->store)

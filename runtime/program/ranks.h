@@ -17,6 +17,7 @@ struct ranks_options {
     int servers;
     bool shard, fast;
     double timeout; /* seconds; 0: the net's default */
+    int node_ranks; /* 0: as the net finds nodes */
     size_t bucket;  /* bytes; 0: from what the network takes */
     enum mxrt_kv_compression compression;
     float threshold;

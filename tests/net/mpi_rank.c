@@ -1,8 +1,8 @@
 /* One rank of an MPI job in the tests of the net (tests/net/run_mpi.py starts them).
  *
- *   mpi_rank exercise SEED ROUNDS LARGEST   random work; prints `rank R hash H`
+ *   mpi_rank exercise SEED ROUNDS LARGEST NODE   random work, with nodes of so many ranks (0: as found); prints `rank R hash H`
  *   mpi_rank group N SEED ROUNDS LARGEST    the same between N threads of this process, without MPI
- *   mpi_rank loss TIMEOUT ELEMENTS          sums without end; prints `rank R pid P` and, when a rank is lost, `rank R lost …` with the
+ *   mpi_rank loss TIMEOUT ELEMENTS NODE     sums without end; prints `rank R pid P` and, when a rank is lost, `rank R lost …` with the
  *                                           seconds since the last sum ended, and that close returns
  *   mpi_rank fast                           sums by MPI itself, asked for in another order by each rank; prints `rank R fast`
  *   mpi_rank measure */
@@ -34,8 +34,8 @@ static double now(void) {
 }
 
 /* Several sums at a time, until one fails. */
-static int loss(double timeout, int64_t elements) {
-    struct mxrt_net_options options = {.timeout = timeout};
+static int loss(double timeout, int64_t elements, int node_ranks) {
+    struct mxrt_net_options options = {.timeout = timeout, .node_ranks = node_ranks};
     struct mxrt_net *n;
     OK(mxrt_net_open(&n, &options, why));
     enum { LIVE = 4 };
@@ -133,8 +133,8 @@ static int fast(void) {
 
 int main(int argc, char **argv) {
     const char *mode = argc > 1 ? argv[1] : "";
-    if (strcmp(mode, "loss") == 0 && argc == 4)
-        return loss(atof(argv[2]), atoll(argv[3]));
+    if (strcmp(mode, "loss") == 0 && argc == 5)
+        return loss(atof(argv[2]), atoll(argv[3]), atoi(argv[4]));
     if (strcmp(mode, "fast") == 0)
         return fast();
     if (strcmp(mode, "measure") == 0) {
@@ -148,9 +148,9 @@ int main(int argc, char **argv) {
         mxrt_net_close(n);
         return 0;
     }
-    if (strcmp(mode, "exercise") == 0 && argc == 5) {
+    if (strcmp(mode, "exercise") == 0 && argc == 6) {
         struct member m = {.seed = strtoull(argv[2], NULL, 10), .rounds = atoi(argv[3]), .largest = atoll(argv[4])};
-        OK(mxrt_net_open(&m.net, NULL, why));
+        OK(mxrt_net_open(&m.net, &(struct mxrt_net_options){.node_ranks = atoi(argv[5])}, why));
         work(&m);
         return 0;
     }
@@ -174,6 +174,6 @@ int main(int argc, char **argv) {
     }
     fprintf(
         stderr,
-        "mpi_rank exercise SEED ROUNDS LARGEST | group N SEED ROUNDS LARGEST | loss TIMEOUT ELEMENTS | fast | measure\n");
+        "mpi_rank exercise SEED ROUNDS LARGEST NODE | group N SEED ROUNDS LARGEST | loss TIMEOUT ELEMENTS NODE | fast | measure\n");
     return 2;
 }

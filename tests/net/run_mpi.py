@@ -94,22 +94,25 @@ def bits(args):
     for ranks in range(1, 9):
         work = ['77', '2' if ranks < 5 else '1', '150001' if ranks < 5 else '33333']
         threads = subprocess.run([args.program, 'group', str(ranks)] + work, capture_output=True, text=True, timeout=300)
-        job = Job(ranks, args.program, 'exercise', *work, tcp=args.tcp)
-        job.process.wait(300)
-        job.reader.join()
-        expected = sorted(threads.stdout.split('\n')[:-1])
-        got = sorted(m.group(0) for m in job.found(r'rank \d+ hash [0-9a-f]{16}$'))
-        if threads.returncode != 0 or len(expected) != ranks or got != expected or job.process.returncode != 0:
-            fail('%d ranks: threads %s, MPI %s (status %d)\n' % (ranks, expected, got, job.process.returncode), '\n'.join(job.lines), threads.stderr)
-    print('bits: 1 to 8 processes and threads agree')
+        for node in (0, 2, 4):
+            if node and (ranks % node or ranks == node):
+                continue
+            job = Job(ranks, args.program, 'exercise', *work, str(node), tcp=args.tcp)
+            job.process.wait(300)
+            job.reader.join()
+            expected = sorted(threads.stdout.split('\n')[:-1])
+            got = sorted(m.group(0) for m in job.found(r'rank \d+ hash [0-9a-f]{16}$'))
+            if threads.returncode != 0 or len(expected) != ranks or got != expected or job.process.returncode != 0:
+                fail('%d ranks, %d a node: threads %s, MPI %s (status %d)\n' % (ranks, node, expected, got, job.process.returncode), '\n'.join(job.lines), threads.stderr)
+    print('bits: 1 to 8 processes and threads agree, with nodes and without')
 
 
 def one_loss(args, rng, k):
     ranks, how = rng.randint(2, 6), rng.choice(['KILL', 'STOP'])
     elements = rng.choice([1, 500, 40000, 1500000])
-    victim, delay = rng.randrange(ranks), rng.random() * 0.5
-    what = 'run %d: %s rank %d of %d, %d elements' % (k, how, victim, ranks, elements)
-    job = Job(ranks, args.program, 'loss', str(TIMEOUT), str(elements), tcp=args.tcp)
+    victim, delay, node = rng.randrange(ranks), rng.random() * 0.5, rng.choice([0, 2])
+    what = 'run %d: %s rank %d of %d, %d a node, %d elements' % (k, how, victim, ranks, node, elements)
+    job = Job(ranks, args.program, 'loss', str(TIMEOUT), str(elements), str(node), tcp=args.tcp)
     pids = {int(m.group(1)): int(m.group(2)) for m in job.wait_for(r'rank (\d+) pid (\d+)$', ranks, 60)}
     started = job.wait_for(r'rank \d+ sums$', ranks, 60)
     if len(pids) != ranks or len(started) != ranks:

@@ -55,13 +55,13 @@ def cases(env):
 
     def ways(name, n):
         first = trained(name, n)
-        for more in (('--shard',), ('--servers', '1'), ('--servers', str(n - 1)), ('--bucket', '1000'), ('--bucket', '100000000'), ('--threads', '1'), ('--threads', '2')):
+        for more in (('--shard',), ('--servers', '1'), ('--servers', str(n - 1)), ('--bucket', '1000'), ('--bucket', '100000000'), ('--threads', '1'), ('--threads', '2'), ('--node-ranks', '2')):
             if more[0] == '--servers' and name == 'lines':
                 continue
             same(first, trained(name, n, *more), ' '.join(more))
 
     def ways_of_processes():
-        for more in (('--shard',), ('--servers', '2')):
+        for more in (('--shard',), ('--servers', '2'), ('--node-ranks', '2')):
             same(trained('plain', 4), r.train('plain', *OPTIONS['plain'], *more, mpi=4), ' '.join(more))
 
     def resumed(name, n, *more):

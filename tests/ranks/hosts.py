@@ -105,7 +105,7 @@ def cases(env):
 
     def bits():
         with hosts(folder, 4) as h:
-            for places, name, more in (((2, 1, 1), 'plain', ()), ((1, 1), 'plain', ('--shard',)), ((1, 2), 'plain', ('--servers', '2')), ((1, 1, 1, 1), 'tied', ())):
+            for places, name, more in (((2, 1, 1), 'plain', ()), ((1, 1), 'plain', ('--shard',)), ((1, 2), 'plain', ('--servers', '2')), ((1, 1, 1, 1), 'tied', ()), ((2, 2), 'tied', ())):
                 out = r.folder('hosts')
                 before = [h.bytes_sent(i + 1) for i in range(len(places))]
                 job(h, places, name, out, *options, *more, '--rank-timeout', '30').succeed()

@@ -18,6 +18,7 @@ TOOL = os.path.join(ROOT, "tools", "scaling")
 sys.dont_write_bytecode = True
 sys.path.insert(0, TOOL)
 import network
+import ways
 from network import Cluster
 from schedule import SIZES, BadInput, Schedule
 from simulation import simulate
@@ -75,33 +76,42 @@ def one_worker():
         near("efficiency", o.efficiency, 1)
 
 
-def one_bucket_flat():
-    """Nothing overlaps: the whole bucket is sent behind the step, and the next one begins with it. 2 hosts: one chunk has as many bytes as the pieces of two ranks."""
+def bare_links(cluster, ranks):
+    """The time of a sum in stages by itself: per stage an offer, a grant and the part, each way."""
+    def seconds(size, radices):
+        total, stride, left = size / cluster.add, 1, size
+        for k, radix in enumerate(radices):
+            left /= radix
+            is_far = stride * radix > cluster.gpus
+            rate, latency, sharing = (cluster.nic, cluster.latency, min(cluster.gpus, ranks)) if is_far else (cluster.bus, cluster.bus_latency, 1)
+            frames = 3 + int(left / network.PIECE_BYTES)
+            total += 2 * (2 * (radix - 1) * frames * cluster.message + 3 * latency + (radix - 1) * left * sharing / rate)
+            total += left * radix / cluster.add if k else 0
+            stride *= radix
+        return total
+    return seconds
+
+
+def one_bucket():
+    """Nothing overlaps: the whole bucket is sent behind the step, and the next one begins with it. One chunk, in parts that are offered and leave at once."""
     size = 1 << 17
     s = bare(table([size]))
-    for n in (2, 3, 8):
-        c = Cluster(nic=1e7, latency=1e-3, add=1e8, message=1e-5)
+    b, kinds, most = bytes_in_one(s), set(), ways.MOST_CHUNKS
+    ways.MOST_CHUNKS = 1
+    for n, gpus in ((2, 1), (3, 1), (8, 1), (8, 2), (8, 4), (16, 2)):
+        c = Cluster(nic=1e9, latency=1e-6, gpus=gpus, bus=1e10, bus_latency=1e-7, add=1e9, message=1e-6, algorithm="hierarchical")
+        way = c.way(n, b // 4)
+        holds("in stages, one chunk: %s" % (way,), way.kind == "stages" and way.chunk * 4 >= b and b / n > network.EAGER_BYTES)
+        kinds.add(len(way.radix))
         o = simulate(s, c, n, 0.5, bucket=WHOLE)
-        b = bytes_in_one(s)
-        frames = 3 * 2 * (n - 1) * c.message  # an offer, a grant and the bytes, there and back
-        answer = 2 * c.latency if b / n > network.MPI_EAGER else 0
-        phase = 2 * c.latency + (n - 1) / n * b / c.nic + answer + c.latency
-        near("%d ranks" % n, o.step, 0.5 + 2 * (frames + phase) + b / c.add)
-        near("%d ranks, bytes" % n, o.nic_bytes, 2 * (n - 1) / n * b)
+        seconds = bare_links(c, n)(b, way.radix)
+        near("%d ranks, %d a node" % (n, gpus), o.step, 0.5 + seconds)
+        near("%d ranks, bytes" % n, o.nic_bytes, 2 * (n // gpus - 1) / (n // gpus) * b)
         near("%d ranks, communication alone" % n, o.communicate, o.step - 0.5)
         near("%d ranks, hidden" % n, o.hidden, 0)
-
-
-def one_bucket_hierarchical():
-    s = bare(table([1 << 17]))
-    b = bytes_in_one(s)
-    for across, steps, messages in (("direct", 1, 2 * 3), ("halving", 2, 2 * 2), ("ring", 3, 2 * 3)):
-        c = Cluster(nic=1e7, latency=1e-3, gpus=8, bus=1e8, bus_latency=1e-4, add=1e9, message=1e-5, algorithm="hierarchical", across=across, piece=WHOLE)
-        o = simulate(s, c, 32, 0.5, bucket=WHOLE)
-        bus = 7 / 8 * b / c.bus + c.bus_latency
-        nic = messages * c.message + 3 / 4 * b / c.nic + steps * c.latency
-        near(across, o.step, 0.5 + 2 * (bus + nic) + b / c.add + b / 8 / c.add)
-        near(across + ", bytes", o.nic_bytes, 2 * 3 / 4 * b)
+    ways.MOST_CHUNKS = most
+    ways.choose.cache_clear()
+    holds("one stage, and more", 1 in kinds and len(kinds) > 1)
 
 
 def long_wire():
@@ -146,7 +156,7 @@ def no_limit():
 
 
 def bytes_kept():
-    """What goes over the wire follows from the algorithm alone, however buckets are cut and whatever the costs."""
+    """What goes over a node's wire is at least what each node's sum needs, and at most what all its ranks' do, whatever the ways."""
     r = random.Random(3)
     for _ in range(30):
         s = Schedule(table([4 * r.randrange(1, 1 << 16) * 16 for _ in range(r.randrange(1, 30))]))  # whole lines: nothing is aligned
@@ -157,12 +167,12 @@ def bytes_kept():
         c = dict(nic=10 ** r.uniform(6, 10), latency=10 ** r.uniform(-6, -2), gpus=gpus, bus=1e9, add=1e9, message=1e-6)
         bucket = 1 << r.randrange(14, 24)
         inside = min(gpus, n)
-        flat = simulate(s, Cluster(**c), n, 10 ** r.uniform(-3, 0), bucket)
-        near("flat", flat.nic_bytes, 2 * total * (n - inside) / n * inside, 1e-6)
-        if n > gpus:
-            nodes = n // gpus
-            o = simulate(s, Cluster(**c, algorithm="hierarchical"), n, 10 ** r.uniform(-3, 0), bucket)
-            near("hierarchical", o.nic_bytes, 2 * total * (nodes - 1) / nodes, 1e-6)
+        for algorithm in ("flat", "hierarchical"):
+            sent = simulate(s, Cluster(**c, algorithm=algorithm), n, 10 ** r.uniform(-3, 0), bucket).nic_bytes
+            least, most = 2 * total * (1 - inside / n), 2 * total * (1 - inside / n) * inside
+            holds("%s, %d ranks, %d a node: %g is not from %g to %g" % (algorithm, n, gpus, sent, least, most), least * (1 - 1e-6) <= sent <= most * (1 + 1e-6))
+            if gpus == 1:
+                near("nodes of one rank", sent, least, 1e-6)
 
 
 def bounds():
@@ -185,12 +195,15 @@ def monotone():
     s = net(30, 1 << 18)
     base = dict(nic=1e9, latency=2e-5, gpus=4, bus=1e10, bus_latency=2e-6, add=1e10, message=1e-6)
     for algorithm in ("flat", "hierarchical"):
+        base["gpus"] = 1 if algorithm == "flat" else 4  # who does not know of nodes may choose well by chance
+
         def step(n=32, **change):
             return simulate(s, Cluster(**{**base, **change}, algorithm=algorithm), n, 0.02, bucket=1 << 20).step
         for name, worse in (("nic", 0.5), ("bus", 0.1), ("add", 0.01), ("latency", 20), ("message", 50), ("bus_latency", 20)):
-            holds("%s: a worse %s makes steps shorter" % (algorithm, name), step(**{name: base[name] * worse}) >= step() * (1 - 1e-9))
+            got = step(**{name: base[name] * worse})
+            holds("%s: a worse %s makes steps shorter: %g, %g" % (algorithm, name, got, step()), got >= step() * (1 - 1e-9))
         steps = [step(n) for n in (4, 8, 16, 32, 64, 128)]
-        holds("%s: more workers make steps shorter: %s" % (algorithm, steps), all(b >= a * (1 - 0.005) for a, b in zip(steps, steps[1:])))
+        holds("%s: more workers make steps shorter: %s" % (algorithm, steps), all(b >= a / ways.STAGES_WORSE for a, b in zip(steps, steps[1:])))  # a better way is taken when it promises so much
 
 
 def jitter():
@@ -280,15 +293,32 @@ def buckets_of_runtime():
             for size, cut in zip(SIZES, got["cut"]):
                 mine = [[len(b.tensors), sum(s.tensors[i].bytes for i in b.tensors) if b.is_sparse else b.bytes, b.priority, b.is_sparse] for b in s.cut(size, ranks)]
                 holds("buckets of %d bytes over %d ranks: the runtime %s, here %s" % (size, ranks, cut, mine), mine == cut)
-    for name, value in (("LIVE_CHUNKS", 8), ("SMALLEST_PART", 1 << 15), ("PARTS_BYTES", 1 << 23), ("SUM_MEMORY", 1 << 25), ("WINDOW", 4), ("PIECE_BYTES", 1 << 18), ("DIRECT_RANKS", 8),
-                        ("TREE_SUM_BYTES", 65536)):
-        near(name, getattr(network, name), value)
-    text = "".join(open(os.path.join(ROOT, "runtime/net", f)).read() for f in ("direct.c", "wire.c", "carrier.h", "collective.c"))
-    for words in ("LIVE_CHUNKS = 8", "SMALLEST_PART = 1 << 15", "PARTS_BYTES = 1 << 23", "SUM_MEMORY = 1 << 25", "WINDOW = 4", "PIECE_BYTES = 1 << 18", "DIRECT_RANKS = 8", "TREE_SUM_BYTES = 65536"):
+    text = "".join(open(os.path.join(ROOT, "runtime/net", f)).read() for f in ("stages.c", "wire.c"))
+    for words in ("LIVE_CHUNKS = %d" % network.LIVE_CHUNKS, "SUM_MEMORY = 1 << %d" % math.log2(network.SUM_MEMORY), "WINDOW = %d" % network.WINDOW):
         holds("runtime/net no longer says %s: tools/scaling/network.py is to follow" % words, words in text)
 
 
-CASES = [one_worker, one_bucket_flat, one_bucket_hierarchical, long_wire, half_hidden, report, no_limit, bytes_kept, bounds, monotone, jitter, deterministic, priority, bad_input, buckets_of_runtime]
+def ways_of_runtime():
+    """The same choice for any costs."""
+    r, questions, mine = random.Random(5), [], []
+    for _ in range(400):
+        n = r.choice([2, 3, 4, 6, 8, 12, 16, 24, 60, 64, 100, 128, 256, 1000, 1024])
+        nodes = ways.node_ranks(r.choice([0, 2, 4, 8, 16]), n)
+        elements = int(10 ** r.uniform(0, 7.5))
+        links = [ways.Link(10 ** r.uniform(-7, -2), 10 ** r.uniform(7, 11), 10 ** r.uniform(-7, -4)) for _ in range(2)]
+        questions.append("%d %d %d %s" % (n, nodes, elements, " ".join(repr(x) for link in links for x in (link.latency, link.bandwidth, link.message))))
+        way = ways.choose(n, nodes, *links, elements)
+        mine.append(" ".join(map(str, (way.kind, way.chunk, *way.radix))))
+    holds("all kinds, and several stages", len({m.split()[0] for m in mine}) == 3 and max(len(m.split()) for m in mine) > 6)
+    with tempfile.TemporaryDirectory() as folder:
+        program = os.path.join(folder, "ways")
+        sh = lambda *words, **more: subprocess.run(words, check=True, capture_output=True, text=True, **more).stdout
+        sh(os.environ.get("CC", "cc"), "-O1", "-I", os.path.join(ROOT, "runtime"), os.path.join(HERE, "ways.c"), *sh(MXCC, "--libs").split(), "-o", program)
+        for question, here, there in zip(questions, mine, sh(program, input="\n".join(questions) + "\n").splitlines()):
+            holds("%s: the runtime goes by %s, the model by %s" % (question, there, here), here == there)
+
+
+CASES = [one_worker, one_bucket, long_wire, half_hidden, report, no_limit, bytes_kept, bounds, monotone, jitter, deterministic, priority, bad_input, buckets_of_runtime, ways_of_runtime]
 
 
 def main():

@@ -46,9 +46,8 @@ def options():
     p.add_argument("--bus-latency", type=not_negative, default=3, metavar="US", help="within the node (default: 3)")
     p.add_argument("--add", type=positive, default=math.inf, metavar="GB", help="GB/s of gradients that a worker adds (default: no limit)")
     p.add_argument("--message", type=not_negative, default=1, metavar="US", help="a worker's time for a message, at each end (default: 1)")
-    p.add_argument("--algorithm", choices=["flat", "hierarchical"], default="flat",
-                   help="flat: what runtime/net does; hierarchical: within the node, across, and back (default: flat)")
-    p.add_argument("--across", choices=["direct", "halving", "ring"], default="halving", help="hierarchical, between nodes (default: halving)")
+    p.add_argument("--algorithm", choices=["flat", "hierarchical"], default="hierarchical",
+                   help="hierarchical: ranks know their nodes; flat: they do not, or these are of no use (default: hierarchical)")
     p.add_argument("--bucket", type=int, default=0, metavar="BYTES", help="as the program's --bucket (default: as the program chooses)")
     p.add_argument("--jitter", type=not_negative, default=0, metavar="PERCENT", help="of a worker's computation from step to step: coefficient of variation")
     p.add_argument("--seed", type=int, default=1, help="of the jitter")
@@ -66,7 +65,7 @@ def options():
 
 def cluster_of(o):
     return Cluster(nic=o.nic * 1e9 / 8, latency=o.latency * 1e-6, gpus=o.gpus, bus=o.bus * 1e9, bus_latency=o.bus_latency * 1e-6, add=o.add * 1e9,
-                   message=o.message * 1e-6, algorithm=o.algorithm, across=o.across)
+                   message=o.message * 1e-6, algorithm=o.algorithm)
 
 
 def row(outcome, cluster):

@@ -5,17 +5,20 @@ Costs of a message are those of LogGP (Alexandrov et al. 1995): latency, overhea
 directions at once. What has been handed over to it leaves in order, what has not waits by priority. So a question, be it of 64 bytes, stands behind the
 bytes that were handed over before, and its answer behind those of the other side; on a slow link with little under way that is what limits.
 
-    flat          what runtime/net does (collective.c, direct.c, tree.c): straight between all pairs of ranks, wherever they are
-    hierarchical  reduce-scatter within the node, all-reduce of each part across nodes, all-gather within the node
+Sums are those of runtime/net (stages.c, tree.c), by the ways that it would choose (ways.py):
+
+    flat          nodes are not known to the ranks, or of no use: their neighbours are not equal in number, or no power of two
+    hierarchical  they are: within the node first, then each rank's part across nodes, and back
 """
 import heapq
 import math
 from dataclasses import dataclass
 
-# Of runtime/net: direct.c, wire.c, carrier.h, collective.c.
-LIVE_CHUNKS, SMALLEST_PART, PARTS_BYTES, SUM_MEMORY = 8, 1 << 15, 1 << 23, 1 << 25
-WINDOW, PIECE_BYTES, EAGER_BYTES = 4, 1 << 18, 3968 - 64
-DIRECT_RANKS, TREE_SUM_BYTES = 8, 65536
+import ways
+from ways import EAGER_BYTES, LIVE_CHUNKS, PIECE_BYTES
+
+# Of runtime/net: stages.c, wire.c.
+SUM_MEMORY, WINDOW = 1 << 25, 4
 MPI_EAGER = (1 << 18) + 4096  # that runtime/net sets for Open MPI over TCP: more would wait until the receiver has answered
 MEASURED_BYTES = 1 << 22  # of a message by which a program measures bandwidth (measure.c)
 
@@ -30,22 +33,30 @@ class Cluster:
     add: float = math.inf  # bytes of summands a second
     message: float = 0.0  # s of a rank's thread for a message, at each end
     algorithm: str = "flat"
-    across: str = "halving"  # hierarchical, between nodes: direct, halving, ring
-    piece: int = 1 << 20  # hierarchical: what goes at once
 
     def nodes(self, ranks):
         return -(-ranks // self.gpus)
 
     def measured(self, ranks):
         """Latency and bandwidth as a program of so many ranks measures them: those of the slowest pair while all ranks measure."""
-        if ranks > self.gpus:
-            shared = self.nic / (self.gpus if self.algorithm == "flat" else 1)
-            latency = self.latency
-        else:
-            shared, latency = self.bus, self.bus_latency
+        link = self.far(ranks)
+        return link.latency, link.bandwidth
+
+    def link(self, latency, rate):
         latency += 2 * self.message
-        seconds = 3 * latency + MEASURED_BYTES / shared
-        return latency, MEASURED_BYTES / seconds if seconds > 0 else math.inf
+        seconds = 3 * latency + MEASURED_BYTES / rate
+        return ways.Link(latency, MEASURED_BYTES / seconds if seconds > 0 else math.inf, max(self.message, 5e-8))
+
+    def near(self):
+        return self.link(self.bus_latency, self.bus)
+
+    def far(self, ranks):
+        """Of a rank, while its node's others measure, too."""
+        return self.link(self.latency, self.nic / self.gpus) if ranks > self.gpus else self.near()
+
+    def way(self, ranks, elements):
+        nodes = ways.node_ranks(self.gpus, ranks) if self.algorithm == "hierarchical" else 0
+        return ways.choose(ranks, nodes, self.near() if nodes else ways.Link(0.0, math.inf, 0.0), self.far(ranks), elements)
 
 
 class Clock:
@@ -159,14 +170,13 @@ class Room:
 class Network:
     def __init__(self, clock, cluster, ranks):
         self.clock, self.cluster, self.ranks = clock, cluster, ranks
-        flat = cluster.algorithm == "flat"
-        self.nic = Wire(clock, cluster.nic, cluster.latency) if flat else Queue(clock)
-        self.bus = Wire(clock, cluster.bus, cluster.bus_latency) if flat else Queue(clock)
+        self.nic = Wire(clock, cluster.nic, cluster.latency)
+        self.bus = Wire(clock, cluster.bus, cluster.bus_latency)
         self.thread = Queue(clock)
         self.memory = Room(SUM_MEMORY)
         latency, bandwidth = cluster.measured(ranks) if ranks > 1 else (0.0, math.inf)
         # From so many bytes on a bucket is split over the ranks (kvstore/join.c).
-        self.large = min(4e6, max(4096, 10 * latency * bandwidth if bandwidth < math.inf else 0))
+        self.large = min(4e6, max(4096, 20 / ranks * latency * bandwidth if bandwidth < math.inf else 0))
 
     # ---- in order: each stage starts the next
 
@@ -189,44 +199,55 @@ class Network:
         """What the slowest messages of a flat sum go over."""
         return self.nic if self.ranks > self.cluster.gpus else self.bus
 
-    def shares(self, each):
-        """Bytes on a rank's bus and on its node's NIC when every rank sends `each` to every other."""
-        inside = min(self.cluster.gpus, self.ranks) - 1
-        return each * inside, each * (self.ranks - 1 - inside) * (inside + 1)
+    def shares(self, each, stride=1, radix=0):
+        """Bytes on a rank's bus and on its node's NIC when every rank sends `each` to every other of its group: those that differ in one digit."""
+        inside = min(self.cluster.gpus, self.ranks)
+        near = min(-(-inside // stride), radix or self.ranks) - 1
+        return each * near, each * ((radix or self.ranks) - 1 - near) * inside
 
-    def send(self, each, priority):
-        """A stage: each rank sends `each` bytes to every other, first to those of its node."""
-        near, beyond = self.shares(each)
-        asks = min(1.0, MPI_EAGER / each) if each else 1.0
+    def send(self, each, priority, stride=1, radix=0):
+        """A stage: each rank sends `each` bytes to every other of its group, first to those of its node; in pieces, one behind the other."""
+        near, beyond = self.shares(each, stride, radix)
+        pieces = max(1, math.ceil(each / PIECE_BYTES))
+        asks = min(1.0, MPI_EAGER * pieces / each) if each else 1.0
+
+        def all_of(wire, amount, next):
+            state = {"left": pieces}
+
+            def sent():
+                state["left"] -= 1
+                if state["left"] == 0:
+                    next()
+            for _ in range(pieces):
+                wire.piece(priority, amount / pieces, asks, sent)
 
         def run(next):
             if not beyond:
-                self.bus.piece(priority, near, asks, next)
+                all_of(self.bus, near, next)
             elif near:
-                self.bus.piece(priority, near, asks, lambda: self.nic.piece(priority, beyond, asks, next))
+                all_of(self.bus, near, lambda: all_of(self.nic, beyond, next))
             else:
-                self.nic.piece(priority, beyond, asks, next)
+                all_of(self.nic, beyond, next)
         return run
 
-    def ask(self, size):
+    def ask(self, size, wire=None):
         """A stage: a large message is offered, and granted by its receiver."""
-        return (lambda next: self.far.frame(lambda: self.far.frame(next))) if size > EAGER_BYTES else 0.0
+        wire = wire or self.far
+        return (lambda next: wire.frame(lambda: wire.frame(next))) if size > EAGER_BYTES else 0.0
 
     def handle(self, messages, added=0.0):
         return (self.thread, messages * self.cluster.message + added / self.cluster.add, 0.0)
 
-    # ---- flat
+    # ---- ways
 
-    def direct(self, size, priority, done):
-        n = self.ranks
-        part = min(PIECE_BYTES, max(SMALLEST_PART, PARTS_BYTES // n))
-        sizes = [part * n] * (size // (part * n)) + ([size % (part * n)] if size % (part * n) else [])
+    def in_stages(self, size, radices, whole, priority, done):
+        sizes = [whole] * (size // whole) + ([size % whole] if size % whole else [])
         state = {"left": len(sizes), "next": 0}
 
         def more():
             if state["next"] < len(sizes):
                 state["next"] += 1
-                chunk(sizes[state["next"] - 1] / n)
+                chunk(sizes[state["next"] - 1])
 
         def ended():
             state["left"] -= 1
@@ -234,14 +255,25 @@ class Network:
                 done()
             more()
 
-        def chunk(own):
-            frames, room = (3, own * (n - 1)) if own > EAGER_BYTES else (1, 0)  # offer, grant and bytes, or bytes at once
-            handled = self.handle(2 * frames * (n - 1))
-            self.stages([handled, self.ask(own), lambda next: self.memory.take(priority, room, next), self.send(own, priority), self.handle(0, own * n),
-                         lambda next: (self.memory.give(room), next()), handled, self.ask(own), self.send(own, priority)], priority, ended)
+        def chunk(left):
+            down, up, stride = [], [], 1
+            for radix in radices:
+                left /= radix
+                handled = self.handle(2 * ways.frames(left) * (radix - 1))
+                wire = self.nic if self.shares(1, stride, radix)[1] else self.bus
+                room = left * (radix - 1) if left > EAGER_BYTES else 0
+                down += [handled, self.ask(left, wire), lambda next, room=room: self.memory.take(priority, room, next), self.send(left, priority, stride, radix),
+                         self.handle(0, left * radix), lambda next, room=room: (self.memory.give(room), next())]
+                up = [handled, self.ask(left, wire), self.send(left, priority, stride, radix)] + up
+                stride *= radix
+            self.stages(down + up, priority, ended)
 
         for _ in range(LIVE_CHUNKS):
             more()
+
+    def whole(self, size, priority, done):
+        n = self.ranks
+        self.stages([self.handle(2 * (n - 1)), self.send(size, priority), self.handle(0, n * size)], priority, done)
 
     def tree(self, size, priority, done):
         """Up and down a binomial tree: a link carries the bytes twice, the levels follow each other."""
@@ -258,45 +290,19 @@ class Network:
         self.stages([self.handle(4 * frames, sent), self.ask(sent), self.send(sent / n, priority), max(0.0, (n - 1) * (sent + returned) / self.far.rate - mean),
                      self.ask(returned), self.send(returned / n, priority)], priority, done)
 
-    # ---- hierarchical
-
-    def hierarchical(self, sent, returned, priority, done):
-        c, n, nodes = self.cluster, self.ranks, self.cluster.nodes(self.ranks)
-        inside = min(c.gpus, n)
-        steps = {"direct": 1, "halving": math.ceil(math.log2(nodes)), "ring": nodes - 1}[c.across] if nodes > 1 else 0
-        messages = 2 * (nodes - 1 if c.across == "direct" else steps)
-        count = max(1, math.ceil(max(sent, returned) / c.piece))
-        state = {"left": count}
-
-        def ended():
-            state["left"] -= 1
-            if state["left"] == 0:
-                done()
-
-        within, beyond = (inside - 1) / inside, (nodes - 1) / nodes
-        up, down = sent / count, returned / count
-        stages = []
-        if inside > 1:
-            stages += [(self.bus, up * within / c.bus, up * within), c.bus_latency, self.handle(0, up)]
-        if nodes > 1:
-            stages += [self.handle(messages), (self.nic, up * beyond / c.nic, up * beyond), steps * c.latency, self.handle(0, up / inside),
-                       self.handle(messages), (self.nic, down * beyond / c.nic, down * beyond), steps * c.latency]
-        if inside > 1:
-            stages += [(self.bus, down * within / c.bus, down * within), c.bus_latency]
-        for _ in range(count):
-            self.stages(stages, priority, ended)
-
     # ----
 
     def all_reduce(self, bucket, done):
         size = bucket.bytes
         if self.ranks == 1 or size == 0:
             self.clock.after(0, done)
-        elif self.cluster.algorithm == "hierarchical":
-            self.hierarchical(size, bucket.returned, bucket.priority, done)
         elif bucket.is_sparse or size < self.large:
             self.items(size, bucket.returned, bucket.priority, done)
-        elif self.ranks > DIRECT_RANKS and size <= TREE_SUM_BYTES:
-            self.tree(size, bucket.priority, done)
         else:
-            self.direct(size, bucket.priority, done)
+            way = self.cluster.way(self.ranks, max(1, size // ways.ELEMENT))
+            if way.kind == "tree":
+                self.tree(size, bucket.priority, done)
+            elif way.kind == "whole":
+                self.whole(size, bucket.priority, done)
+            else:
+                self.in_stages(size, way.radix, way.chunk * ways.ELEMENT, bucket.priority, done)
