@@ -135,6 +135,8 @@ def main():
             os.mkdir(own)
             o.models.append(zoo().small(name, own, zoo().MODELS[name][1]))
         for wrong, found in pool.map(lambda m: check(o, nvcc, m, folder), o.models):
+            for f in wrong:
+                print('FAIL ' + f, flush=True)
             failures += wrong
             rows += found
     header = ('model', 'arch', 'kernel', 'threads', 'registers', 'stack', 'spill_stores', 'spill_loads', 'shared', 'occupancy')
@@ -146,8 +148,6 @@ def main():
         if mine:
             print('%s: %d kernels, at most %d registers, %d bytes of shared memory, at least %.0f%% occupancy' %
                   (arch, len(mine), max(r[4] for r in mine), max(r[8] for r in mine), 100 * min(float(r[9]) for r in mine)))
-    for f in failures:
-        print('FAIL ' + f)
     print('%d passed, %d failed' % (len(o.models) * len(o.arch) - len(failures), len(failures)))
     return 1 if failures else 0
 

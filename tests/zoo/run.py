@@ -7,8 +7,8 @@ For each: the number of parameters is the published one; mxcc compiles it at its
 text) gives the same loss and gradients eagerly and compiled, and trains some steps under ASan with a falling loss. For some, training with
 recomputation, by default and under --memory-limit, leaves the same bits as without.
 
-GPT-2, LLaMA and the UNet are held to reference.py, the same networks in numpy and f64: the loss to 1e-5 of it, and each parameter's
-gradient to finite differences of the reference, to 3e-4 of its norm. What the decoders compute with their caches, in parts and token by
+GPT-2, LLaMA and the UNet are held to reference.py, the same networks in numpy and f64: the loss to 1e-5 of it, each parameter's gradient
+to finite differences of the reference, to 3e-4 of its norm, and its update to AdamW's of that gradient, to 1e-5. What the decoders compute with their caches, in parts and token by
 token, is what they compute for whole sequences, and what they write at temperature 0 is what the reference would.
 """
 import argparse
@@ -69,6 +69,7 @@ STEPS = {'unet': 60}  # its losses are of noise that each step draws
 
 # name: (parameters of `judged` beside x and y, with inputs; what it calls the loss; the reference's)
 SCORES = {'gpt2': lambda p, x: reference.gpt2_scores(p, x, 4), 'llama': lambda p, x: reference.llama_scores(p, x, 4, 2, 500000, window=5)}
+DECAY = {'gpt2': 0.1, 'llama': 0.1, 'unet': 0.01}
 REFERENCE = {
     'gpt2': ({}, 'gpt.loss_of(net(x), y)', lambda p, x, y: reference.cross_entropy(SCORES['gpt2'](p, x), y)),
     'llama': ({}, 'loss_of(x, y)', lambda p, x, y: reference.cross_entropy(SCORES['llama'](p, x), y)),
@@ -262,7 +263,10 @@ def judged(env, name, folder):
         f.write(text + """
 export train fn judged(%s) {
     let loss = %s
-    return loss, flat(grad(loss, net)), flat(params(net))
+    let gs = grad(loss, net)
+    let before = flat(params(net))
+    opt.update(gs, lr = 0.01)
+    return loss, flat(gs), before, flat(params(net))
 }
 fn flat(xs) = concat([reshape(x, [prod(x.shape)]) for x in xs], axis = 0)
 """ % (', '.join([step] + ['%s: %s' % (k, v[0]) for k, v in more.items()]), expression))
@@ -270,7 +274,7 @@ fn flat(xs) = concat([reshape(x, [prod(x.shape)]) for x in xs], axis = 0)
     inputs = {'x': array(x_shape, x_classes, 1), 'y': array(y_shape, y_classes, 2)}
     inputs.update({k: array(v[1], v[2], 3 + i) for i, (k, v) in enumerate(more.items())})
     got = call(env, model, 'judged', inputs, folder)
-    loss, gradients, weights = float(got['result0']), by_name(shapes, got['result1']), by_name(shapes, got['result2'])
+    loss, gradients, weights, updated = (float(got['result0']), *(by_name(shapes, got['result%d' % i]) for i in (1, 2, 3)))
     inputs = {k: a.astype(np.float64 if a.dtype == np.float32 else int) for k, a in inputs.items()}
     expected = loss_of(weights, *inputs.values())
     expect(abs(loss - expected) <= 1e-5 * abs(expected), name, 'has the loss', loss, 'and the reference', expected)
@@ -282,6 +286,10 @@ fn flat(xs) = concat([reshape(x, [prod(x.shape)]) for x in xs], axis = 0)
         ends = [loss_of({**weights, key: weights[key] + h * way}, *inputs.values()) for h in (1e-5, -1e-5)]
         slope = (ends[0] - ends[1]) / 2e-5
         expect(abs(slope - (g * way).sum()) <= 3e-4 * norm + 1e-7, name, 'the gradient of', key, 'gives the slope', (g * way).sum(), 'and the reference', slope)
+        # AdamW's first step: the moving means are those of g and its square alone. Where g is nothing but rounding, so is its direction.
+        step = 0.01 * (g / (np.abs(g) + 1e-8) + (DECAY[name] * weights[key] if g.ndim > 1 else 0))
+        apart = np.abs(weights[key] - step - updated[key])[np.abs(g) > 1e-5 * np.abs(g).max()]
+        expect(apart.size == 0 or apart.max() < 1e-5, name, 'an update of', key, 'is', apart.max() if apart.size else 0, 'from AdamW')
 
 
 def decoding(env, name, folder):
