@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """CUDA units through nvcc, without a GPU: they compile without a warning for old and new ones, and no kernel spills registers.
 
-    nvcc.py --mxcc build/mxcc [--arch sm_75]... [--report FILE.csv] MODEL.mxl...
+    nvcc.py --mxcc build/mxcc [--arch sm_75]... [--precision f16]... [--report FILE.csv] MODEL.mxl...
 
-For each model and architecture: `nvcc -Werror all-warnings`, and what ptxas says of every kernel: registers, bytes of spills, of stack
+For each model, precision (f32 if none is named) and architecture: `nvcc -Werror all-warnings`, and what ptxas says of every kernel: registers, bytes of spills, of stack
 frame and of shared memory, and how many blocks of its threads a multiprocessor can hold, of which there is at least one. --report
 writes that as CSV. Where nvcc is not installed the test is skipped (exit status 77).
 """
@@ -36,7 +36,7 @@ def run(*command):
 def threads_of(unit):
     """Threads of each kernel's blocks, by name."""
     with open(unit, encoding='utf-8') as f:
-        return {m[2]: int(m[1]) for m in re.finditer(r'__launch_bounds__\((\d+)\) (\w+)\(', f.read())}
+        return {m[2]: int(m[1]) for m in re.finditer(r'__launch_bounds__\((\d+)(?:, 1)?\) (\w+)\(', f.read())}
 
 
 def kernels(text, unit, arch):
@@ -62,11 +62,11 @@ def kernels(text, unit, arch):
     return rows
 
 
-def check(o, nvcc, model, folder):
-    name = os.path.splitext(os.path.basename(model))[0]
+def check(o, nvcc, model, precision, folder):
+    name = os.path.splitext(os.path.basename(model))[0] + ('' if precision == 'f32' else '_' + precision)
     unit = os.path.join(folder, name + '.cu')
     failures, rows = [], []
-    status, text = run(o.mxcc, model, '-o', unit)
+    status, text = run(o.mxcc, model, '--precision', precision, '-o', unit)
     if status:
         return ['%s: mxcc gave %d: %s' % (model, status, text[-1500:])], rows
     for arch in o.arch:
@@ -91,18 +91,20 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--mxcc', default=os.environ.get('MXCC', 'build/mxcc'))
     parser.add_argument('--arch', action='append')
+    parser.add_argument('--precision', action='append')
     parser.add_argument('--report')
     parser.add_argument('--jobs', type=int, default=os.cpu_count() or 1)
     parser.add_argument('models', nargs='+')
     o = parser.parse_args()
     o.arch = o.arch or ['sm_75', 'sm_80', 'sm_90a']
+    jobs = [(m, p) for m in o.models for p in o.precision or ['f32']]
     nvcc = find_nvcc()
     if not nvcc:
         print('skipped: nvcc is not installed (the PATH, /usr/local/cuda/bin and $NVCC were searched)')
         return 77
     failures, rows = [], []
     with tempfile.TemporaryDirectory(prefix='mxcc-nvcc-') as folder, concurrent.futures.ThreadPoolExecutor(o.jobs) as pool:
-        for wrong, found in pool.map(lambda m: check(o, nvcc, m, folder), o.models):
+        for wrong, found in pool.map(lambda job: check(o, nvcc, *job, folder), jobs):
             failures += wrong
             rows += found
     header = ('model', 'arch', 'kernel', 'threads', 'registers', 'stack', 'spill_stores', 'spill_loads', 'shared', 'blocks')
@@ -115,7 +117,7 @@ def main():
             print('%s: %d kernels, at most %d registers, %d bytes of shared memory' % (arch, len(mine), max(r[4] for r in mine), max(r[8] for r in mine)))
     for f in failures:
         print('FAIL ' + f)
-    print('%d passed, %d failed' % (len(o.models) * len(o.arch) - len(failures), len(failures)))
+    print('%d passed, %d failed' % (len(jobs) * len(o.arch) - len(failures), len(failures)))
     return 1 if failures else 0
 
 
