@@ -468,6 +468,12 @@ static void load_expr(struct cprint *p, lx e) {
         add(p, ")");
 }
 
+/* What is stored as f16 or bf16: the conversion to bits rounds, so a cast to the type has nothing to do. */
+static lx before_rounding(lx e, enum dtype t) {
+    bool rounds = e->kind == LX_CAST && e->dtype == t && dtype_is_float(e->args[0]->dtype) && e->args[0]->dtype != F64;
+    return rounds ? e->args[0] : e;
+}
+
 /* A lane of a vector as CUDA units have them, and a vector of lanes; in memory f16 and bf16 are bits. */
 static void lane_expr(struct cprint *p, lx e) {
     bool half = e->dtype == F16 || e->dtype == BF16, lane = e->kind == LX_LANE;
@@ -481,7 +487,7 @@ static void lane_expr(struct cprint *p, lx e) {
         text_printf(p->out, "%s{{", cgen_vector_type(p->g, e->dtype, e->lanes));
     for (int i = 0; i < e->count; i++) {
         text_printf(p->out, half ? "%s%s(" : "%s%s", i ? ", " : "", convert);
-        cprint_expr(p, e->args[i], lane ? P_POST : P_COMMA + 1);
+        cprint_expr(p, half && !lane ? before_rounding(e->args[i], e->dtype) : e->args[i], lane ? P_POST : P_COMMA + 1);
         if (lane)
             text_printf(p->out, ".at[%d]", (int)e->value.i);
         add(p, half ? ")" : "");
@@ -687,7 +693,7 @@ static void print_store(struct cprint *p, const struct loop_stmt *s) {
         const char *name = t == F16 ? "mx_f16_from_f32" : "mx_bf16_from_f32";
         cgen_need(p->g, name);
         text_printf(p->out, " = %s(", name);
-        expr_line(p, "", s->value, ");\n");
+        expr_line(p, "", before_rounding(s->value, t), ");\n");
     } else {
         expr_line(p, " = ", s->value, ";\n");
     }

@@ -90,6 +90,17 @@ static struct loop_stmt *threads_of(const struct loop_stmt *grid) {
     return s;
 }
 
+/* Kernels that bring 16-bit numbers into shared memory convert them on the way, for which ptxas would rather spill registers than let a
+ * multiprocessor hold a block less: they are told that one block is enough. */
+static bool converts_tiles(const struct loop_stmt *grid, const struct cgen_captures *c) {
+    bool shared = false, half = false;
+    for (const struct loop_stmt *s = grid->body.first; s; s = s->next)
+        shared |= s->kind == LS_LOCAL;
+    for (int i = 0; i < c->mems.n; i++)
+        half |= c->mems.at[i]->dtype == F16 || c->mems.at[i]->dtype == BF16;
+    return shared && half;
+}
+
 static const char *print_kernel(struct function *f, const struct loop_stmt *grid, const struct cgen_captures *c,
                                 bool guarded) {
     struct cgen *g = f->g;
@@ -137,8 +148,9 @@ static const char *print_kernel(struct function *f, const struct loop_stmt *grid
         cprint_line(&q, "const %s %s = threadIdx.x;", cprint_index_type(&q, threads->var), thread);
     text_addn(&body, text_string(&inner), inner.length);
     const char *parameters = text_string(&head);
-    text_printf(&g->outlined, "/* %s */\nstatic __global__ void __launch_bounds__(%lld) %s(%s)\n{\n%s}\n\n",
-                cuda_place(f), (long long)count, name, parameters[0] ? parameters + 2 : "", text_string(&body));
+    text_printf(&g->outlined, "/* %s */\nstatic __global__ void __launch_bounds__(%lld%s) %s(%s)\n{\n%s}\n\n",
+                cuda_place(f), (long long)count, converts_tiles(grid, c) ? ", 1" : "", name,
+                parameters[0] ? parameters + 2 : "", text_string(&body));
     cgen_leave_parameters(g, c, outer);
     cgen_scope_restore(g, saved);
     p->stack = stack;

@@ -88,7 +88,7 @@ static mx_status single_keys(const struct ranks *r, struct mxrt_why *why) {
         if (r->split->groups[g].key_count > 1)
             return mxrt_fail(
                 why, MX_ERROR_UNSUPPORTED,
-                "--servers: the update of %s also depends on the gradient of %s (are they clipped by a common norm?), but "
+                "--servers: the update of %s also depends on the gradient of %s (are they clipped by a common norm, or is it --precision f16?), but "
                 "servers see one at a time; leave --servers out",
                 r->split->keys[r->split->groups[g].keys[0]].name, r->split->keys[r->split->groups[g].keys[1]].name);
     return r->split->has_report

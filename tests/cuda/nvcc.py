@@ -2,9 +2,9 @@
 """CUDA units through nvcc, without a GPU: they compile without a warning for old and new ones, no kernel spills registers, and enough of each
 fits a multiprocessor.
 
-    nvcc.py --mxcc build/mxcc [--arch sm_75]... [--report FILE.csv] [--zoo NAME]... MODEL.mxl...
+    nvcc.py --mxcc build/mxcc [--arch sm_75]... [--precision f16]... [--report FILE.csv] [--zoo NAME]... MODEL.mxl...
 
-For each model and architecture: `nvcc -Werror all-warnings`, and what ptxas says of every kernel: registers, bytes of spills, of stack
+For each model, precision (f32 if none is named) and architecture: `nvcc -Werror all-warnings`, and what ptxas says of every kernel: registers, bytes of spills, of stack
 frame and of shared memory. The rule: no spills, and an occupancy of at least 25%: of the warps that a multiprocessor can hold, so many are there
 when it holds as many blocks as its registers, shared memory and warps allow (CUDA programming guide, compute capabilities). Below that
 there are too few warps to wait for memory in turn. --zoo takes the small variant of a model of samples/zoo (tests/zoo/run.py). --report writes
@@ -43,7 +43,7 @@ def run(*command):
 def threads_of(unit):
     """Threads of each kernel's blocks, by name."""
     with open(unit, encoding='utf-8') as f:
-        return {m[2]: int(m[1]) for m in re.finditer(r'__launch_bounds__\((\d+)\) (\w+)\(', f.read())}
+        return {m[2]: int(m[1]) for m in re.finditer(r'__launch_bounds__\((\d+)(?:, 1)?\) (\w+)\(', f.read())}
 
 
 def kernels(text, unit, arch):
@@ -75,12 +75,12 @@ def occupancy(arch, threads, registers, shared):
     return min(blocks, most // warps, by_registers, memory // (shared + own) if shared + own else blocks) * warps / most
 
 
-def check(o, nvcc, model, folder):
+def check(o, nvcc, model, precision, folder):
     """Failures and rows of one model."""
-    name = os.path.splitext(os.path.basename(model))[0]
+    name = os.path.splitext(os.path.basename(model))[0] + ('' if precision == 'f32' else '_' + precision)
     unit = os.path.join(folder, name + '.cu')
     failures, rows = [], []
-    status, text = run(o.mxcc, model, '-o', unit)
+    status, text = run(o.mxcc, model, '--precision', precision, '-o', unit)
     if status:
         return ['%s: mxcc gave %d: %s' % (model, status, text[-1500:])], rows
     for arch in o.arch:
@@ -116,6 +116,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--mxcc', default=os.environ.get('MXCC', 'build/mxcc'))
     parser.add_argument('--arch', action='append')
+    parser.add_argument('--precision', action='append')
     parser.add_argument('--report')
     parser.add_argument('--jobs', type=int, default=os.cpu_count() or 1)
     parser.add_argument('--zoo', action='append', default=[])
@@ -134,7 +135,8 @@ def main():
             own = os.path.join(folder, name)
             os.mkdir(own)
             o.models.append(zoo().small(name, own, zoo().MODELS[name][1]))
-        for wrong, found in pool.map(lambda m: check(o, nvcc, m, folder), o.models):
+        jobs = [(m, p) for m in o.models for p in o.precision or ['f32']]
+        for wrong, found in pool.map(lambda job: check(o, nvcc, *job, folder), jobs):
             for f in wrong:
                 print('FAIL ' + f, flush=True)
             failures += wrong
@@ -148,7 +150,7 @@ def main():
         if mine:
             print('%s: %d kernels, at most %d registers, %d bytes of shared memory, at least %.0f%% occupancy' %
                   (arch, len(mine), max(r[4] for r in mine), max(r[8] for r in mine), 100 * min(float(r[9]) for r in mine)))
-    print('%d passed, %d failed' % (len(o.models) * len(o.arch) - len(failures), len(failures)))
+    print('%d passed, %d failed' % (len(jobs) * len(o.arch) - len(failures), len(failures)))
     return 1 if failures else 0
 
 
