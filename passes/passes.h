@@ -28,6 +28,9 @@ struct compile_options {
     const void *const *weight_data; /* WEIGHTS_SOURCE: [buffer_count] the initial value of each buffer */
     bool blas, cublas;
     int64_t memory_limit; /* bytes; 0: none */
+    /* What of it is left for the arena: what recomputation tries to reach, and where it cannot, what is left once all that can leave the
+     * device's memory has left it. 0: no limit. */
+    int64_t arena_limit, arena_limit_alone;
     bool plan_best;
     bool no_recompute; /* nothing is computed twice */
     bool no_ranks;     /* with_main: the program trains in one process only */
@@ -141,6 +144,7 @@ struct plan {
     int64_t arena_bytes;            /* the largest of the functions': they run one at a time */
     int64_t cache_bytes;            /* the sum of the functions' */
     const struct step_split *split; /* of the train block's step; NULL: none was asked for */
+    bool *is_offloaded;             /* CUDA, [buffer_count]: kept in the host's memory; NULL: none is */
 };
 struct plan_func *plan_of(struct plan *p, const struct ir_func *f);
 struct storage *plan_workspace(const struct plan_func *p, const struct ir_op *op); /* NULL: it needs none */
