@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "codegen/codegen.h"
+#include "codegen/cuda/offload.h"
 #include "driver/driver.h"
 #include "frontend/elaborate.h"
 #include "ir/text.h"
@@ -155,7 +156,7 @@ static void find_holder(struct ir_op *op, void *context) {
 }
 
 /* What holds a function at its peak. */
-static void explain_limit(struct pipeline *p, struct diagnostic *e, const struct plan_func *f) {
+static void explain_limit(struct pipeline *p, struct diagnostic *e, const struct plan_func *f, int64_t enough) {
     enum { SHOWN = 4 };
     struct storage **live = ARENA_ARRAY(&p->options->arena, struct storage *, f->storage_count + 1);
     int when, count = plan_at_peak(f, live, &when);
@@ -182,12 +183,57 @@ static void explain_limit(struct pipeline *p, struct diagnostic *e, const struct
                     "instead of kept"
                   : "that is the least that recomputation reaches: --memory-limit %lld is enough for all functions; "
                     "smaller largest dimensions need less",
-              (long long)p->passes.plan->arena_bytes);
+              (long long)enough);
+}
+
+/* What recomputation is to reach. On a GPU the limit holds for all that an instance takes there. */
+static void set_limits(struct pipeline *p) {
+    struct compile_options *o = &p->options->compile;
+    o->arena_limit = o->memory_limit;
+    o->arena_limit_alone = 0;
+    if (o->target != TARGET_CUDA || o->memory_limit <= 0)
+        return;
+    int64_t left = o->memory_limit - cuda_fixed_bytes(p->module, o);
+    int64_t more = offload_bytes(p->module, offload_candidates(p->module));
+    o->arena_limit = left > 1 ? left : 1;
+    o->arena_limit_alone = left + more > 1 ? left + more : 1;
+}
+
+/* State leaves the device's memory as far as it must. */
+static bool within_device(struct pipeline *p) {
+    struct compile_options *o = &p->options->compile;
+    struct plan *plan = p->passes.plan;
+    int64_t total = cuda_device_bytes(p->module, plan, o);
+    if (total <= o->memory_limit)
+        return true;
+    bool *candidates = offload_candidates(p->module);
+    plan->is_offloaded = offload_choose(p->module, candidates, total - o->memory_limit);
+    int64_t least = cuda_device_bytes(p->module, plan, o);
+    if (least <= o->memory_limit)
+        return true;
+    struct diagnostic *e = diag_error(&p->diag, E_memory_limit, (struct span){0},
+                                      "an instance needs %lld bytes of the GPU's memory, --memory-limit is %lld",
+                                      (long long)least, (long long)o->memory_limit);
+    int64_t buffers = 0, moved = offload_bytes(p->module, plan->is_offloaded);
+    for (int i = 0; i < p->module->buffer_count; i++)
+        buffers += ir_type_bytes_upper(p->module->buffers[i]->type);
+    diag_note(
+        &p->diag, e, (struct span){0},
+        "params and states are %lld bytes, of which %lld go to the host's memory; working memory is %lld; the rest is "
+        "for arguments and results",
+        (long long)buffers, (long long)moved, (long long)plan->arena_bytes);
+    const struct plan_func *f = &plan->funcs[0];
+    for (int i = 0; i < plan->func_count; i++)
+        f = plan->funcs[i].arena_bytes > f->arena_bytes ? &plan->funcs[i] : f;
+    explain_limit(p, e, f, least);
+    return false;
 }
 
 static bool within_limit(struct pipeline *p) {
     int64_t limit = p->options->compile.memory_limit;
     const struct plan *plan = p->passes.plan;
+    if (limit > 0 && p->options->compile.target == TARGET_CUDA)
+        return within_device(p);
     for (int i = 0; limit > 0 && i < plan->func_count; i++) {
         const struct plan_func *f = &plan->funcs[i];
         if (f->arena_bytes <= limit)
@@ -195,7 +241,7 @@ static bool within_limit(struct pipeline *p) {
         struct diagnostic *e = diag_error(&p->diag, E_memory_limit, f->func->span,
                                           "%s needs %lld bytes of working memory, --memory-limit is %lld",
                                           f->func->name, (long long)f->arena_bytes, (long long)limit);
-        explain_limit(p, e, f);
+        explain_limit(p, e, f, plan->arena_bytes);
     }
     return p->diag.errors == 0;
 }
@@ -208,6 +254,7 @@ bool pipeline_passes(struct pipeline *p) {
                                       .options = &p->options->compile,
                                       .workspace = codegen_workspace,
                                       .own_kernel = codegen_own_kernel};
+    set_limits(p);
     if (!passes_run(&p->passes) || p->diag.errors)
         return false;
     if (!p->options->compile.stop_after)

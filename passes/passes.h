@@ -36,6 +36,9 @@ struct compile_options {
     double loss_scale;        /* F16: what the loss is multiplied by at first; 0: 65536 */
     int64_t loss_scale_steps; /* F16: steps with finite gradients until it doubles; 0: 2000 */
     int64_t memory_limit; /* bytes; 0: none */
+    /* What of it is left for the arena: what recomputation tries to reach, and where it cannot, what is left once all that can leave the
+     * device's memory has left it. 0: no limit. */
+    int64_t arena_limit, arena_limit_alone;
     bool plan_best;
     bool no_recompute; /* nothing is computed twice */
     bool no_ranks;     /* with_main: the program trains in one process only */
@@ -169,6 +172,7 @@ struct plan {
     int64_t arena_bytes;            /* the largest of the functions': they run one at a time */
     int64_t cache_bytes;            /* the sum of the functions' */
     const struct step_split *split; /* of the train block's step; NULL: none was asked for */
+    bool *is_offloaded;             /* CUDA, [buffer_count]: kept in the host's memory; NULL: none is */
 };
 struct plan_func *plan_of(struct plan *p, const struct ir_func *f);
 struct storage *plan_workspace(const struct plan_func *p, const struct ir_op *op); /* NULL: it needs none */

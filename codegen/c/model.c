@@ -18,16 +18,20 @@ static int64_t align64(int64_t n) {
 
 /* At least sizeof(struct PREFIX) anywhere: pointers, counters and the message. The unit checks it. */
 static int64_t struct_bytes(const struct unit *u) {
-    int64_t device = u->g.cuda ? unit_cuda_struct_bytes(u) : 0;
+    int64_t device = u->g.cuda ? unit_cuda_struct_bytes(u) + 200 : 0;
     return align64(8 * (int64_t)(u->module->buffer_count + 16) + 256 + unit_incremental_bytes(u) + device);
 }
 
 int64_t unit_offset(const struct unit *u, const struct ir_buffer *until) {
     int64_t at = struct_bytes(u);
     for (int i = 0; i < u->module->buffer_count && u->module->buffers[i] != until; i++)
-        if (!u->shared[i])
+        if (!u->shared[i] && !unit_is_outside(u, i))
             at += align64(ir_type_bytes_upper(u->module->buffers[i]->type));
     return at;
+}
+
+bool unit_is_outside(const struct unit *u, int buffer) {
+    return u->g.cuda && u->g.cuda->is_outside && u->g.cuda->is_outside[buffer];
 }
 
 int64_t unit_cache_offset(const struct unit *u) {

@@ -125,6 +125,11 @@ void unit_header(struct unit *u) {
         text_printf(h,
                     "#define %s_DEVICE_BYTES %lld /* on the GPU, beside that: buffers, working memory, arguments */\n",
                     up, (long long)u->g.cuda->total);
+    if (u->g.cuda && u->g.cuda->outside)
+        text_printf(
+            h,
+            "#define %s_PINNED_BYTES %lld /* of the host's memory: optimizer state, which --memory-limit keeps off the GPU */\n",
+            up, (long long)u->g.cuda->outside);
     if (u->incremental)
         text_printf(h, "#define %s_CACHE_BYTES %lld /* of it: what incremental functions keep from call to call */\n",
                     up, (long long)u->g.plan->cache_bytes);

@@ -28,7 +28,7 @@ void unit_instance(struct unit *u) {
     text_add(c, "    void (*log)(void *, const char *);\n    void *log_context;\n");
     if (!u->options->no_runtime)
         text_add(c, "    void *mx_memory; /* to be freed; NULL: the caller's */\n");
-    text_add(c, "    char mx_error[200];\n};\n\n");
+    text_add(c, u->g.cuda ? "    char mx_error[400];\n};\n\n" : "    char mx_error[200];\n};\n\n");
     text_printf(c, "typedef char %s_struct_fits[sizeof(struct %s) <= %lld ? 1 : -1];\n", p, p,
                 (long long)unit_offset(u, u->module->buffer_count ? u->module->buffers[0] : NULL));
     text_printf(c, "typedef char %s_memory_is_as_stated[%s_MEMORY_BYTES == %lld ? 1 : -1];\n\n", p, u->upper,
@@ -143,7 +143,7 @@ void unit_init(struct unit *u) {
         const char *type = cgen_c_type(b->type.dtype), *field = cgen_buffer_field(&u->g, b);
         if (u->shared[i] && u->options->weights == WEIGHTS_SOURCE)
             text_printf(c, "    m->%s = (%s *)%s_mx_data_%s; /* never written */\n", field, type, p, field);
-        else if (!u->shared[i])
+        else if (!u->shared[i] && !unit_is_outside(u, i))
             text_printf(c, "    m->%s = (%s *)(void *)(base + %lld);\n", field, type, (long long)unit_offset(u, b));
     }
     if (!u->g.cuda)

@@ -21,6 +21,7 @@ struct unit {
 
 int64_t unit_offset(const struct unit *u,
                     const struct ir_buffer *until); /* of a buffer from the instance's first byte; NULL: the arena */
+bool unit_is_outside(const struct unit *u, int buffer); /* CUDA: in pinned memory, not the instance's */
 int64_t unit_cache_offset(const struct unit *u);
 int64_t unit_staging_offset(const struct unit *u); /* CUDA */
 int64_t unit_memory(const struct unit *u);

@@ -15,7 +15,9 @@ enum { CUDA_LANES = 4 }; /* streams that a part's operations are dealt to */
 
 /* Offsets in the instance's device memory. */
 struct cuda {
-    int64_t *buffer; /* [buffer_count] */
+    int64_t *buffer;        /* [buffer_count]; of those in the host's memory, there */
+    const bool *is_outside; /* [buffer_count]: in pinned memory of the host, which kernels reach; NULL: none is */
+    int64_t outside;        /* bytes of it */
     int64_t arena, cache, scalars, values, arguments;
     int64_t inner_arena, inner_scalars, inner_arguments; /* of what runs inside another function: exchange.c */
     int64_t ahead[2], ahead_bytes; /* with --main: arguments of the next calls, and the size of each; 0: no such */

@@ -17,6 +17,8 @@ const char *cuda_base(struct function *f, const struct storage *s) {
     case STORAGE_BUFFER:
         at = d->buffer[s->buffer->id];
         bytes = ir_type_bytes_upper(s->buffer->type);
+        if (d->is_outside && d->is_outside[s->buffer->id])
+            return arena_printf(&g->arena, "MX_AT(m->mx_outside + %lld, %lld)", (long long)at, (long long)bytes);
         break;
     case STORAGE_ARENA: at = (inner ? d->inner_arena : d->arena) + s->offset; break;
     case STORAGE_CACHE: at = d->cache + f->plan->cache_offset + s->offset; break;

@@ -6,6 +6,7 @@
  * to a fixed point, since loops carry values round.
  */
 #include "codegen/cuda/cuda.h"
+#include "codegen/cuda/offload.h"
 
 static int64_t aligned(int64_t n) {
     return (n + 255) & ~(int64_t)255;
@@ -145,9 +146,11 @@ struct cuda *cuda_layout(struct cgen *g) {
         int scalars;
     } inner = {0};
     d->buffer = ARENA_ARRAY(&g->arena, int64_t, m->buffer_count + 1);
+    d->is_outside = g->plan->is_offloaded;
     for (int i = 0; i < m->buffer_count; i++) {
-        d->buffer[i] = at;
-        at += aligned(ir_type_bytes_upper(m->buffers[i]->type));
+        int64_t *end = d->is_outside && d->is_outside[i] ? &d->outside : &at;
+        d->buffer[i] = *end;
+        *end += aligned(ir_type_bytes_upper(m->buffers[i]->type));
     }
     d->arena = at;
     d->cache = d->arena + aligned(g->plan->arena_bytes);
@@ -186,4 +189,26 @@ struct cuda *cuda_layout(struct cgen *g) {
         d->total += d->ahead_bytes;
     }
     return d;
+}
+
+int64_t cuda_device_bytes(struct ir_module *m, struct plan *p, const struct compile_options *o) {
+    struct cgen g = {.module = m, .plan = p, .options = o};
+    int64_t total = cuda_layout(&g)->total;
+    arena_free(&g.arena);
+    return total;
+}
+
+int64_t cuda_fixed_bytes(struct ir_module *m, const struct compile_options *o) {
+    enum { SCALARS = 4096 };
+    struct cgen g = {.module = m, .options = o};
+    int64_t bytes = aligned(8 * CUDA_VALUES) + SCALARS + 256, arguments = 0, ahead = 0;
+    for (int i = 0; i < m->buffer_count; i++)
+        bytes += aligned(ir_type_bytes_upper(m->buffers[i]->type));
+    for (int i = 0; i < m->func_count; i++) {
+        int64_t own = cuda_argument_offset(&g, m->funcs[i], true, m->funcs[i]->result_count);
+        int64_t next = o->with_main && m->funcs[i]->is_export ? ahead_bytes(m->funcs[i]) : 0;
+        arguments = own > arguments ? own : arguments;
+        ahead = next > ahead ? next : ahead;
+    }
+    return bytes + arguments + 2 * ahead;
 }

@@ -13,6 +13,7 @@
  */
 #include <string.h>
 
+#include "codegen/c/model_internal.h"
 #include "codegen/cuda/cuda.h"
 #include "passes/mutation/liveness.h"
 
@@ -128,7 +129,8 @@ static enum kind kind_of(struct function *f, struct ir_op *op) {
     case OP_sort:
     case OP_scan:
     case OP_rng: return DEVICE;
-    case OP_dim: return function_is_host_scalar(f, op->operands[0]) ? HOST : WAITS;
+    case OP_dim:
+    case OP_check: return function_is_host_scalar(f, op->operands[0]) ? HOST : WAITS; /* before the part is launched */
     case OP_if:
     case OP_for: return can_be_recorded(f, op) ? DEVICE : WAITS;
     default: return WAITS;
@@ -148,22 +150,19 @@ static const char *place_of(struct function *f, const char *first, const char *l
     return !last ? first : arena_printf(a, "%s, %s to %s", f->func->name, first, last);
 }
 
-/* The text without comments, and without the lines that launch. */
-static void host_text(const struct cuda_part *p, struct text *out) {
+/* The text without comments and strings, and without the lines that launch if `host`. */
+static void bare_text(const struct cuda_part *p, bool host, struct text *out) {
     const char *s = text_string(&p->body);
     int launch = 0;
     for (size_t i = 0; s[i];) {
-        if (launch < p->launches.n && i == p->launches.at[launch].from) {
+        if (host && launch < p->launches.n && i == p->launches.at[launch].from) {
             i = p->launches.at[launch++].to;
             continue;
         }
-        if (s[i] == '/' && s[i + 1] == '*') {
-            const char *end = strstr(s + i, "*/");
-            i = end ? (size_t)(end - s) + 2 : strlen(s);
-            continue;
-        }
-        text_addn(out, s + i, 1);
-        i++;
+        size_t skipped = (size_t)(unit_skip_literal(s + i, i == 0 || s[i - 1] == '\n') - (s + i));
+        if (!skipped)
+            text_addn(out, s + i, 1);
+        i += skipped ? skipped : 1;
     }
 }
 
@@ -175,10 +174,11 @@ struct key {
 /* What the part's own text mentions of the function's variables. */
 static struct key *key_of(struct function *f, const struct cuda_part *p, int *count) {
     struct cgen *g = f->g;
-    const char *body = text_string(&p->body), *locals = text_string(&p->locals);
-    struct text host = {0};
+    struct text host = {0}, whole = {0};
     VEC(struct key) keys = {0};
-    host_text(p, &host);
+    bare_text(p, true, &host);
+    bare_text(p, false, &whole);
+    const char *body = text_string(&whole), *locals = text_string(&p->locals);
     for (int i = 0; i < g->module->symbol_count; i++) {
         const struct ir_symbol *s = g->module->symbols[i];
         const char *name = f->symbol_var[s->id] ? cgen_name_of(g, f->symbol_var[s->id]->id) : NULL;
@@ -206,6 +206,7 @@ static struct key *key_of(struct function *f, const struct cuda_part *p, int *co
         if (cgen_mentions(body, f->counters.at[i]))
             VEC_PUSH(&g->arena, keys, (struct key){f->counters.at[i], "int64_t", 0});
     text_free(&host);
+    text_free(&whole);
     *count = keys.n;
     return keys.at;
 }

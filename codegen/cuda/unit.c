@@ -10,6 +10,7 @@
 
 #include "codegen/c/model_internal.h"
 #include "codegen/cuda/cuda.h"
+#include "codegen/cuda/offload.h"
 
 void unit_cuda_includes(const struct unit *u, struct text *out) {
     if (u->g.cuda->uses_library)
@@ -90,6 +91,10 @@ void unit_cuda_struct(struct unit *u) {
             "    } mx_ahead[2]; /* arguments of the next calls; a thread of the loader's sends them */\n",
             AHEAD);
     unit_cuda_library_struct(u);
+    if (d->outside)
+        text_add(
+            c,
+            "    unsigned char *mx_outside; /* pinned memory of the host that kernels reach: what --memory-limit keeps off the device */\n");
     if (d->value_count)
         text_printf(c,
                     "    int64_t mx_values[%d]; /* what kernels read that differs from call to call, 8 bytes each */\n",
@@ -259,6 +264,11 @@ static void print_copies(struct unit *u) {
 
 void unit_cuda_helpers(struct unit *u) {
     struct text *c = &u->c;
+    int64_t state = offload_bytes(u->module, offload_candidates(u->module)) - u->g.cuda->outside;
+    const char *movable =
+        state > 0 ? arena_printf(&u->g.arena, ", and %lld bytes of optimizer state can stay in the host's memory",
+                                 (long long)state)
+                  : "";
     const char *p = u->prefix;
     text_printf(
         c,
@@ -267,16 +277,18 @@ void unit_cuda_helpers(struct unit *u) {
         "    for (int i = 0; i < %d && !m->mx_capturing; i++) /* nothing goes on behind a call that failed */\n"
         "        if (m->mx_stream[i])\n            (void)cudaStreamSynchronize(m->mx_stream[i]);\n"
         "    (void)cudaGetLastError();\n"
-        "    switch (e) {\n"
+        "    size_t available = 0, total = 0;\n    switch (e) {\n"
         "    case cudaErrorMemoryAllocation:\n"
-        "        return %s_mx_fail(m, MX_ERROR_MEMORY, \"%%s: the GPU has too little memory free: %%lld bytes are needed; \"\n"
-        "            \"mxcc --memory-limit makes working memory smaller\", where, (long long)%s_DEVICE_BYTES);\n"
+        "        (void)cudaMemGetInfo(&available, &total);\n"
+        "        return %s_mx_fail(m, MX_ERROR_MEMORY, \"%%s: the GPU has too little memory free: %%lld bytes are needed, %%lld of %%lld are \"\n"
+        "            \"free; mxcc --memory-limit BYTES computes again instead of keeping the %%lld bytes of working memory\" \"%s\", where,\n"
+        "            (long long)%s_DEVICE_BYTES, (long long)available, (long long)total, (long long)%s_ARENA_BYTES);\n"
         "    case cudaErrorNoDevice:\n    case cudaErrorInsufficientDriver:\n"
         "        return %s_mx_fail(m, MX_ERROR_DEVICE, \"%%s: no GPU that can be used: %%s\", where, cudaGetErrorString(e));\n"
         "    case cudaErrorNoKernelImageForDevice:\n    case cudaErrorInvalidDeviceFunction:\n"
         "        return %s_mx_fail(m, MX_ERROR_DEVICE, \"%%s: this program was not compiled for this GPU: nvcc -arch=native\", where);\n"
         "    default: return %s_mx_fail(m, MX_ERROR_DEVICE, \"%%s: CUDA: %%s\", where, cudaGetErrorString(e));\n    }\n}\n\n",
-        p, p, stream_count(u->g.cuda), p, u->upper, p, p, p);
+        p, p, stream_count(u->g.cuda), p, movable, u->upper, u->upper, p, p, p);
     text_printf(
         c,
         "[[maybe_unused]] static mx_status %s_mx_copy(struct %s *m, void *to, const void *from, size_t bytes, const char *where) {\n"
@@ -303,17 +315,21 @@ void unit_cuda_buffers(struct unit *u) {
     struct text *c = &u->c;
     const char *p = u->prefix, *up = u->upper;
     const struct cuda *d = u->g.cuda;
-    text_printf(c, "static const int64_t %s_mx_offsets[] = {", p);
+    text_printf(
+        c,
+        "/* On the device; -1: in the host's memory, where it is its own mirror. */\nstatic const int64_t %s_mx_offsets[] = {",
+        p);
     for (int i = 0; i < u->module->buffer_count; i++)
-        text_printf(c, "%s%lld,", i % 8 ? " " : "\n    ", (long long)u->g.cuda->buffer[i]);
+        text_printf(c, "%s%lld,", i % 8 ? " " : "\n    ",
+                    unit_is_outside(u, i) ? -1LL : (long long)u->g.cuda->buffer[i]);
     text_add(c, u->module->buffer_count ? "\n};\n\n" : "0};\n\n");
     text_printf(c,
                 "/* A buffer to the device, or from there into its mirror. */\n"
                 "static mx_status %s_mx_move(struct %s *m, int i, int up, const char *where) {\n    mx_tensor view;\n"
-                "    %s_mx_view(m, i, &view);\n"
+                "    if (%s_mx_offsets[i] < 0)\n        return MX_OK;\n    %s_mx_view(m, i, &view);\n"
                 "    void *device = MX_AT(m->mx_device + %s_mx_offsets[i], view.bytes);\n"
                 "    return %s_mx_copy(m, up ? device : view.data, up ? view.data : device, view.bytes, where);\n}\n\n",
-                p, p, p, p, p);
+                p, p, p, p, p, p);
     text_printf(c,
                 "/* All of them, but for mirrors that are newer than the device. */\n"
                 "[[maybe_unused]] static mx_status %s_mx_move_all(struct %s *m, int up, const char *where) {\n"
@@ -404,6 +420,17 @@ void unit_cuda_init(struct unit *u) {
         (long long)unit_staging_offset(u), stream_count(d), p, event_count(d), p, p, (long long)pinned_bytes(u), p,
         u->upper);
     unit_cuda_library_init(u);
+    if (d->outside)
+        text_printf(
+            &u->c,
+            "    if (status == MX_OK)\n"
+            "        status = %s_mx_cuda(m, cudaHostAlloc((void **)&m->mx_outside, %s_PINNED_BYTES, cudaHostAllocMapped), \"init\");\n",
+            p, u->upper);
+    for (int i = 0; i < u->module->buffer_count; i++)
+        if (unit_is_outside(u, i))
+            text_printf(&u->c, "    m->%s = (%s *)(void *)(m->mx_outside + %lld);\n",
+                        cgen_buffer_field(&u->g, u->module->buffers[i]), cgen_c_type(u->module->buffers[i]->type.dtype),
+                        (long long)d->buffer[i]);
     if (d->ahead_bytes)
         text_printf(
             &u->c,
@@ -430,6 +457,8 @@ void unit_cuda_free(struct unit *u) {
         "        if (m->mx_pinned)\n            (void)cudaFreeHost(m->mx_pinned);\n"
         "        if (m->mx_device)\n            (void)cudaFree(m->mx_device);\n    }\n",
         event_count(d), stream_count(d));
+    if (d->outside)
+        text_add(&u->c, "    if (m && m->mx_outside)\n        (void)cudaFreeHost(m->mx_outside);\n");
     if (d->ahead_bytes)
         text_add(&u->c, "    if (m && m->mx_ahead_pinned)\n        (void)cudaFreeHost(m->mx_ahead_pinned);\n");
 }

@@ -310,7 +310,7 @@ static int64_t lower_peak(struct remat *r, bool almost_free, int64_t limit) {
 static struct recomputed remat_func(struct pass_context *c, struct ir_func *f) {
     struct remat r = {.c = c, .func = f};
     struct recomputed done = {0};
-    int64_t limit = c->options ? c->options->memory_limit : 0;
+    int64_t limit = c->options ? c->options->arena_limit : 0, alone = c->options ? c->options->arena_limit_alone : 0;
     struct order_result order;
     (void)order_func(c, f, 0, &order); /* the pass behind searches */
     remat_model(&r);
@@ -319,8 +319,16 @@ static struct recomputed remat_func(struct pass_context *c, struct ir_func *f) {
         remat_undo(&r);
         remat_model(&r);
     }
-    if (limit)
-        lower_peak(&r, false, limit);
+    if (limit && lower_peak(&r, false, limit) > limit &&
+        alone > limit) { /* state leaves the device: less is to be computed again */
+        remat_undo(&r);
+        remat_model(&r);
+        if (peak_load(&r) - lower_peak(&r, true, 0) < before / WORTH && r.copies.n) {
+            remat_undo(&r);
+            remat_model(&r);
+        }
+        lower_peak(&r, false, alone);
+    }
     for (int i = 0; i < r.copies.n; i++)
         done.copies += r.copies.at[i]->code != OP_reshape;
     done.flops = r.flops;

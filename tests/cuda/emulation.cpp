@@ -34,7 +34,7 @@ emulated_index threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulation {
 
-std::vector<memory> allocations;
+std::vector<memory> allocations, mapped;
 thread_local std::vector<range> named;
 bool instrumented;
 char message[400];
@@ -199,6 +199,16 @@ void touch(const void *address, size_t bytes, bool write) {
     }
     if (!in_kernel)
         return;
+    for (memory &m : emulation::mapped)
+        if (within(m, p)) {
+            bool is_named = false;
+            for (const range &r : reachable)
+                is_named |= p >= r.from && p + bytes <= r.to;
+            if (!is_named)
+                wrong("%s %zu bytes of pinned memory +%zu, outside of what its arguments name", write ? "writes" : "reads", bytes, (size_t)(p - m.at));
+            access(m, p, bytes, write, false);
+            return;
+        }
     if (within(shared_memory, p)) {
         access(shared_memory, p, bytes, write, true);
         return;
@@ -411,6 +421,21 @@ void *emulated_memory(const void *address, int64_t bytes) {
 /* ---- operations ------------------------------------------------------------------------------------------------------------- */
 
 namespace emulation {
+
+void map_memory(unsigned char *at, size_t bytes) {
+    mapped.push_back(new_memory(at, bytes));
+    memset(mapped.back().written, 1, bytes); /* the host's writes are not seen */
+}
+
+void unmap_memory(const unsigned char *at) {
+    for (size_t i = 0; i < mapped.size(); i++)
+        if (mapped[i].at == at) {
+            munmap(mapped[i].marks, mapped[i].bytes * sizeof(shadow) + 1);
+            free(mapped[i].written);
+            mapped.erase(mapped.begin() + (long)i);
+            return;
+        }
+}
 
 cudaError_t run_kernel(launch &l, uint64_t n) {
     reversed = setting("EMULATED_REVERSED") != NULL;

@@ -35,6 +35,9 @@ struct launch {
 };
 
 extern std::vector<memory> allocations;
+extern std::vector<memory> mapped; /* pinned memory of the host that kernels reach, too */
+void map_memory(unsigned char *at, size_t bytes);
+void unmap_memory(const unsigned char *at);
 extern thread_local std::vector<range> named; /* by the arguments of the next launch */
 extern bool instrumented;                     /* accesses are seen */
 extern char message[400];                     /* of the last failure */

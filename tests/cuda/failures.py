@@ -5,12 +5,11 @@
 
 Kernels with a mistake (wrong.cu) are told by the emulation. A program that uses the whole interface prints the same as with the C unit,
 for each origin of weights; without a device, with too little memory and with a launch that fails it says so, with the line of the model,
-and goes on. Only Python's standard library is needed.
+and goes on. With a limit of the device's memory the results are the same, and state is in the host's. Only Python's standard library is needed.
 """
 import argparse
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -59,14 +58,16 @@ def wrong_kernels(o):
         expect(re.search(pattern, text) and (name == 'right' or text.count('emulation:') == 2), name, 'gives', text)
 
 
-def program(o, flags=(), defines=()):
+def program(o, flags=(), defines=(), hidden=20, cuda_flags=()):
     """Beside each other: the interface's program with the CUDA unit in the emulation and with the C unit."""
     folder = tempfile.mkdtemp(dir=o.folder)
-    model = shutil.copy(os.path.join(HERE, 'interface.mxl'), folder)
+    model = os.path.join(folder, 'interface.mxl')
+    with open(os.path.join(HERE, 'interface.mxl'), encoding='utf-8') as f, open(model, 'w', encoding='utf-8') as to:
+        to.write(f.read().replace('hidden = 20)', 'hidden = %d)' % hidden))
     paths = []
     for kind in ('cu', 'c'):
         unit, to = os.path.join(folder, 'interface.' + kind), os.path.join(folder, 'with_' + kind)
-        sh(o.mxcc, model, '-o', unit, *flags)
+        sh(o.mxcc, model, '-o', unit, *flags, *(cuda_flags if kind == 'cu' else ()))
         main = to + '_main.o'
         sh('cc', '-O1', '-I' + folder, *defines, '-c', os.path.join(HERE, 'interface.c'), '-o', main)
         if kind == 'cu':
@@ -116,6 +117,41 @@ def failures(o):
     expect(found > 3, 'only', found, 'launches of the step failed')
 
 
+def contract(folder):
+    with open(os.path.join(folder, 'interface.h'), encoding='utf-8') as f:
+        return {m[1]: int(m[2]) for m in re.finditer(r'#define INTERFACE_(\w+) (\d+)', f.read())}
+
+
+def memory(o):
+    """--memory-limit: all of the device's memory counts, and optimizer state leaves it; not a bit of a result changes."""
+    folder, (cu, c) = program(o, hidden=3000)
+    expected, all_there = sh(cu, cwd=folder).replace(folder, ''), contract_of_cuda(o, folder, ())
+    expect('PINNED_BYTES' not in all_there and expected.count('status 0') > 12, 'without a limit', all_there)
+    text = sh(o.mxcc, os.path.join(folder, 'interface.mxl'), '-o', os.path.join(folder, 'no.cu'), '--memory-limit', '1000', status=1)
+    m = re.search(r'an instance needs (\d+) bytes of the GPU.s memory, --memory-limit is 1000', text)
+    expect(m and 'go to the host\'s memory' in text and '--memory-limit %s is enough' % m[1] in text, 'a limit that is too small:', text)
+    least = int(m[1])
+    expect(least < all_there['DEVICE_BYTES'], least, 'is no less than', all_there)
+    for limit in (least, (least + all_there['DEVICE_BYTES']) // 2):
+        folder, (cu, c) = program(o, hidden=3000, cuda_flags=('--memory-limit', limit, '--verify'))
+        here = contract_of_cuda(o, folder, ('--memory-limit', limit))
+        expect(here['DEVICE_BYTES'] <= limit and here['PINNED_BYTES'] > 0, 'limit', limit, 'gives', here)
+        for order in ('first', 'last'):
+            # two instances at a time
+            got = sh(cu, cwd=folder, env={'EMULATED_STREAMS': order, 'EMULATED_MEMORY': str(2 * limit)}).replace(folder, '')
+            expect(got == expected, 'with --memory-limit', limit, 'it prints\n', got, '\nwithout\n', expected)
+    text = sh(cu, 'once', cwd=folder, env={'EMULATED_MEMORY': '1000'})
+    expect(re.search(r'log: init: the GPU has too little memory free: %d bytes are needed, 1000 of 1000 are free; mxcc --memory-limit BYTES computes again '
+                     r'instead of keeping the \d+ bytes of working memory, and \d+ bytes of optimizer state can stay in the host.s memory' % here['DEVICE_BYTES'], text),
+           'with too little memory:', text)
+
+
+def contract_of_cuda(o, folder, flags):
+    """The header beside it is that of the C unit, which came last."""
+    sh(o.mxcc, os.path.join(folder, 'interface.mxl'), '-o', os.path.join(folder, 'interface.cu'), *flags)
+    return contract(folder)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--mxcc', required=True)
@@ -126,7 +162,7 @@ def main():
         o.emulation = cuda.build_emulation(o.folder)
         with open(o.emulation + '.flags', encoding='utf-8') as f:
             o.compiler = f.read().split('\n')
-        for check in (wrong_kernels, interface, failures):
+        for check in (wrong_kernels, interface, failures, memory):
             try:
                 check(o)
                 passed += 1

@@ -319,13 +319,15 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
     return enqueue(stream, {NULL, c});
 }
 
-cudaError_t cudaHostAlloc(void **at, size_t bytes, unsigned) {
+cudaError_t cudaHostAlloc(void **at, size_t bytes, unsigned flags) {
     guard hold(emulation::lock);
     unsigned char *p = (unsigned char *)aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
     if (!p)
         return cudaErrorMemoryAllocation;
     memset(p, 0x5a, bytes);
     pinned_memory.push_back({p, bytes});
+    if (flags & cudaHostAllocMapped)
+        emulation::map_memory(p, bytes);
     *at = p;
     return cudaSuccess;
 }
@@ -335,6 +337,7 @@ cudaError_t cudaFreeHost(void *at) {
     emulation::finish_all();
     for (size_t i = 0; i < pinned_memory.size(); i++)
         if (pinned_memory[i].at == at) {
+            emulation::unmap_memory(pinned_memory[i].at);
             free(at);
             pinned_memory.erase(pinned_memory.begin() + (long)i);
             return cudaSuccess;

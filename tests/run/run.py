@@ -242,6 +242,8 @@ class Model:
         library = os.path.join(folder, 'libmodel.so')
         if os.environ.get('MXCC_EMULATION'):
             build_emulated(mxcc, path, folder, library, flags)
+        elif os.environ.get('MXCC_TARGET') == 'cuda':  # on a GPU: tests/cuda/gpu.py
+            self.run([mxcc, 'build', '--target', 'cuda', path, '-o', library, *cuda_flags(flags)])
         else:
             self.run([mxcc, 'build', path, '-o', library, *flags])
         self.signatures = header_signatures(os.path.join(folder, 'model.h'), self.prefix)
