@@ -125,8 +125,10 @@ static const char *print_kernel(struct function *f, const struct loop_stmt *grid
         cprint_line(&q, "const %s %s = threadIdx.x;", cprint_index_type(&q, threads->var), thread);
     text_addn(&body, text_string(&inner), inner.length);
     const char *parameters = text_string(&head);
-    text_printf(&g->outlined, "/* %s */\nstatic __global__ void __launch_bounds__(%lld) %s(%s)\n{\n%s}\n\n",
-                cuda_place(f), (long long)count, name, parameters[0] ? parameters + 2 : "", text_string(&body));
+    /* Kernels that keep much in registers: better few blocks than spills. */
+    const char *blocks = f->op && f->op->code == OP_kernel ? ", 1" : "";
+    text_printf(&g->outlined, "/* %s */\nstatic __global__ void __launch_bounds__(%lld%s) %s(%s)\n{\n%s}\n\n",
+                cuda_place(f), (long long)count, blocks, name, parameters[0] ? parameters + 2 : "", text_string(&body));
     cgen_leave_parameters(g, c, outer);
     cgen_scope_restore(g, saved);
     p->stack = stack;

@@ -170,7 +170,7 @@ void flash_load(struct flash *f, const struct flash_panel *p, struct loop_mem *f
     struct loop_block *outer = f->here;
     lx i, piece;
     struct loop_stmt *s;
-    if (all % threads == 0) {
+    if (all % threads == 0 && all / threads <= 8) { /* more at once would need too many registers */
         s = flash_loop(f, "i", all / threads, &i);
         piece = flash_named(f, "piece", lx_add(b, f->k.thread, lx_mul(b, i, lx_int(b, threads))));
     } else {
