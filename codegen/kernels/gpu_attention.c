@@ -58,19 +58,14 @@ struct forward {
     struct loop_var *top[FLASH_SLOTS], *total[FLASH_SLOTS]; /* running, in powers of two; the thread's own part of the sum */
 };
 
-static lx key_base(struct forward *a, int64_t units) {
-    struct loop_builder *b = a->f.b;
-    return lx_mul(b, lx_mul(b, a->group, a->f.K), lx_int(b, units));
-}
-
 static void load_keys(struct forward *a, lx at) {
     struct flash *f = &a->f;
-    flash_load(f, &a->k, f->l->mem(f->l->context, f->key), key_base(a, f->D), at, f->K, lx_int(f->b, 0));
+    flash_load(f, &a->k, f->l->mem(f->l->context, f->key), flash_group_base(f, a->group, 0), at, f->K, lx_int(f->b, 0));
 }
 
 static void load_values(struct forward *a, lx at) {
     struct flash *f = &a->f;
-    flash_load(f, &a->v, f->l->mem(f->l->context, f->v), key_base(a, f->E), at, f->K, lx_int(f->b, 0));
+    flash_load(f, &a->v, f->l->mem(f->l->context, f->v), flash_group_base(f, a->group, 1), at, f->K, lx_int(f->b, 0));
 }
 
 /* Scores that are not seen become -inf: where the tile from `at` on has such. */
@@ -301,7 +296,7 @@ void lower_gpu_attention(struct lower *l) {
     flash_read(f, l->op);
     flash_begin(f, l);
     int64_t rows = ir_dim_upper(f->row_count), groups = ir_dim_upper(f->group_count),
-            keys = ir_dim_upper(f->key->type.dims[f->q->type.rank - 2]);
+            keys = ir_dim_upper(f->key_count);
     choose_shape(f, rows);
     l->flops += flash_flops(f, 2);
     int64_t blocks = groups * ((rows + f->shape.warps * FLASH_WARP_ROWS - 1) / (f->shape.warps * FLASH_WARP_ROWS));

@@ -24,7 +24,7 @@ static bool is_units(ir_dim d, int64_t together, int64_t *n) {
 
 static ir_dim score_dim(const struct flash *f, int d) {
     int rank = f->q->type.rank;
-    return d == rank - 1 ? f->key->type.dims[rank - 2] : f->q->type.dims[d];
+    return d == rank - 1 ? f->key_count : f->q->type.dims[d];
 }
 
 static void see_effect(struct ir_op *op, void *context) {
@@ -56,6 +56,7 @@ bool flash_read(struct flash *f, const struct ir_op *op) {
         f->G <= 0 || heads % f->G)
         return false;
     f->sharing = heads / f->G;
+    f->key_count = op->kernel.limit ? op->kernel.limit : f->key->type.dims[rank - 2];
     for (int d = 0; f->mask && d < f->mask->type.rank; d++) {
         int64_t one;
         int s = rank - f->mask->type.rank + d;
@@ -77,13 +78,15 @@ void flash_begin(struct flash *f, struct lower *l) {
     f->groups = lx_dim(f->b, f->group_count, l->symbol, l->context);
     f->rows = lx_dim(f->b, f->row_count, l->symbol, l->context);
     f->Q = lx_dim(f->b, f->q->type.dims[rank - 2], l->symbol, l->context);
-    f->K = lx_dim(f->b, f->key->type.dims[rank - 2], l->symbol, l->context);
+    f->K = lx_dim(f->b, f->key_count, l->symbol, l->context);
+    for (int i = 0; i < 2; i++)
+        f->held[i] = lx_dim(f->b, (i ? f->v : f->key)->type.dims[rank - 2], l->symbol, l->context);
     f->offset = lx_sub(f->b, f->K, f->Q);
 }
 
 int64_t flash_flops(const struct flash *f, int64_t products) {
     double n = 2.0 * (double)products * (double)ir_dim_upper(f->group_count) * (double)ir_dim_upper(f->row_count) *
-               (double)ir_dim_upper(f->key->type.dims[f->q->type.rank - 2]) * (double)(f->D + f->E) / 2;
+               (double)ir_dim_upper(f->key_count) * (double)(f->D + f->E) / 2;
     return n < 9e18 ? (int64_t)n : INT64_MAX;
 }
 
@@ -189,6 +192,10 @@ void flash_load(struct flash *f, const struct flash_panel *p, struct loop_mem *f
     gpu_copy(b, f->here, valid, p->shared, to, from,
              lx_add(b, base, lx_add(b, lx_mul(b, position, lx_int(b, p->units)), unit)));
     flash_leave(f, s, outer);
+}
+
+lx flash_group_base(struct flash *f, lx group, int which) {
+    return lx_mul(f->b, lx_mul(f->b, group, f->held[which]), lx_int(f->b, which ? f->E : f->D));
 }
 
 /* ---- sums -------------------------------------------------------------------------------------------------------------------- */

@@ -33,7 +33,9 @@ struct flash {
     bool causal;
     double scale;
     ir_dim group_count, row_count; /* B * G; sharing * Q */
+    ir_dim key_count;              /* K */
     lx groups, rows, Q, K, offset; /* offset: K - Q */
+    lx held[2];                    /* positions that the tensors of keys and values have */
     struct flash_shape shape;
     /* The thread. */
     lx lane, warp;
@@ -62,6 +64,9 @@ void flash_leave(struct flash *f, struct loop_stmt *s, struct loop_block *outer)
 
 /* Positions first … below limit of a tensor whose position 0 lies at element `base`, to a stage of the panel; zeros beyond. */
 void flash_load(struct flash *f, const struct flash_panel *p, struct loop_mem *from, lx base, lx first, lx limit, lx stage);
+
+/* The element at which the keys (0) or values (1) of a group begin. */
+lx flash_group_base(struct flash *f, lx group, int which);
 
 /* Sums of a tile: element (slot, number) of the thread, its column, how many numbers there are. */
 int flash_numbers(const struct flash *f, int64_t cols);
