@@ -218,7 +218,8 @@ static void product_kernel(struct tensor_product *t, struct loop_mem *parts) {
         d->first = s ? p->first_col : p->first_row;
         d->extent = s ? p->cols : p->rows;
         d->operand = (struct gpu_operand){.kind = t->kind, .columns = s};
-        d->operand.along = product_walks_reduction(p, d->e, d->group);
+        d->operand.along = product_walks_reduction(p, d->e, d->group) ||
+                           gpu_loads_together(c->l, c->nest, d->e, c->k.index[c->k.count - 1], gpu_mma_together(t->kind));
         d->operand.stride = gpu_operand_stride(t->kind, d->operand.along, d->width, tile.depth);
         d->stage = (d->operand.along ? d->width : tile.depth) * d->operand.stride;
         d->together = is_together(t, d) ? gpu_mma_together(t->kind) : 1;
