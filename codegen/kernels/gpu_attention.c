@@ -168,6 +168,15 @@ static lx row_number(struct forward *a, lx row) {
     return lx_add(b, lx_mul(b, group, a->f.rows), row);
 }
 
+/* 1 / total; without keys the result is 0. */
+static lx reciprocal(struct flash *f, lx total) {
+    struct loop_builder *b = f->b;
+    lx value = lx_fn2(b, FN_div, lx_const_float(b, F32, 1), total);
+    if (ir_dim_lower(f->key_count) > 0)
+        return value;
+    return lx_select(b, lx_op(b, I_EQ, f->K, lx_int(b, 0)), lx_const_float(b, F32, 0), value);
+}
+
 static void store_rows(struct forward *a) {
     struct flash *f = &a->f;
     struct loop_builder *b = f->b;
@@ -180,7 +189,7 @@ static void store_rows(struct forward *a) {
     y->written = l->written = true;
     for (int s = 0; s < f->slots; s++) {
         total[s] = flash_reduce(f, "total", FN_add, lx_var(b, a->total[s]));
-        factor[s] = flash_named(f, "factor", lx_fn2(b, FN_div, lx_const_float(b, F32, 1), total[s]));
+        factor[s] = flash_named(f, "factor", reciprocal(f, total[s]));
     }
     lx base = lx_mul(b, row_number(a, lx_int(b, 0)), lx_int(b, f->E));
     flash_store(f, y, base, a->first, f->rows, f->E, a->sums, whole ? factor : NULL);
@@ -280,7 +289,7 @@ static void merge_kernel(struct forward *a) {
         }
         flash_leave(f, s, outer);
     }
-    lx total = lx_var(b, v[1]), value = lx_fn2(b, FN_div, lx_var(b, v[2]), total);
+    lx total = lx_var(b, v[1]), value = lx_fn2(b, FN_mul, lx_var(b, v[2]), reciprocal(f, total));
     y->written = l->written = true;
     loop_store(b, f->here, y, e.at, f->type == F32 ? value : lx_cast(b, f->type, value));
     struct loop_stmt *one = flash_if(f, lx_op(b, I_EQ, unit, lx_int(b, 0)));
