@@ -204,7 +204,7 @@ static bool call(struct options *o, const struct option_row *r, const char *valu
             return false;
         o->compile.plan_best = i;
     } else if (strcmp(what, "precision") == 0) {
-        if (!choose(r->name, value, (const char *const[]){"f32", "tf32", NULL}, &i))
+        if (!choose(r->name, value, (const char *const[]){"f32", "tf32", "bf16", "f16", NULL}, &i))
             return false;
         o->compile.precision = (enum precision)i;
     } else if (strcmp(what, "blas") == 0) {

@@ -187,7 +187,7 @@ static void store_tile(struct fma_product *f, struct loop_var *sums, const lx *l
         loops[s] = unrolled(p, s ? "j" : "i", counts[s], &counter[s]);
         nest_scope_enter(&c->n, c->n.depth + 1, &loops[s]->body, true);
         at[s] = product_named(p, s ? "col_at" : "row_at",
-                      lx_add(b, firsts[s], place_of(p, lane[s], counter[s], widths[s], runs[s])));
+                              lx_add(b, firsts[s], place_of(p, lane[s], counter[s], widths[s], runs[s])));
         if (!product_multiple(extents[s], widths[s])) {
             tests[s] = loop_if(b, NULL, lx_op(b, I_LT, at[s], extents[s]));
             product_enter(p, &tests[s]->body);
@@ -307,7 +307,8 @@ void product_fold(struct product *p, struct loop_mem *parts) {
     struct loop_stmt *s = loop_for(b, product_here(p), part, lx_int(b, 1), lx_int(b, p->parts), 1, LOOP_SERIAL);
     lx from = lx_add(b, lx_mul(b, lx_var(b, part), all), e.at);
     loop_set(b, &s->body, sum, NULL, lx_fn2(b, FN_add, lx_var(b, sum), lx_load(b, parts, from, 1)));
-    lx col = product_named(p, "col_at", lx_mod(b, e.at, p->cols)), rest = product_named(p, "rest", lx_div(b, e.at, p->cols));
+    lx col = product_named(p, "col_at", lx_mod(b, e.at, p->cols)),
+       rest = product_named(p, "rest", lx_div(b, e.at, p->cols));
     lx row = product_named(p, "row_at", lx_mod(b, rest, p->rows));
     contraction_set_flat(c, c->cols.group, c->cols.group->count, col);
     contraction_set_flat(c, c->rows.group, c->rows.group->count, row);

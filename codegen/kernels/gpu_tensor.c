@@ -103,7 +103,8 @@ void gpu_fragment(struct loop_builder *b, struct loop_block *k, const struct gpu
 
 void gpu_mma(struct loop_builder *b, struct loop_block *k, enum gpu_mma kind, struct loop_mem *sums, lx at,
              struct loop_mem *rows, lx rows_at, struct loop_mem *cols, lx cols_at) {
-    static const char *const names[] = {[MMA_BF16] = "mx_mma_bf16", [MMA_F16] = "mx_mma_f16", [MMA_TF32] = "mx_mma_tf32"};
+    static const char *const names[] = {
+        [MMA_BF16] = "mx_mma_bf16", [MMA_F16] = "mx_mma_f16", [MMA_TF32] = "mx_mma_tf32"};
     call(b, k, names[kind], NULL, 3, (struct loop_mem *[]){sums, rows, cols}, (lx[]){at, rows_at, cols_at});
 }
 

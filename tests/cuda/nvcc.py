@@ -66,7 +66,9 @@ def check(o, nvcc, model, folder):
     name = os.path.splitext(os.path.basename(model))[0]
     unit = os.path.join(folder, name + '.cu')
     failures, rows = [], []
-    status, text = run(o.mxcc, model, '-o', unit)
+    with open(model, encoding='utf-8') as f: # as tests/run/run.py builds it
+        flags = [w for line in f if line.startswith('//: build ') for w in line.split()[2:]]
+    status, text = run(o.mxcc, model, '-o', unit, *flags)
     if status:
         return ['%s: mxcc gave %d: %s' % (model, status, text[-1500:])], rows
     for arch in o.arch:
