@@ -41,6 +41,8 @@ enum own_kernel codegen_own_kernel(const struct compile_options *o, const struct
 }
 
 static void lower_function(struct lower *l) {
+    if (codegen_own_kernel(l->options, l->op) != OWN_HERE)
+        return; /* code generation says so */
     for (size_t i = 0; i < sizeof function_kernels / sizeof *function_kernels; i++)
         if (function_kernels[i].target == l->options->target && !strcmp(function_kernels[i].function, l->op->name)) {
             function_kernels[i].lower(l);
