@@ -19,7 +19,7 @@ int64_t codegen_workspace_bytes(const struct compile_options *o, enum dtype t, i
 static const struct function_kernel {
     enum target_kind target;
     const char *function;
-    bool (*takes)(const struct ir_op *);
+    bool (*takes)(const struct compile_options *, const struct ir_op *);
     void (*lower)(struct lower *);
 } function_kernels[] = {
 #define K(name, target, text)
@@ -33,7 +33,7 @@ enum own_kernel codegen_own_kernel(const struct compile_options *o, const struct
     enum own_kernel found = OWN_NONE;
     for (size_t i = 0; i < sizeof function_kernels / sizeof *function_kernels; i++)
         if (!strcmp(function_kernels[i].function, kernel->name)) {
-            if (function_kernels[i].target == o->target && function_kernels[i].takes(kernel))
+            if (function_kernels[i].target == o->target && function_kernels[i].takes(o, kernel))
                 return OWN_HERE;
             found = OWN_ELSEWHERE;
         }
@@ -41,6 +41,8 @@ enum own_kernel codegen_own_kernel(const struct compile_options *o, const struct
 }
 
 static void lower_function(struct lower *l) {
+    if (codegen_own_kernel(l->options, l->op) != OWN_HERE)
+        return; /* code generation says so */
     for (size_t i = 0; i < sizeof function_kernels / sizeof *function_kernels; i++)
         if (function_kernels[i].target == l->options->target && !strcmp(function_kernels[i].function, l->op->name)) {
             function_kernels[i].lower(l);

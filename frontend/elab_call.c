@@ -388,8 +388,11 @@ static void record_statics(struct elab *e, struct scope *s, const struct ast_fn 
         const struct binding *b = scope_find_here(s, fn->params[i].name);
         if (!b || b->cell || (b->value.kind != VAL_INT && b->value.kind != VAL_FLOAT && b->value.kind != VAL_BOOL))
             continue;
-        double value = b->value.kind == VAL_INT ? (double)b->value.i : b->value.kind == VAL_FLOAT ? b->value.f : b->value.b;
-        VEC_PUSH(&e->module->arena, statics, (struct ir_static){arena_strdup(&e->module->arena, fn->params[i].name), value});
+        double value = b->value.kind == VAL_INT     ? (double)b->value.i
+                       : b->value.kind == VAL_FLOAT ? b->value.f
+                                                    : b->value.b;
+        VEC_PUSH(&e->module->arena, statics,
+                 (struct ir_static){arena_strdup(&e->module->arena, fn->params[i].name), value});
     }
     op->kernel.statics = statics.at;
     op->kernel.static_count = statics.n;

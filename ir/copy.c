@@ -174,6 +174,7 @@ struct ir_op *ir_copier_op(struct ir_copier *c, struct ir_builder *b, const stru
     switch (from->code) {
     case OP_nest: copy_nest(c, from, to); break;
     case OP_sort: to->sort.limit = copy_dim(c, from->sort.limit); break;
+    case OP_kernel: to->kernel.limit = copy_dim(c, from->kernel.limit); break;
     case OP_for:
     case OP_while: to->loop.limit = copy_dim(c, from->loop.limit); break;
     case OP_dim:

@@ -307,8 +307,10 @@ struct ir_op {
          * operands' positions in `of`, i.e. all operands, results, gradients of float results; yields: one gradient
          * for each float operand (same type as the operand).
          * tuned: declared `kernel fn` (else only a custom gradient or grouping). statics: of a kernel of the library, its
-         * parameters that are numbers known at compile time. What the target has a kernel for has no regions after `select`. */
-        struct { bool tuned; int static_count; const struct ir_static *statics; } kernel;
+         * parameters that are numbers known at compile time. What the target has a kernel for has no regions after `select`;
+         * of its second and third operands it then reads no more than the first `limit` positions of the axis before the last, which
+         * is what the function was called with (NULL: all). */
+        struct { bool tuned; int static_count; const struct ir_static *statics; ir_dim limit; } kernel;
         /* grad: operand 0 the scalar; the others what to differentiate with respect to. Where wrt_buffers[i] is not NULL,
          * operand i + 1 is a placeholder (any version) and the version that reaches the scalar is meant. */
         struct { struct ir_buffer **wrt_buffers; } grad;

@@ -508,17 +508,19 @@ static void read_grad(struct reader *r, struct ir_op *op) {
 static void read_kernel(struct reader *r, struct ir_op *op) {
     VEC(struct ir_static) statics = {0};
     op->kernel.tuned = read_accept_word(r, "tuned");
-    if (!read_accept(r, "["))
-        return;
-    do {
-        struct ir_static s = {.name = arena_strdup(&r->module->arena, read_word(r, "the name of a parameter"))};
-        read_expect(r, "=");
-        read_element(r, F64, &s.value);
-        VEC_PUSH(&r->module->arena, statics, s);
-    } while (!r->failed && read_accept(r, ","));
-    read_expect(r, "]");
+    if (read_accept(r, "[")) {
+        do {
+            struct ir_static s = {.name = arena_strdup(&r->module->arena, read_word(r, "the name of a parameter"))};
+            read_expect(r, "=");
+            read_element(r, F64, &s.value);
+            VEC_PUSH(&r->module->arena, statics, s);
+        } while (!r->failed && read_accept(r, ","));
+        read_expect(r, "]");
+    }
     op->kernel.statics = statics.at;
     op->kernel.static_count = statics.n;
+    if (read_accept_word(r, "limit"))
+        op->kernel.limit = read_dim(r);
 }
 
 static void read_attributes(struct reader *r, struct ir_op *op, const struct value_list *results) {

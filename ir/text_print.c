@@ -661,6 +661,10 @@ static void print_attributes(struct printer *p, const struct ir_op *op, int inde
             print_float(out, F64, op->kernel.statics[i].value);
         }
         text_add(out, op->kernel.static_count ? "]" : "");
+        if (op->kernel.limit) {
+            text_add(out, " limit ");
+            print_dim(p, out, op->kernel.limit);
+        }
         break;
     case OP_grad: {
         bool any = false;

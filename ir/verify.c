@@ -331,6 +331,8 @@ static void check_kernel(struct verifier *v) {
     if (op->code == OP_kernel && !op->region_count) { /* the target's own */
         if (!op->name || !op->kernel.tuned)
             fail(v, "the kernel has neither a definition nor a name that a target knows");
+        if (op->kernel.limit)
+            check_dim(v, op->kernel.limit);
         return;
     }
     if (!counts(v, -1, -1, regions))

@@ -33,9 +33,9 @@ bool lower_contraction(struct lower *l);
 bool lower_gpu_contraction(struct lower *l);
 bool lower_gpu_tensor_product(struct lower *l);
 /* Attention on a GPU: functions of stdlib/nn/attention.mxl. */
-bool takes_gpu_attention(const struct ir_op *op);
+bool takes_gpu_attention(const struct compile_options *o, const struct ir_op *op);
 void lower_gpu_attention(struct lower *l);
-bool takes_gpu_attention_gradient(const struct ir_op *op);
+bool takes_gpu_attention_gradient(const struct compile_options *o, const struct ir_op *op);
 void lower_gpu_attention_gradient(struct lower *l);
 /* false unless a BLAS was asked for and the nest is a product that it takes. */
 bool lower_blas(struct lower *l);

@@ -182,6 +182,7 @@ struct storage *plan_workspace(const struct plan_func *p, const struct ir_op *op
 /* Whether a target has a kernel of its own for a kernel function. ELSEWHERE: another target has, so that its declared gradient, which
  * belongs to that kernel, is none for this one. */
 enum own_kernel { OWN_NONE, OWN_HERE, OWN_ELSEWHERE };
+/* OWN_HERE: its kernels may read less than all of their second and third operands (ir_op.kernel.limit). */
 
 struct pass_context {
     struct ir_module *module;

@@ -14,9 +14,38 @@ struct selection {
     VEC(struct ir_op *) ops;
 };
 
+/* The first positions of an axis of v, if that is all that it is: `a[:, :n]`. NULL: it is more, or less. */
+static struct ir_value *whole_of(const struct ir_value *v) {
+    const struct ir_op *op = v->op;
+    int rank = v->type.rank;
+    if (!op || op->code != OP_nest || op->result_count != 1 || op->nest.reds || op->nest.results[0].base >= 0)
+        return NULL;
+    ir_expr e = op->nest.results[0].value;
+    if (e->kind != X_LOAD || e->guarded || op->operands[e->index]->type.rank != rank)
+        return NULL;
+    struct ir_value *from = op->operands[e->index];
+    for (int d = 0; d < rank; d++)
+        if (e->args[d]->kind != X_INDEX || e->args[d]->index != d ||
+            (d != rank - 2 && from->type.dims[d] != v->type.dims[d]))
+            return NULL;
+    return from;
+}
+
+/* Keys and values of a cache are read in place: as far as they are filled. */
+static void read_in_place(struct ir_op *op) {
+    struct ir_value *from[2] = {whole_of(op->operands[1]), whole_of(op->operands[2])};
+    if (!from[0] || !from[1])
+        return;
+    op->kernel.limit = op->operands[1]->type.dims[op->operands[1]->type.rank - 2];
+    for (int i = 0; i < 2; i++)
+        op->operands[1 + i] = from[i];
+}
+
 static void find(struct ir_op *op, void *context) {
     struct selection *s = context;
     if (op->code == OP_kernel && (!op->region_count || pass_own_kernel(s->context, op) == OWN_HERE)) {
+        if (op->region_count)
+            read_in_place(op);
         op->region_count = 0;
         return;
     }

@@ -557,8 +557,12 @@ void function_operation(struct function *f, struct ir_op *op) {
     if (!plain && op->code != OP_const && op->code != OP_dim)
         function_comment(f, op);
     switch (op->code) {
-    case OP_nest:
-    case OP_kernel: nest(f, op); break;
+    case OP_kernel:
+        if (codegen_own_kernel(f->g->options, op) != OWN_HERE)
+            bug(f, arena_printf(&f->g->arena, "`%s` has no definition, and the target has none of its own", op->name));
+        nest(f, op);
+        break;
+    case OP_nest: nest(f, op); break;
     case OP_const: {
         const struct storage *s = function_storage(f, op->results[0]);
         if (!s || s->kind == STORAGE_CONST)

@@ -150,9 +150,11 @@ static const char *print_kernel(struct function *f, const struct loop_stmt *grid
         cprint_line(&q, "const %s %s = threadIdx.x;", cprint_index_type(&q, threads->var), thread);
     text_addn(&body, text_string(&inner), inner.length);
     const char *parameters = text_string(&head);
+    /* Kernels that keep much in registers: better few blocks than spills. */
+    const bool few = converts_tiles(grid, c) || (f->op && f->op->code == OP_kernel);
     text_printf(&g->outlined, "/* %s */\nstatic __global__ void __launch_bounds__(%lld%s) %s(%s)\n{\n%s}\n\n",
-                cuda_place(f), (long long)count, converts_tiles(grid, c) ? ", 1" : "", name,
-                parameters[0] ? parameters + 2 : "", text_string(&body));
+                cuda_place(f), (long long)count, few ? ", 1" : "", name, parameters[0] ? parameters + 2 : "",
+                text_string(&body));
     cgen_leave_parameters(g, c, outer);
     cgen_scope_restore(g, saved);
     p->stack = stack;

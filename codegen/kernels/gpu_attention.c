@@ -36,9 +36,9 @@ static bool choose_shape(struct flash *f, int64_t rows) {
     return false;
 }
 
-bool takes_gpu_attention(const struct ir_op *op) {
+bool takes_gpu_attention(const struct compile_options *o, const struct ir_op *op) {
     struct flash f;
-    return flash_read(&f, op) && op->result_count == 2 && choose_shape(&f, FLASH_WARP_ROWS);
+    return flash_read(&f, o, op) && op->result_count == 2 && choose_shape(&f, FLASH_WARP_ROWS);
 }
 
 /* Where the parts of the keys leave what they have: [part, group, row] and units. */
@@ -55,22 +55,18 @@ struct forward {
     lx lo, hi, least, most;
     lx query[FLASH_SLOTS];
     struct loop_mem *scores, *sums;
-    struct loop_var *top[FLASH_SLOTS], *total[FLASH_SLOTS]; /* running, in powers of two; the thread's own part of the sum */
+    struct loop_var *top[FLASH_SLOTS],
+        *total[FLASH_SLOTS]; /* running, in powers of two; the thread's own part of the sum */
 };
-
-static lx key_base(struct forward *a, int64_t units) {
-    struct loop_builder *b = a->f.b;
-    return lx_mul(b, lx_mul(b, a->group, a->f.K), lx_int(b, units));
-}
 
 static void load_keys(struct forward *a, lx at) {
     struct flash *f = &a->f;
-    flash_load(f, &a->k, f->l->mem(f->l->context, f->key), key_base(a, f->D), at, f->K, lx_int(f->b, 0));
+    flash_load(f, &a->k, f->l->mem(f->l->context, f->key), flash_group_base(f, a->group, 0), at, f->K, lx_int(f->b, 0));
 }
 
 static void load_values(struct forward *a, lx at) {
     struct flash *f = &a->f;
-    flash_load(f, &a->v, f->l->mem(f->l->context, f->v), key_base(a, f->E), at, f->K, lx_int(f->b, 0));
+    flash_load(f, &a->v, f->l->mem(f->l->context, f->v), flash_group_base(f, a->group, 1), at, f->K, lx_int(f->b, 0));
 }
 
 /* Scores that are not seen become -inf: where the tile from `at` on has such. */
@@ -93,7 +89,8 @@ static void hide(struct forward *a, lx at) {
             seen = lx_op(b, I_AND, seen, near);
         if (f->mask) {
             lx row = lx_add(b, a->first, f->row[s]);
-            seen = lx_op(b, I_AND, lx_op(b, I_AND, seen, lx_op(b, I_LT, row, f->rows)), flash_mask(f, a->group, row, key));
+            seen =
+                lx_op(b, I_AND, lx_op(b, I_AND, seen, lx_op(b, I_LT, row, f->rows)), flash_mask(f, a->group, row, key));
         }
         lx place = flash_at(f, s, number, f->shape.cols);
         loop_store(b, f->here, a->scores, place,
@@ -115,7 +112,8 @@ static void soften(struct forward *a, int s) {
     best->is_mutable = true;
     loop_def(b, f->here, best, none);
     struct loop_stmt *each = flash_loop(f, "j", flash_numbers(f, cols), &j);
-    loop_set(b, f->here, best, NULL, lx_fn2(b, FN_max, lx_var(b, best), lx_load(b, a->scores, flash_at(f, s, j, cols), 1)));
+    loop_set(b, f->here, best, NULL,
+             lx_fn2(b, FN_max, lx_var(b, best), lx_load(b, a->scores, flash_at(f, s, j, cols), 1)));
     flash_leave(f, each, outer);
     lx tile = flash_reduce(f, "best", FN_max, lx_var(b, best)), scale = lx_const_float(b, F32, f->scale * LOG2_E);
     lx top = flash_named(f, "top", lx_fn2(b, FN_max, lx_var(b, a->top[s]), lx_fn2(b, FN_mul, tile, scale)));
@@ -126,7 +124,8 @@ static void soften(struct forward *a, int s) {
     loop_set(b, f->here, a->total[s], NULL, lx_fn2(b, FN_mul, lx_var(b, a->total[s]), factor));
     each = flash_loop(f, "j", flash_numbers(f, cols), &j);
     lx place = flash_at(f, s, j, cols);
-    lx weight = flash_named(f, "weight", flash_exp2(f, lx_fma(b, lx_load(b, a->scores, place, 1), scale, lx_fn(b, FN_neg, F32, 1, &base))));
+    lx weight = flash_named(
+        f, "weight", flash_exp2(f, lx_fma(b, lx_load(b, a->scores, place, 1), scale, lx_fn(b, FN_neg, F32, 1, &base))));
     loop_store(b, f->here, a->scores, place, weight);
     loop_set(b, f->here, a->total[s], NULL, lx_fn2(b, FN_add, lx_var(b, a->total[s]), weight));
     flash_leave(f, each, outer);
@@ -173,6 +172,15 @@ static lx row_number(struct forward *a, lx row) {
     return lx_add(b, lx_mul(b, group, a->f.rows), row);
 }
 
+/* 1 / total; without keys the result is 0. */
+static lx reciprocal(struct flash *f, lx total) {
+    struct loop_builder *b = f->b;
+    lx value = lx_fn2(b, FN_div, lx_const_float(b, F32, 1), total);
+    if (ir_dim_lower(f->key_count) > 0)
+        return value;
+    return lx_select(b, lx_op(b, I_EQ, f->K, lx_int(b, 0)), lx_const_float(b, F32, 0), value);
+}
+
 static void store_rows(struct forward *a) {
     struct flash *f = &a->f;
     struct loop_builder *b = f->b;
@@ -185,7 +193,7 @@ static void store_rows(struct forward *a) {
     y->written = l->written = true;
     for (int s = 0; s < f->slots; s++) {
         total[s] = flash_reduce(f, "total", FN_add, lx_var(b, a->total[s]));
-        factor[s] = flash_named(f, "factor", lx_fn2(b, FN_div, lx_const_float(b, F32, 1), total[s]));
+        factor[s] = flash_named(f, "factor", reciprocal(f, total[s]));
     }
     lx base = lx_mul(b, row_number(a, lx_int(b, 0)), lx_int(b, f->E));
     flash_store(f, y, base, a->first, f->rows, f->E, a->sums, whole ? factor : NULL);
@@ -241,8 +249,8 @@ static void rows_kernel(struct forward *a) {
         loop_def(b, f->here, a->total[s], lx_const_float(b, F32, 0));
     }
     a->sums = flash_sums(f, "sum", flash_padded(f, f->E));
-    flash_load(f, &a->q, f->l->mem(f->l->context, f->q), lx_mul(b, lx_mul(b, a->group, f->rows), lx_int(b, f->D)), a->first,
-               f->rows, zero);
+    flash_load(f, &a->q, f->l->mem(f->l->context, f->q), lx_mul(b, lx_mul(b, a->group, f->rows), lx_int(b, f->D)),
+               a->first, f->rows, zero);
     load_keys(a, a->lo);
     every_tile(a);
     store_rows(a);
@@ -277,7 +285,8 @@ static void merge_kernel(struct forward *a) {
         if (!pass) {
             loop_set(b, f->here, v[0], NULL, lx_fn2(b, FN_max, lx_var(b, v[0]), top));
         } else { /* a part without keys weighs nothing */
-            lx factor = lx_select(b, lx_fn2(b, FN_eq, top, none), zero, flash_exp2(f, lx_fn2(b, FN_sub, top, lx_var(b, v[0]))));
+            lx factor =
+                lx_select(b, lx_fn2(b, FN_eq, top, none), zero, flash_exp2(f, lx_fn2(b, FN_sub, top, lx_var(b, v[0]))));
             factor = flash_named(f, "factor", factor);
             loop_set(b, f->here, v[1], NULL, lx_fma(b, lx_load(b, a->parts.total, p, 1), factor, lx_var(b, v[1])));
             lx of_part = lx_load(b, a->parts.sums, lx_add(b, lx_mul(b, p, units), unit), 1);
@@ -285,11 +294,12 @@ static void merge_kernel(struct forward *a) {
         }
         flash_leave(f, s, outer);
     }
-    lx total = lx_var(b, v[1]), value = lx_fn2(b, FN_div, lx_var(b, v[2]), total);
+    lx total = lx_var(b, v[1]), value = lx_fn2(b, FN_mul, lx_var(b, v[2]), reciprocal(f, total));
     y->written = l->written = true;
-    loop_store(b, f->here, y, e.at, f->type == F32 ? value : lx_cast(b, f->type, value));
+    loop_store(b, f->here, y, e.at, y->dtype == F32 ? value : lx_cast(b, y->dtype, value));
     struct loop_stmt *one = flash_if(f, lx_op(b, I_EQ, unit, lx_int(b, 0)));
-    loop_store(b, f->here, l, row, lx_fma(b, lx_var(b, v[0]), lx_const_float(b, F32, LN_2), lx_fn(b, FN_log, F32, 1, &total)));
+    loop_store(b, f->here, l, row,
+               lx_fma(b, lx_var(b, v[0]), lx_const_float(b, F32, LN_2), lx_fn(b, FN_log, F32, 1, &total)));
     flash_leave(f, one, outer);
     gpu_close_each(&e);
 }
@@ -298,14 +308,14 @@ void lower_gpu_attention(struct lower *l) {
     struct forward *a = arena_alloc(l->b->arena, sizeof *a);
     struct flash *f = &a->f;
     *a = (struct forward){.parts.count = 1};
-    flash_read(f, l->op);
+    flash_read(f, l->options, l->op);
     flash_begin(f, l);
-    int64_t rows = ir_dim_upper(f->row_count), groups = ir_dim_upper(f->group_count),
-            keys = ir_dim_upper(f->key->type.dims[f->q->type.rank - 2]);
+    int64_t rows = ir_dim_upper(f->row_count), groups = ir_dim_upper(f->group_count), keys = ir_dim_upper(f->key_count);
     choose_shape(f, rows);
     l->flops += flash_flops(f, 2);
     int64_t blocks = groups * ((rows + f->shape.warps * FLASH_WARP_ROWS - 1) / (f->shape.warps * FLASH_WARP_ROWS));
-    while (a->parts.count < MOST_PARTS && a->parts.count * blocks < ENOUGH_BLOCKS && keys / (2 * a->parts.count) >= LEAST_KEYS)
+    while (a->parts.count < MOST_PARTS && a->parts.count * blocks < ENOUGH_BLOCKS &&
+           keys / (2 * a->parts.count) >= LEAST_KEYS)
         a->parts.count *= 2;
     if (a->parts.count > 1) {
         int64_t n = a->parts.count * groups * rows;

@@ -19,9 +19,10 @@ struct backward {
     const struct ir_value *l, *delta, *dy;
     struct flash_panel own[2], streamed[2]; /* by D units, by E units */
     const struct ir_value *streams[2];
-    lx group, first, base; /* of the block: positions of what is streamed begin at row `base` of the tensor */
-    lx limit;              /* of what is streamed */
-    struct loop_mem *scores, *weights; /* scores become gradients of scores; `weights` gradients of weights, then weights */
+    lx group, first;   /* of the block */
+    lx base[2], limit; /* of what is streamed: the elements at which its positions begin; how many there are */
+    struct loop_mem *scores,
+        *weights; /* scores become gradients of scores; `weights` gradients of weights, then weights */
 };
 
 static bool choose_shape(struct flash *f) {
@@ -40,9 +41,9 @@ static bool choose_shape(struct flash *f) {
     return false;
 }
 
-bool takes_gpu_attention_gradient(const struct ir_op *op) {
+bool takes_gpu_attention_gradient(const struct compile_options *o, const struct ir_op *op) {
     struct flash f;
-    return flash_read(&f, op) && op->result_count == 3 && op->operand_count == (f.mask ? 7 : 6) && choose_shape(&f);
+    return flash_read(&f, o, op) && op->result_count == 3 && op->operand_count == (f.mask ? 7 : 6) && choose_shape(&f);
 }
 
 static struct loop_mem *mem(struct flash *f, const struct ir_value *v) {
@@ -52,8 +53,7 @@ static struct loop_mem *mem(struct flash *f, const struct ir_value *v) {
 static void load_streamed(struct flash *f, void *context, lx at, lx stage) {
     struct backward *a = context;
     for (int i = 0; i < 2; i++)
-        flash_load(f, &a->streamed[i], mem(f, a->streams[i]), lx_mul(f->b, a->base, lx_int(f->b, i ? f->E : f->D)), at, a->limit,
-                   stage);
+        flash_load(f, &a->streamed[i], mem(f, a->streams[i]), a->base[i], at, a->limit, stage);
 }
 
 static void open_panels(struct backward *a, const char *const *own, const char *const *streamed) {
@@ -121,7 +121,8 @@ static void queries_kernel(struct backward *a) {
         tile = lx_sub(b, lx_sub(b, tiles, lx_int(b, 1)), tile);
     a->first = flash_named(f, "first_row", lx_mul(b, tile, lx_int(b, rows)));
     flash_keys(f, a->first, rows, &lo, &hi, &least, &most);
-    lx row0 = flash_named(f, "group_row", lx_mul(b, a->group, f->rows)), l2[FLASH_SLOTS], delta[FLASH_SLOTS], query[FLASH_SLOTS];
+    lx row0 = flash_named(f, "group_row", lx_mul(b, a->group, f->rows)), l2[FLASH_SLOTS], delta[FLASH_SLOTS],
+       query[FLASH_SLOTS];
     for (int s = 0; s < f->slots; s++) {
         struct loop_var *v[2];
         struct loop_block *outer = f->here;
@@ -134,7 +135,8 @@ static void queries_kernel(struct backward *a) {
         }
         struct loop_stmt *inside = flash_if(f, lx_op(b, I_LT, row, f->rows));
         lx at = flash_named(f, "at", lx_add(b, row0, row));
-        loop_set(b, f->here, v[0], NULL, lx_fn2(b, FN_mul, lx_load(b, mem(f, a->l), at, 1), lx_const_float(b, F32, LOG2_E)));
+        loop_set(b, f->here, v[0], NULL,
+                 lx_fn2(b, FN_mul, lx_load(b, mem(f, a->l), at, 1), lx_const_float(b, F32, LOG2_E)));
         loop_set(b, f->here, v[1], NULL, lx_load(b, mem(f, a->delta), at, 1));
         flash_leave(f, inside, outer);
         l2[s] = lx_var(b, v[0]);
@@ -142,10 +144,12 @@ static void queries_kernel(struct backward *a) {
     }
     struct loop_mem *sums = flash_sums(f, "sum", flash_padded(f, f->D));
     for (int i = 0; i < 2; i++)
-        flash_load(f, &a->own[i], mem(f, i ? a->dy : f->q), lx_mul(b, row0, lx_int(b, i ? f->E : f->D)), a->first, f->rows, zero);
+        flash_load(f, &a->own[i], mem(f, i ? a->dy : f->q), lx_mul(b, row0, lx_int(b, i ? f->E : f->D)), a->first,
+                   f->rows, zero);
     a->streams[0] = f->key;
     a->streams[1] = f->v;
-    a->base = flash_named(f, "group_key", lx_mul(b, a->group, f->K));
+    for (int i = 0; i < 2; i++)
+        a->base[i] = flash_named(f, "group_key", flash_group_base(f, a->group, i));
     a->limit = f->K;
     struct flash_stream stream = flash_stream_open(f, "keys", lo, hi, load_streamed, a);
     products(a, stream.stage);
@@ -199,7 +203,7 @@ static void keys_kernel(struct backward *a, bool of_keys, bool of_values) {
     struct loop_mem *sums[2] = {of_keys ? flash_sums(f, "key_sum", flash_padded(f, f->D)) : NULL,
                                 of_values ? flash_sums(f, "value_sum", flash_padded(f, f->E)) : NULL};
     for (int i = 0; i < 2; i++)
-        flash_load(f, &a->own[i], mem(f, i ? f->v : f->key), lx_mul(b, key0, lx_int(b, i ? f->E : f->D)), a->first, f->K, zero);
+        flash_load(f, &a->own[i], mem(f, i ? f->v : f->key), flash_group_base(f, a->group, i), a->first, f->K, zero);
     a->streams[0] = f->q;
     a->streams[1] = a->dy;
     a->limit = f->Q;
@@ -208,14 +212,19 @@ static void keys_kernel(struct backward *a, bool of_keys, bool of_values) {
     if (f->causal)
         lo = flash_named(f, "begin", lx_op(b, I_MAX, lx_sub(b, a->first, f->offset), zero));
     if (f->window > 0)
-        hi = flash_named(f, "end", lx_op(b, I_MAX, lx_min(b, f->Q, lx_sub(b, lx_add(b, last_key, lx_int(b, f->window)), f->offset)), zero));
+        hi = flash_named(
+            f, "end",
+            lx_op(b, I_MAX, lx_min(b, f->Q, lx_sub(b, lx_add(b, last_key, lx_int(b, f->window)), f->offset)), zero));
     struct loop_block *outer = f->here;
     struct loop_var *head = loop_var_new(b, "head", I64, 1);
-    struct loop_stmt *heads = f->sharing == 1 ? NULL : loop_for(b, NULL, head, zero, lx_int(b, f->sharing), 1, LOOP_SERIAL);
+    struct loop_stmt *heads =
+        f->sharing == 1 ? NULL : loop_for(b, NULL, head, zero, lx_int(b, f->sharing), 1, LOOP_SERIAL);
     if (heads)
         f->here = &heads->body;
     lx in_group = heads ? lx_mul(b, lx_var(b, head), f->Q) : zero;
-    a->base = flash_named(f, "head_row", lx_add(b, lx_mul(b, a->group, f->rows), in_group));
+    lx row0 = flash_named(f, "head_row", lx_add(b, lx_mul(b, a->group, f->rows), in_group));
+    for (int i = 0; i < 2; i++)
+        a->base[i] = flash_named(f, "head", lx_mul(b, row0, lx_int(b, i ? f->E : f->D)));
     struct flash_stream stream = flash_stream_open(f, "rows", lo, hi, load_streamed, a);
     struct loop_block *tile = f->here;
     products(a, stream.stage);
@@ -229,8 +238,9 @@ static void keys_kernel(struct backward *a, bool of_keys, bool of_values) {
         loop_store(b, f->here, of_cols[i], j, lx_const_float(b, F32, 0));
     struct loop_block *column = f->here;
     struct loop_stmt *known = flash_if(f, lx_op(b, I_LT, query, f->Q));
-    lx at = flash_named(f, "at", lx_add(b, a->base, query));
-    loop_store(b, f->here, of_cols[0], j, lx_fn2(b, FN_mul, lx_load(b, mem(f, a->l), at, 1), lx_const_float(b, F32, LOG2_E)));
+    lx at = flash_named(f, "at", lx_add(b, row0, query));
+    loop_store(b, f->here, of_cols[0], j,
+               lx_fn2(b, FN_mul, lx_load(b, mem(f, a->l), at, 1), lx_const_float(b, F32, LOG2_E)));
     loop_store(b, f->here, of_cols[1], j, lx_load(b, mem(f, a->delta), at, 1));
     flash_leave(f, known, column);
     flash_leave(f, each, tile);
@@ -282,7 +292,7 @@ void lower_gpu_attention_gradient(struct lower *l) {
     struct backward *a = arena_alloc(l->b->arena, sizeof *a);
     struct flash *f = &a->f;
     *a = (struct backward){0};
-    flash_read(f, l->op);
+    flash_read(f, l->options, l->op);
     flash_begin(f, l);
     choose_shape(f);
     l->flops += flash_flops(f, 7);

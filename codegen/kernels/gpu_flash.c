@@ -24,14 +24,14 @@ static bool is_units(ir_dim d, int64_t together, int64_t *n) {
 
 static ir_dim score_dim(const struct flash *f, int d) {
     int rank = f->q->type.rank;
-    return d == rank - 1 ? f->key->type.dims[rank - 2] : f->q->type.dims[d];
+    return d == rank - 1 ? f->key_count : f->q->type.dims[d];
 }
 
 static void see_effect(struct ir_op *op, void *context) {
     *(bool *)context |= ir_optable[op->code].effect != EFFECT_PURE;
 }
 
-bool flash_read(struct flash *f, const struct ir_op *op) {
+bool flash_read(struct flash *f, const struct compile_options *o, const struct ir_op *op) {
     bool known = true, effects = false, masked = !strncmp(op->name, "masked_", 7);
     int64_t heads, together;
     for (int i = 0; i < op->region_count; i++) /* a check in the definition must stay */
@@ -43,23 +43,28 @@ bool flash_read(struct flash *f, const struct ir_op *op) {
     f->causal = flash_constant(op, "causal", &known) != 0;
     f->scale = flash_constant(op, "scale", &known);
     f->window = (int64_t)flash_constant(op, "window", &known);
-    f->type = f->q->type.dtype;
+    f->stored = f->type = f->q->type.dtype;
+    if (f->stored == F32 && (o->precision == PRECISION_BF16 || o->precision == PRECISION_F16))
+        f->type = o->precision == PRECISION_BF16 ? BF16 : F16;
     f->tensor = f->type == BF16 || f->type == F16;
     f->kind = f->type == BF16 ? MMA_BF16 : MMA_F16;
     f->slots = f->tensor ? 2 : 4;
     together = f->tensor ? 8 : 4;
     int rank = f->q->type.rank;
-    if (!known || !(f->scale > 0) || rank < 3 || (!f->tensor && f->type != F32) || f->key->type.rank != rank || f->v->type.rank != rank)
+    if (!known || !(f->scale > 0) || rank < 3 || (!f->tensor && f->type != F32) || f->key->type.rank != rank ||
+        f->v->type.rank != rank)
         return false;
-    if (!is_units(f->q->type.dims[rank - 1], together, &f->D) || !is_units(f->v->type.dims[rank - 1], together, &f->E) ||
-        !ir_dim_is_const(f->q->type.dims[rank - 3], &heads) || !ir_dim_is_const(f->key->type.dims[rank - 3], &f->G) ||
-        f->G <= 0 || heads % f->G)
+    if (!is_units(f->q->type.dims[rank - 1], together, &f->D) ||
+        !is_units(f->v->type.dims[rank - 1], together, &f->E) || !ir_dim_is_const(f->q->type.dims[rank - 3], &heads) ||
+        !ir_dim_is_const(f->key->type.dims[rank - 3], &f->G) || f->G <= 0 || heads % f->G)
         return false;
     f->sharing = heads / f->G;
+    f->key_count = op->kernel.limit ? op->kernel.limit : f->key->type.dims[rank - 2];
     for (int d = 0; f->mask && d < f->mask->type.rank; d++) {
         int64_t one;
         int s = rank - f->mask->type.rank + d;
-        if (s < 0 || (f->mask->type.dims[d] != score_dim(f, s) && (!ir_dim_is_const(f->mask->type.dims[d], &one) || one != 1)))
+        if (s < 0 ||
+            (f->mask->type.dims[d] != score_dim(f, s) && (!ir_dim_is_const(f->mask->type.dims[d], &one) || one != 1)))
             return false;
     }
     return true;
@@ -77,13 +82,15 @@ void flash_begin(struct flash *f, struct lower *l) {
     f->groups = lx_dim(f->b, f->group_count, l->symbol, l->context);
     f->rows = lx_dim(f->b, f->row_count, l->symbol, l->context);
     f->Q = lx_dim(f->b, f->q->type.dims[rank - 2], l->symbol, l->context);
-    f->K = lx_dim(f->b, f->key->type.dims[rank - 2], l->symbol, l->context);
+    f->K = lx_dim(f->b, f->key_count, l->symbol, l->context);
+    for (int i = 0; i < 2; i++)
+        f->held[i] = lx_dim(f->b, (i ? f->v : f->key)->type.dims[rank - 2], l->symbol, l->context);
     f->offset = lx_sub(f->b, f->K, f->Q);
 }
 
 int64_t flash_flops(const struct flash *f, int64_t products) {
     double n = 2.0 * (double)products * (double)ir_dim_upper(f->group_count) * (double)ir_dim_upper(f->row_count) *
-               (double)ir_dim_upper(f->key->type.dims[f->q->type.rank - 2]) * (double)(f->D + f->E) / 2;
+               (double)ir_dim_upper(f->key_count) * (double)(f->D + f->E) / 2;
     return n < 9e18 ? (int64_t)n : INT64_MAX;
 }
 
@@ -125,8 +132,7 @@ void flash_open(struct flash *f, lx blocks) {
         f->row[s] = flash_named(f, "row", lx_add(b, first, row));
     }
     if (!f->tensor)
-        f->weights = gpu_shared(&f->k, "weights", F32,
-                                (int64_t)f->shape.warps * FLASH_WARP_ROWS * (f->shape.cols + 4));
+        f->weights = gpu_shared(&f->k, "weights", F32, (int64_t)f->shape.warps * FLASH_WARP_ROWS * (f->shape.cols + 4));
 }
 
 int64_t flash_padded(const struct flash *f, int64_t units) {
@@ -163,14 +169,32 @@ struct flash_panel flash_panel(struct flash *f, const char *name, int positions,
     return p;
 }
 
-void flash_load(struct flash *f, const struct flash_panel *p, struct loop_mem *from, lx base, lx first, lx limit, lx stage) {
+/* Eight numbers of f32 into shared memory as halves, or zeros. */
+static void convert(struct flash *f, lx valid, struct loop_mem *to, lx to_at, struct loop_mem *from, lx at) {
+    struct loop_builder *b = f->b;
+    struct loop_block *outer = f->here;
+    lx numbers[8], zeros[8], four[2];
+    struct loop_stmt *s = flash_if(f, valid);
+    for (int i = 0; i < 2; i++)
+        four[i] = flash_named(f, "four", lx_load(b, from, lx_add(b, at, lx_int(b, 4 * i)), 4));
+    for (int i = 0; i < 8; i++) {
+        numbers[i] = lx_cast(b, f->type, lx_lane(b, four[i / 4], i % 4));
+        zeros[i] = lx_const_float(b, f->type, 0);
+    }
+    loop_store(b, f->here, to, to_at, lx_pack(b, 8, numbers));
+    loop_store(b, &s->other, to, to_at, lx_pack(b, 8, zeros));
+    flash_leave(f, s, outer);
+}
+
+void flash_load(struct flash *f, const struct flash_panel *p, struct loop_mem *from, lx base, lx first, lx limit,
+                lx stage) {
     struct loop_builder *b = f->b;
     int together = f->tensor ? 8 : 4, threads = f->shape.warps * GPU_WARP;
     int pieces = (int)flash_padded(f, p->units) / together, all = p->positions * pieces;
     struct loop_block *outer = f->here;
     lx i, piece;
     struct loop_stmt *s;
-    if (all % threads == 0) {
+    if (all % threads == 0 && all / threads <= 8) { /* more at once would need too many registers */
         s = flash_loop(f, "i", all / threads, &i);
         piece = flash_named(f, "piece", lx_add(b, f->k.thread, lx_mul(b, i, lx_int(b, threads))));
     } else {
@@ -186,9 +210,16 @@ void flash_load(struct flash *f, const struct flash_panel *p, struct loop_mem *f
     if (flash_padded(f, p->units) != p->units)
         valid = lx_op(b, I_AND, valid, lx_op(b, I_LT, unit, lx_int(b, p->units)));
     lx to = lx_add(b, lx_mul(b, stage, lx_int(b, p->stage)), lx_add(b, lx_mul(b, local, lx_int(b, p->stride)), unit));
-    gpu_copy(b, f->here, valid, p->shared, to, from,
-             lx_add(b, base, lx_add(b, lx_mul(b, position, lx_int(b, p->units)), unit)));
+    lx at = lx_add(b, base, lx_add(b, lx_mul(b, position, lx_int(b, p->units)), unit));
+    if (f->stored == f->type)
+        gpu_copy(b, f->here, valid, p->shared, to, from, at);
+    else
+        convert(f, valid, p->shared, to, from, at);
     flash_leave(f, s, outer);
+}
+
+lx flash_group_base(struct flash *f, lx group, int which) {
+    return lx_mul(f->b, lx_mul(f->b, group, f->held[which]), lx_int(f->b, which ? f->E : f->D));
 }
 
 /* ---- sums -------------------------------------------------------------------------------------------------------------------- */
@@ -266,17 +297,20 @@ static void plain_scores(struct flash *f, struct loop_mem *scores, const struct 
     struct loop_builder *b = f->b;
     struct loop_block *outer = f->here;
     struct loop_var *unit = loop_var_new(b, "unit", I64, 1);
-    struct loop_stmt *units = loop_for(b, NULL, unit, lx_int(b, 0), lx_int(b, flash_padded(f, a->units)), 4, LOOP_SERIAL);
+    struct loop_stmt *units =
+        loop_for(b, NULL, unit, lx_int(b, 0), lx_int(b, flash_padded(f, a->units)), 4, LOOP_SERIAL);
     lx j, row[FLASH_SLOTS];
     f->here = &units->body;
     for (int s = 0; s < f->slots; s++)
-        row[s] = flash_named(f, "of_row",
-                             lx_load(b, a->shared,
-                                     lx_add(b, a_base, lx_add(b, lx_mul(b, f->row[s], lx_int(b, a->stride)), lx_var(b, unit))), 4));
+        row[s] = flash_named(
+            f, "of_row",
+            lx_load(b, a->shared,
+                    lx_add(b, a_base, lx_add(b, lx_mul(b, f->row[s], lx_int(b, a->stride)), lx_var(b, unit))), 4));
     struct loop_stmt *each = flash_loop(f, "j", flash_numbers(f, f->shape.cols), &j);
-    lx col = flash_named(f, "of_col",
-                         lx_load(b, c->shared,
-                                 lx_add(b, c_base, lx_add(b, lx_mul(b, flash_col(f, j), lx_int(b, c->stride)), lx_var(b, unit))), 4));
+    lx col = flash_named(
+        f, "of_col",
+        lx_load(b, c->shared,
+                lx_add(b, c_base, lx_add(b, lx_mul(b, flash_col(f, j), lx_int(b, c->stride)), lx_var(b, unit))), 4));
     for (int s = 0; s < f->slots; s++)
         for (int q = 0; q < 4; q++)
             add_product(f, scores, flash_at(f, s, j, f->shape.cols), lx_lane(b, row[s], q), lx_lane(b, col, q));
@@ -308,7 +342,8 @@ void flash_put(struct flash *f, struct loop_mem *weights) {
     flash_leave(f, each, outer);
 }
 
-static void tensor_apply(struct flash *f, struct loop_mem *sums, struct loop_mem *weights, const struct flash_panel *c, lx base) {
+static void tensor_apply(struct flash *f, struct loop_mem *sums, struct loop_mem *weights, const struct flash_panel *c,
+                         lx base) {
     struct loop_builder *b = f->b;
     struct loop_block *outer = f->here;
     lx k, j, zero = lx_int(b, 0);
@@ -316,8 +351,9 @@ static void tensor_apply(struct flash *f, struct loop_mem *sums, struct loop_mem
     struct loop_mem *rows = gpu_registers(b, f->here, "of_rows", U32, 4);
     for (int i = 0; i < 4; i++) {
         lx at = lx_add(b, lx_mul(b, k, lx_int(b, 8)), lx_int(b, 2 * i));
-        loop_store(b, f->here, rows, lx_int(b, i),
-                   gpu_pack(b, f->kind, lx_load(b, weights, at, 1), lx_load(b, weights, lx_add(b, at, lx_int(b, 1)), 1)));
+        loop_store(
+            b, f->here, rows, lx_int(b, i),
+            gpu_pack(b, f->kind, lx_load(b, weights, at, 1), lx_load(b, weights, lx_add(b, at, lx_int(b, 1)), 1)));
     }
     struct loop_stmt *pairs = flash_loop(f, "j", flash_padded(f, c->units) / 16, &j);
     struct loop_mem *cols = gpu_registers(b, f->here, "of_cols", U32, 4);
@@ -339,8 +375,9 @@ static void plain_apply(struct flash *f, struct loop_mem *sums, const struct fla
     lx j, row[FLASH_SLOTS];
     f->here = &cols->body;
     for (int s = 0; s < f->slots; s++)
-        row[s] = flash_named(f, "of_row",
-                             lx_load(b, f->weights, lx_add(b, lx_mul(b, f->row[s], lx_int(b, weights_stride(f))), lx_var(b, col)), 4));
+        row[s] = flash_named(
+            f, "of_row",
+            lx_load(b, f->weights, lx_add(b, lx_mul(b, f->row[s], lx_int(b, weights_stride(f))), lx_var(b, col)), 4));
     struct loop_stmt *each = flash_loop(f, "j", flash_numbers(f, padded) / run, &j);
     lx number = lx_mul(b, j, lx_int(b, run));
     for (int k = 0; k < 4; k++) {
@@ -355,7 +392,8 @@ static void plain_apply(struct flash *f, struct loop_mem *sums, const struct fla
     flash_leave(f, cols, outer);
 }
 
-void flash_apply(struct flash *f, struct loop_mem *sums, struct loop_mem *weights, const struct flash_panel *c, lx stage) {
+void flash_apply(struct flash *f, struct loop_mem *sums, struct loop_mem *weights, const struct flash_panel *c,
+                 lx stage) {
     lx base = lx_mul(f->b, stage, lx_int(f->b, c->stage));
     if (f->tensor)
         tensor_apply(f, sums, weights, c, base);
@@ -407,8 +445,8 @@ lx flash_mask(struct flash *f, lx group, lx row, lx key) {
     return lx_load(b, f->l->mem(f->l->context, f->mask), at, 1);
 }
 
-void flash_store(struct flash *f, struct loop_mem *to, lx base, lx first, lx limit, int64_t units, struct loop_mem *sums,
-                 const lx *factor) {
+void flash_store(struct flash *f, struct loop_mem *to, lx base, lx first, lx limit, int64_t units,
+                 struct loop_mem *sums, const lx *factor) {
     struct loop_builder *b = f->b;
     struct loop_block *outer = f->here;
     int64_t padded = flash_padded(f, units);
@@ -471,7 +509,8 @@ void flash_stream_close(struct flash *f, struct flash_stream *s) {
 
 void flash_keys(struct flash *f, lx first, int count, lx *lo, lx *hi, lx *least, lx *most) {
     struct loop_builder *b = f->b;
-    lx one = lx_int(b, 1), zero = lx_int(b, 0), last = lx_min(b, lx_add(b, first, lx_int(b, count - 1)), lx_sub(b, f->rows, one));
+    lx one = lx_int(b, 1), zero = lx_int(b, 0),
+       last = lx_min(b, lx_add(b, first, lx_int(b, count - 1)), lx_sub(b, f->rows, one));
     *least = first;
     *most = flash_named(f, "last", last);
     if (f->sharing > 1) { /* rows of several heads */
@@ -484,7 +523,8 @@ void flash_keys(struct flash *f, lx first, int count, lx *lo, lx *hi, lx *least,
         *hi = lx_op(b, I_MAX, lx_min(b, f->K, lx_add(b, lx_add(b, *most, f->offset), one)), zero);
     *lo = zero;
     if (f->window > 0) {
-        lx key = flash_named(f, "seen", lx_op(b, I_MAX, lx_sub(b, lx_add(b, *least, f->offset), lx_int(b, f->window - 1)), zero));
+        lx key = flash_named(f, "seen",
+                             lx_op(b, I_MAX, lx_sub(b, lx_add(b, *least, f->offset), lx_int(b, f->window - 1)), zero));
         *lo = lx_sub(b, key, lx_mod(b, key, lx_int(b, f->shape.cols)));
     }
     *hi = flash_named(f, "end", *hi);

@@ -103,7 +103,8 @@ void gpu_fragment(struct loop_builder *b, struct loop_block *k, const struct gpu
 
 void gpu_mma(struct loop_builder *b, struct loop_block *k, enum gpu_mma kind, struct loop_mem *sums, lx at,
              struct loop_mem *rows, lx rows_at, struct loop_mem *cols, lx cols_at) {
-    static const char *const names[] = {[MMA_BF16] = "mx_mma_bf16", [MMA_F16] = "mx_mma_f16", [MMA_TF32] = "mx_mma_tf32"};
+    static const char *const names[] = {
+        [MMA_BF16] = "mx_mma_bf16", [MMA_F16] = "mx_mma_f16", [MMA_TF32] = "mx_mma_tf32"};
     call(b, k, names[kind], NULL, 3, (struct loop_mem *[]){sums, rows, cols}, (lx[]){at, rows_at, cols_at});
 }
 
@@ -137,6 +138,28 @@ static bool constant_multiple(ir_dim d, int64_t of, int64_t *value) {
     return ir_dim_is_const(d, value) && *value % of == 0;
 }
 
+/* Whether e changes with the index only from one multiple of `count` to the next: every use is a quotient by such a multiple. */
+static bool steps_by(ir_expr e, int index, int count) {
+    double by;
+    if (!(nest_uses(e) >> index & 1))
+        return true;
+    if (e->kind == X_FN && e->fn == FN_div && e->args[0]->kind == X_INDEX && ir_expr_is_const(e->args[1], &by))
+        return by >= count && (int64_t)by % count == 0;
+    if (e->kind == X_INDEX)
+        return false;
+    for (int i = 0; i < e->count; i++)
+        if (!steps_by(e->args[i], index, count))
+            return false;
+    return true;
+}
+
+/* The remainder of the index by a multiple of `count`: heads that are joined, x[c / D, n, c % D]. */
+static bool is_remainder(ir_expr e, int index, int count) {
+    double by;
+    return e->kind == X_FN && e->fn == FN_mod && e->args[0]->kind == X_INDEX && e->args[0]->index == index &&
+           ir_expr_is_const(e->args[1], &by) && by >= count && (int64_t)by % count == 0;
+}
+
 bool gpu_loads_together(struct lower *l, const struct ir_nest *nest, ir_expr load, int index, int count) {
     ir_dim coefficients[NEST_MAX], constant;
     int total = nest->pars + nest->reds;
@@ -148,8 +171,10 @@ bool gpu_loads_together(struct lower *l, const struct ir_nest *nest, ir_expr loa
         !constant_multiple(nest->indices[index].extent, count, &value))
         return false;
     for (int d = 0; d < t.rank - 1; d++)
-        if (nest_uses(load->args[d]) >> index & 1)
+        if (!steps_by(load->args[d], index, count))
             return false;
+    if (is_remainder(load->args[t.rank - 1], index, count))
+        return true;
     if (!ir_expr_affine(l->module, load->args[t.rank - 1], total, coefficients, &constant) ||
         !constant_multiple(constant, count, &value))
         return false;

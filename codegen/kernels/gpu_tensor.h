@@ -13,7 +13,8 @@ int gpu_mma_depth(enum gpu_mma kind);       /* of one instruction: 16, or 8 */
 int gpu_mma_together(enum gpu_mma kind);    /* elements in 16 bytes */
 
 /* An array of registers of the thread, subscripted by constants once loops are unrolled. */
-struct loop_mem *gpu_registers(struct loop_builder *b, struct loop_block *k, const char *name, enum dtype t, int64_t count);
+struct loop_mem *gpu_registers(struct loop_builder *b, struct loop_block *k, const char *name, enum dtype t,
+                               int64_t count);
 
 /* One factor of a product of tiles, in shared memory as [position][stride of them along the depth] if `along`, else [depth][positions].
  * The strides are such that lanes meet in no bank. */

@@ -20,9 +20,9 @@ struct loader {
     ir_expr e; /* the factor, in the type that is multiplied */
     const struct group *group;
     struct gpu_operand operand;
-    int width, stage;        /* of the tile; elements of a stage */
-    int together, count;     /* elements a piece, and pieces a thread */
-    lx first, extent;        /* the block's first position, and how many there are */
+    int width, stage;    /* of the tile; elements of a stage */
+    int together, count; /* elements a piece, and pieces a thread */
+    lx first, extent;    /* the block's first position, and how many there are */
     lx position[MOST_ELEMENTS], in_slice[MOST_ELEMENTS];
     lx index[MOST_ELEMENTS][NEST_MAX]; /* of the group, for each piece */
 };
@@ -133,7 +133,8 @@ static bool copies(const struct tensor_product *t) {
 
 /* ---- sums ----------------------------------------------------------------------------------------------------------------- */
 
-static struct loop_stmt *unrolled(struct loop_builder *b, struct loop_block *k, const char *name, int64_t n, lx *counter) {
+static struct loop_stmt *unrolled(struct loop_builder *b, struct loop_block *k, const char *name, int64_t n,
+                                  lx *counter) {
     struct loop_var *v = loop_var_new(b, name, I64, 1);
     *counter = lx_var(b, v);
     return loop_for(b, k, v, lx_int(b, 0), lx_int(b, n), 1, LOOP_UNROLL);
@@ -153,9 +154,37 @@ static void multiply(struct tensor_product *t, struct loop_mem *sums, lx stage) 
         gpu_fragment(b, &each->body, &d->operand, held[s], lx_mul(b, i, lx_int(b, 4)), i, k,
                      lx_mul(b, stage, lx_int(b, d->stage)));
     }
-    struct loop_stmt *outer = unrolled(b, &steps->body, "i", rows, &i), *inner = unrolled(b, &outer->body, "j", cols, &j);
+    struct loop_stmt *outer = unrolled(b, &steps->body, "i", rows, &i),
+                     *inner = unrolled(b, &outer->body, "j", cols, &j);
     lx at = lx_mul(b, lx_add(b, lx_mul(b, i, lx_int(b, cols)), j), lx_int(b, 4));
-    gpu_mma(b, &inner->body, t->kind, sums, at, held[0], lx_mul(b, i, lx_int(b, 4)), held[1], lx_mul(b, j, lx_int(b, 2)));
+    gpu_mma(b, &inner->body, t->kind, sums, at, held[0], lx_mul(b, i, lx_int(b, 4)), held[1],
+            lx_mul(b, j, lx_int(b, 2)));
+}
+
+/* Whether the two columns of a lane are always neighbours in the result, at an aligned address. */
+static bool in_pairs(const struct tensor_product *t) {
+    const struct contraction *c = &t->p.c;
+    const struct group *g = c->cols.group;
+    int last = g->index[g->count - 1];
+    int64_t extent;
+    return last == c->nest->pars - 1 && ir_dim_is_const(c->nest->indices[last].extent, &extent) && extent % 2 == 0;
+}
+
+/* The two sums from `at` on, which belong to the column as it is set and to the next. */
+static void store_pair(struct tensor_product *t, struct loop_mem *sums, lx at) {
+    struct product *p = &t->p;
+    struct contraction *c = &p->c;
+    struct loop_builder *b = c->b;
+    lx values[2];
+    int last = c->nest->pars - 1;
+    lx first = c->n.index[last];
+    for (int i = 0; i < 2; i++) {
+        nest_scope_set(&c->n, last, i ? lx_add(b, first, lx_int(b, 1)) : first, c->n.depth);
+        c->n.acc[0] = lx_load(b, sums, lx_add(b, at, lx_int(b, i)), 1);
+        values[i] = product_named(p, "value", nest_value(&c->n, c->nest->results[0].value));
+    }
+    nest_scope_set(&c->n, last, first, c->n.depth);
+    nest_store(&c->n, 0, lx_pack(b, 2, values));
 }
 
 /* The sums of the tile to their result, or to their part. */
@@ -163,10 +192,11 @@ static void store_tile(struct tensor_product *t, struct loop_mem *sums, struct l
     struct product *p = &t->p;
     struct contraction *c = &p->c;
     struct loop_builder *b = c->b;
+    bool pairs = !parts && in_pairs(t);
     int depth = c->n.depth;
     /* Loops: 16 rows, their halves, 8 columns, the two of a lane. */
     static const char *const names[] = {"i", "half", "j", "next"};
-    int64_t counts[4] = {t->tiles[0], 2, t->tiles[1], 2};
+    int64_t counts[4] = {t->tiles[0], 2, t->tiles[1], pairs ? 1 : 2};
     lx counter[4], at[2];
     struct loop_stmt *loops[4], *tests[2] = {NULL, NULL};
     for (int q = 0; q < 4; q++) {
@@ -175,8 +205,10 @@ static void store_tile(struct tensor_product *t, struct loop_mem *sums, struct l
         if (q % 2 == 0)
             continue;
         int s = q / 2;
-        lx in_tile = s ? gpu_mma_col(b, t->lane, counter[3]) : gpu_mma_row(b, t->lane, lx_mul(b, counter[1], lx_int(b, 2)));
-        lx first = lx_add(b, t->side[s].first, lx_add(b, t->warp_first[s], lx_mul(b, counter[q - 1], lx_int(b, s ? 8 : 16))));
+        lx in_tile =
+            s ? gpu_mma_col(b, t->lane, counter[3]) : gpu_mma_row(b, t->lane, lx_mul(b, counter[1], lx_int(b, 2)));
+        lx first =
+            lx_add(b, t->side[s].first, lx_add(b, t->warp_first[s], lx_mul(b, counter[q - 1], lx_int(b, s ? 8 : 16))));
         at[s] = product_named(p, s ? "col_at" : "row_at", lx_add(b, first, in_tile));
         if (!product_multiple(t->side[s].extent, t->side[s].width)) {
             tests[s] = loop_if(b, NULL, lx_op(b, I_LT, at[s], t->side[s].extent));
@@ -187,7 +219,11 @@ static void store_tile(struct tensor_product *t, struct loop_mem *sums, struct l
     }
     lx tile = lx_add(b, lx_mul(b, counter[0], lx_int(b, counts[2])), counter[2]);
     lx within = lx_add(b, lx_mul(b, counter[1], lx_int(b, 2)), counter[3]);
-    product_store(p, parts, at[0], at[1], lx_load(b, sums, lx_add(b, lx_mul(b, tile, lx_int(b, 4)), within), 1));
+    lx place = lx_add(b, lx_mul(b, tile, lx_int(b, 4)), within);
+    if (pairs)
+        store_pair(t, sums, place);
+    else
+        product_store(p, parts, at[0], at[1], lx_load(b, sums, place, 1));
     for (int q = 4; q-- > 0;) {
         if (q % 2 && tests[q / 2]) {
             c->n.depth--;
@@ -218,7 +254,9 @@ static void product_kernel(struct tensor_product *t, struct loop_mem *parts) {
         d->first = s ? p->first_col : p->first_row;
         d->extent = s ? p->cols : p->rows;
         d->operand = (struct gpu_operand){.kind = t->kind, .columns = s};
-        d->operand.along = product_walks_reduction(p, d->e, d->group);
+        d->operand.along =
+            product_walks_reduction(p, d->e, d->group) ||
+            gpu_loads_together(c->l, c->nest, d->e, c->k.index[c->k.count - 1], gpu_mma_together(t->kind));
         d->operand.stride = gpu_operand_stride(t->kind, d->operand.along, d->width, tile.depth);
         d->stage = (d->operand.along ? d->width : tile.depth) * d->operand.stride;
         d->together = is_together(t, d) ? gpu_mma_together(t->kind) : 1;

@@ -103,6 +103,8 @@ static void needs_symbols(struct graph *o, int node, const struct ir_op *op) {
         ir_dim_symbols(op->sort.limit, needs_symbol, &c);
     if ((op->code == OP_for || op->code == OP_while) && op->loop.limit)
         ir_dim_symbols(op->loop.limit, needs_symbol, &c);
+    if (op->code == OP_kernel && op->kernel.limit)
+        ir_dim_symbols(op->kernel.limit, needs_symbol, &c);
     if (op->code != OP_nest)
         return;
     const struct ir_nest *n = &op->nest;

@@ -126,6 +126,8 @@ static void touch_op(struct builder *b, const struct ir_op *op) {
     for (int i = 0; i < op->result_count; i++)
         for (int d = 0; d < op->results[i]->type.rank; d++)
             ir_dim_symbols(op->results[i]->type.dims[d], touch_symbol, b);
+    if (op->code == OP_kernel && op->kernel.limit)
+        ir_dim_symbols(op->kernel.limit, touch_symbol, b);
     if (op_may_fail(op))
         for (int i = 0; i < b->persistent.n; i++)
             touch_object(b, b->persistent.at[i], false, NULL);
@@ -384,6 +386,8 @@ static void reach_region(struct closure *c, const struct ir_region *r, int *numb
         for (int i = 0; i < op->result_count; i++)
             for (int k = 0; k < op->results[i]->type.rank; k++)
                 ir_dim_symbols(op->results[i]->type.dims[k], join_symbol, c);
+        if (op->code == OP_kernel && op->kernel.limit)
+            ir_dim_symbols(op->kernel.limit, join_symbol, c);
         if (op->code == OP_nest) {
             for (int i = 0; i < op->nest.pars + op->nest.reds; i++)
                 ir_dim_symbols(op->nest.indices[i].extent, join_symbol, c);

@@ -80,6 +80,10 @@ static void add_op(struct dirty *d, const struct ir_op *op) {
         if (op->sort.limit)
             ir_dim_symbols(op->sort.limit, see_symbol, d);
         break;
+    case OP_kernel:
+        if (op->kernel.limit)
+            ir_dim_symbols(op->kernel.limit, see_symbol, d);
+        break;
     case OP_for:
     case OP_while:
         if (op->loop.limit)

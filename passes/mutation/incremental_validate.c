@@ -105,6 +105,8 @@ static void read_op(struct paper *v, const struct ir_op *op) {
     for (int i = 0; i < op->result_count; i++)
         for (int d = 0; d < op->results[i]->type.rank; d++)
             ir_dim_symbols(op->results[i]->type.dims[d], read_symbol, v);
+    if (op->code == OP_kernel && op->kernel.limit)
+        ir_dim_symbols(op->kernel.limit, read_symbol, v);
     if (op->code == OP_nest) {
         nest_walk(op, read_dim, v);
         for (int i = 0; i < op->nest.pars + op->nest.reds; i++)

@@ -31,6 +31,10 @@ WRONG = {
     'divergent': 'some threads wait where others never come',
     'half_a_warp': 'some threads wait where others never come',
     'host_memory': 'writes memory of the host',
+    'copy_not_awaited': 'reads 4 bytes of shared memory .*which nothing wrote',
+    'copy_no_barrier': 'reads .*shared memory .*which (another thread writes without a barrier between|nothing wrote)',
+    'copy_unfinished': 'ends before a copy that it began',
+    'copy_unaligned': 'an address is no multiple of 16',
 }
 
 

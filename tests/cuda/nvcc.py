@@ -43,7 +43,7 @@ def run(*command):
 def threads_of(unit):
     """Threads of each kernel's blocks, by name."""
     with open(unit, encoding='utf-8') as f:
-        return {m[2]: int(m[1]) for m in re.finditer(r'__launch_bounds__\((\d+)(?:, 1)?\) (\w+)\(', f.read())}
+        return {m[2]: int(m[1]) for m in re.finditer(r'__launch_bounds__\((\d+)(?:, \d+)?\) (\w+)\(', f.read())}
 
 
 def kernels(text, unit, arch):
@@ -80,7 +80,9 @@ def check(o, nvcc, model, precision, folder):
     name = os.path.splitext(os.path.basename(model))[0] + ('' if precision == 'f32' else '_' + precision)
     unit = os.path.join(folder, name + '.cu')
     failures, rows = [], []
-    status, text = run(o.mxcc, model, '--precision', precision, '-o', unit)
+    with open(model, encoding='utf-8') as f: # as tests/run/run.py builds it
+        flags = [w for line in f if line.startswith('//: build ') for w in line.split()[2:]]
+    status, text = run(o.mxcc, model, *([] if precision == 'f32' else ['--precision', precision]), '-o', unit, *flags)
     if status:
         return ['%s: mxcc gave %d: %s' % (model, status, text[-1500:])], rows
     for arch in o.arch:

@@ -70,6 +70,34 @@ static __global__ void half_a_warp(const float *x, float *y) {
     y[threadIdx.x] = v;
 }
 
+static __global__ void copy_not_awaited(const float *x, float *y) {
+    __shared__ __align__(16) float part[4 * THREADS];
+    MX_COPY(16, part + 4 * threadIdx.x, x);
+    __syncthreads();
+    y[threadIdx.x] = part[4 * threadIdx.x];
+    MX_COPY_WAIT();
+}
+
+static __global__ void copy_no_barrier(const float *x, float *y) {
+    __shared__ __align__(16) float part[4 * THREADS];
+    MX_COPY(16, part + 4 * threadIdx.x, x);
+    MX_COPY_WAIT();
+    y[threadIdx.x] = part[4 * (THREADS - 1 - threadIdx.x) + 3];
+}
+
+static __global__ void copy_unfinished(const float *x, float *y) {
+    __shared__ __align__(16) float part[4 * THREADS];
+    y[threadIdx.x] = x[threadIdx.x];
+    MX_COPY(16, part + 4 * threadIdx.x, x);
+}
+
+static __global__ void copy_unaligned(const float *x, float *y) {
+    __shared__ __align__(16) float part[4 * THREADS];
+    MX_COPY(16, part + 4 * threadIdx.x, x + 1);
+    MX_COPY_WAIT();
+    y[threadIdx.x] = part[4 * threadIdx.x];
+}
+
 float host[THREADS];
 static __global__ void host_memory(const float *x, float *y) {
     host[threadIdx.x] = x[threadIdx.x];
@@ -94,6 +122,10 @@ int main(int argc, char **argv) {
         {"divergent", divergent, 1},
         {"half_a_warp", half_a_warp, 1},
         {"host_memory", host_memory, 1},
+        {"copy_not_awaited", copy_not_awaited, 1},
+        {"copy_no_barrier", copy_no_barrier, 1},
+        {"copy_unfinished", copy_unfinished, 1},
+        {"copy_unaligned", copy_unaligned, 1},
     };
     static float x[2 * THREADS];
     void *memory;

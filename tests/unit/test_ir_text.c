@@ -51,6 +51,7 @@ static const struct {
     {"%3: f32[N, 4] = reshape(%0)\n return %3", "becomes"},
     {"%3: f32[N, 3], %4: i32[N, 3] = sort(%0) axis 1\n return %3", "positions"},
     {"%3: f32[N, 3] = scan(%0) axis 2 sum\n return %3", "axis"},
+    {"%3: f32[N, 3] = kernel(%0) \"k\" [a = 1]\n return %3", "neither a definition"},
     {"%3: f32[3] = rng() place 1\n return %3", "u32 or u64"},
     {"dim(%2) K in 0 .. 4\n return %0", "integer scalar"},
     {"%3: f32[N, 3] = if(%2) {\n yield %0\n } {\n yield %1\n }\n return %3", "yields"},
