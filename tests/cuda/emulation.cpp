@@ -401,7 +401,7 @@ void emulated_copy(int valid, void *to, const void *from) {
 
 void emulated_copy_wait(void) {
     for (const copy &c : copies[current->thread]) {
-        for (int i = 0; instrumented && i < 16; i += 2) { /* as the smallest elements, each of which has its reader */
+        for (int i = 0; emulation::instrumented && i < 16; i += 2) { /* as the smallest elements, each of which has its reader */
             if (c.valid)
                 touch(c.from + i, 2, false);
             touch(c.to + i, 2, true);

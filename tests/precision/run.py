@@ -39,7 +39,7 @@ def module(name, path):
 
 
 samples = module('cuda_samples', 'cuda/samples.py')
-zoo, cuda = samples.zoo, samples.cuda
+zoo = samples.zoo
 sh, expect, Failure = zoo.sh, zoo.expect, zoo.Failure
 
 
@@ -100,9 +100,9 @@ def steps(env):
         flags = ['--loss-scale', '%d:%d' % (first, until)] if until != 2000 else []
         sh(env.mxcc, os.path.join(HERE, 'steps.mxl'), '--precision', 'f16', '--verify', *flags, '-o', unit)
         if env.cuda:
-            sh(*env.compiler, '-I' + folder, '-x', 'c++', '-c', unit, '-o', unit + '.o')
+            compiled = env.machine.compile(unit)
             sh('cc', '-O1', '-c', *main, '-o', program + '.o')
-            sh(env.compiler[0], program + '.o', unit + '.o', env.emulation, '-lm', '-o', program)
+            env.machine.link(program, program + '.o', compiled)
         else:
             sh('cc', '-O1', '-g', '-fsanitize=address,undefined', '-fno-sanitize-recover=undefined', *main, unit, '-lm', '-o', program)
         p = subprocess.run([program, CALLS], cwd=folder, capture_output=True, text=True)
@@ -341,9 +341,7 @@ def main():
     passed = failed = 0
     with tempfile.TemporaryDirectory(prefix='mxcc-precision-') as env.folder:
         if env.cuda:
-            env.emulation = cuda.build_emulation(env.folder)
-            with open(env.emulation + '.flags') as f:
-                env.compiler = f.read().split('\n')
+            env.machine = samples.Machine(env.folder, True)
         for name in env.only or (['steps', *ZOO] if env.cuda else [*ALL, *ZOO]):
             try:
                 ALL[name](env) if name in ALL else model(env, name)
