@@ -104,18 +104,22 @@ def compare_files(name, a, b, moved):
     expect(math.sqrt(square) <= 5e-3 * math.sqrt(norm), name, 'weights are', math.sqrt(square), 'from those of C, their norm is', math.sqrt(norm))
 
 
+def emulate_program(env, unit, model, flags=()):
+    """The model as a program (--main) around a CUDA unit."""
+    program, library = unit[:-3] + '-cuda', os.path.join(os.path.dirname(env.mxcc), 'libmxrt.a')
+    sh(env.mxcc, model, '--main', '-o', unit, '--verify', *flags)
+    sh(*env.compiler, *sh(env.mxcc, '--cflags').split(), '-I' + os.path.dirname(unit), '-x', 'c++', '-c', unit, '-o', unit + '.o')
+    sh(env.compiler[0], unit + '.o', env.emulation, library, '-lz', '-lm', '-lpthread', '-o', program)
+    return program
+
+
 def sample(env, name, folder):
     """The sample as a program: one short epoch of training in the emulation and in C leaves the same weights, up to rounding."""
     text, arguments = SAMPLES[name](folder)
     model = os.path.join(folder, name + '.mxl')
     with open(model, 'w') as f:
         f.write(text)
-    unit, program = os.path.join(folder, name + '.cu'), os.path.join(folder, name + '-cuda')
-    sh(env.mxcc, model, '--main', '-o', unit, '--verify')
-    flags = sh(env.mxcc, '--cflags').split()
-    sh(*env.compiler, *flags, '-I' + folder, '-x', 'c++', '-c', unit, '-o', unit + '.o')
-    library = os.path.join(os.path.dirname(env.mxcc), 'libmxrt.a')
-    sh(env.compiler[0], unit + '.o', env.emulation, library, '-lz', '-lm', '-lpthread', '-o', program)
+    program = emulate_program(env, os.path.join(folder, name + '.cu'), model)
     plain = os.path.join(folder, name + '-c')
     sh(env.mxcc, 'build', '--main', '-O', '1', '--name', name, model, '-o', plain)
     saved = []
