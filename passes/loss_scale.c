@@ -6,7 +6,8 @@
  *
  * `finite` says whether all gradients of the call are. If not, the call leaves every buffer and inout argument as it was, and the scale halves;
  * after a number of calls with finite gradients in a row it doubles. Scale and count are states of the module, so they are in
- * checkpoints (a scale of 0, of weights that came without one, is the first scale). All is ordinary IR: mutation proves what is written in place, and no target knows of it.
+ * checkpoints (a scale of 0, of weights that came without one, is the first scale). All is ordinary IR: mutation proves what is written
+ * in place, and no target knows of it.
  *
  * A branch around the update would be the obvious way; but an update may stand anywhere, in any form, so the writes at the end of the
  * function are what is guarded. The pass comes before `distribute`: a gradient that leaves is scaled, and the test and the division
@@ -303,7 +304,7 @@ static void scale_func(struct scaling *s) {
             scale_loss(s, s->grads.at[i], scale);
         unscale(s, s->grads.at[i], inverse);
     }
-    struct ir_op *last = NULL; /* behind all tests */
+    struct ir_op *last = s->grads.at[0]; /* behind all tests */
     for (struct ir_op *op = f->body->first; op; op = op->next)
         for (int i = 0; i < s->tests.n; i++)
             if (op == s->tests.at[i]->op)
@@ -331,9 +332,12 @@ bool pass_loss_scale(struct pass_context *c) {
         s.grads.n = s.tests.n = 0;
         ir_walk_ops(s.func->body, find_grad, &s);
         bool good = true;
-        for (int k = 0; k < s.grads.n; k++)
+        int results = 0;
+        for (int k = 0; k < s.grads.n; k++) {
             good &= is_top(&s, s.grads.at[k]);
-        if (good && s.grads.n)
+            results += s.grads.at[k]->result_count;
+        }
+        if (good && results)
             scale_func(&s);
     }
     arena_free(&s.scratch);

@@ -33,7 +33,7 @@ struct contraction {
     struct loop_builder *b;
     const struct ir_nest *nest;
     struct nest_scope n;
-    enum dtype dtype;
+    enum dtype dtype, row_dtype; /* row_dtype: of what PLAIN and WINDOW read, converted in registers */
     struct group batch, a, b_side, k;
     struct side rows, cols;              /* cols: along the vectors */
     int lanes, vectors, row_tile, width; /* width = vectors * lanes, the columns of a panel */
@@ -42,7 +42,6 @@ struct contraction {
     int64_t run;                    /* WINDOW: rows of a run, */
     int run_indices;                /* the last so many row indices */
     const struct loop_mem *row_mem; /* PLAIN, WINDOW */
-    enum dtype row_dtype;           /* of its elements: PLAIN, WINDOW convert them in registers */
     bool border;                    /* WINDOW: row_mem is a copy, its dimensions below[d] + extent + above[d] */
     int64_t below[NEST_MAX], above[NEST_MAX];
     struct loop_mem *offsets; /* WINDOW: [k] */

@@ -109,6 +109,14 @@ def compare_files(name, a, b, moved):
     expect(math.sqrt(square) <= 5e-3 * math.sqrt(norm), name, 'weights are', math.sqrt(square), 'from those of C, their norm is', math.sqrt(norm))
 
 
+def emulate_program(env, unit, model, flags=()):
+    """The model as a program (--main) around a CUDA unit."""
+    program, library = unit[:-3] + '-cuda', os.path.join(os.path.dirname(env.mxcc), 'libmxrt.a')
+    sh(env.mxcc, model, '--main', '-o', unit, '--verify', *flags)
+    compiled = env.machine.compile(unit, *sh(env.mxcc, '--cflags').split())
+    return env.machine.link(program, compiled, library, '-lz', '-lpthread', '-ldl')
+
+
 def sample(env, name, folder):
     """The sample as a program: a short training in the emulation and in C leaves the same weights, up to rounding, in one process and over
     ranks; over ranks the bits depend on their number alone."""
@@ -116,12 +124,7 @@ def sample(env, name, folder):
     model = os.path.join(folder, name + '.mxl')
     with open(model, 'w') as f:
         f.write(text)
-    unit, program = os.path.join(folder, name + '.cu'), os.path.join(folder, name + '-cuda')
-    sh(env.mxcc, model, '--main', '-o', unit, '--verify')
-    flags = sh(env.mxcc, '--cflags').split()
-    compiled = env.machine.compile(unit, *flags)
-    library = os.path.join(os.path.dirname(env.mxcc), 'libmxrt.a')
-    env.machine.link(program, compiled, library, '-lz', '-lpthread', '-ldl')
+    program = emulate_program(env, os.path.join(folder, name + '.cu'), model)
     plain = os.path.join(folder, name + '-c')
     sh(env.mxcc, 'build', '--main', '-O', '1', '--name', name, model, '-o', plain)
 

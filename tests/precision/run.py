@@ -9,10 +9,11 @@ steps     steps.mxl with infinities, nans and values too large for f16: what a s
 programs  the same as a training program: in C, eagerly, over virtual ranks; stopped and resumed to the same bits
 zoo       small models of samples/zoo: loss, gradients and training against f32 within bounds, C against eager; lstm_lm and transformer unless
           --only names others
+digits    the sample's training against f32's, loss by loss
 memory    arenas of the samples against f32's
 options   what is refused
 
-With --cuda, `steps` and `zoo` are units of CUDA, checked access by access, instead. Only Python's standard library is needed."""
+With --cuda, `steps`, `digits` and `zoo` are units of CUDA, checked access by access, instead. Only Python's standard library is needed."""
 import argparse
 import importlib.util
 import json
@@ -258,6 +259,28 @@ def model(env, name):
         expect(got[1:] != exact[1:], name, precision, 'rounds nothing')
 
 
+def digits(env):
+    """samples/digits.mxl, a convnet with batch norm and dropout, as a program: four epochs on a part of its data."""
+    folder = os.path.join(env.folder, 'digits')
+    os.mkdir(folder)
+    path, losses = os.path.join(folder, 'digits.mxl'), {}
+    shutil.copy(os.path.join(ROOT, 'samples', 'digits.mxl'), path)
+    with open(os.path.join(ROOT, 'samples', 'digits.csv')) as f, open(os.path.join(folder, 'digits.csv'), 'w') as g:
+        g.writelines(f.readlines()[:120 if env.cuda else 600])
+    for precision in ('f32', 'bf16', 'f16'):
+        out, program, flags = os.path.join(folder, precision), os.path.join(folder, 'train-' + precision), precision_flags(precision)
+        if env.cuda:
+            program = samples.emulate_program(env, os.path.join(folder, 'digits.cu'), path, flags)
+        else:
+            sh(env.mxcc, 'build', '--main', *flags, '-O', 1, path, '-o', program, '--verify')
+        sh(program, '--epochs', 1 if env.cuda else 4, '--seed', 3, '--quiet', '--out', out)
+        with open(os.path.join(out, 'metrics.csv')) as f:
+            losses[precision] = [float(line.split(',')[3]) for line in f.readlines()[1:]]
+    for precision, (far, _, _) in BOUNDS.items():
+        for v, w in zip(losses[precision], losses['f32']):
+            expect(abs(v - w) <= far * losses['f32'][0] and v != w, 'digits has losses', losses)
+
+
 # ---- memory and options -----------------------------------------------------------------------------------------------
 
 # (the largest part of f32's arena that a step may take, without recomputation)
@@ -324,7 +347,7 @@ def options(env):
 
 
 ZOO = ['lstm_lm', 'transformer']
-ALL = {'ir': ir, 'steps': steps, 'programs': programs, 'memory': memory, 'options': options}
+ALL = {'ir': ir, 'steps': steps, 'programs': programs, 'memory': memory, 'options': options, 'digits': digits}
 
 
 class Env:
