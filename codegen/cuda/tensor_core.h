@@ -107,14 +107,32 @@ template <class F> static __device__ inline void mx_mma_plain(float *sums, const
         }
 }
 
-/*@ mx_mma_bf16: mx_mma_plain mx_f32_from_bf16 */
+/*@ mx_mma_bf16_call: mx_mma_plain mx_f32_from_bf16 */
+/* For GPUs without the instruction: a call, whose arguments are registers, since the many copies would take minutes to compile. */
+struct mx_mma_sums {
+    float at[4];
+};
+[[maybe_unused]] static __device__
+#ifdef __CUDA_ARCH__
+__noinline__
+#endif
+struct mx_mma_sums mx_mma_bf16_call(struct mx_mma_sums s, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
+    const uint32_t a[4] = {a0, a1, a2, a3}, b[2] = {b0, b1};
+    mx_mma_plain(s.at, a, b, [](uint32_t pair, int h) { return mx_f32_from_bf16((uint16_t)(pair >> 16 * h)); });
+    return s;
+}
+
+/*@ mx_mma_bf16: mx_mma_bf16_call */
 static __device__ inline void mx_mma_bf16(float *sums, const uint32_t *a, const uint32_t *b) {
 #if __CUDA_ARCH__ >= 800
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #else
-    mx_mma_plain(sums, a, b, [](uint32_t pair, int h) { return mx_f32_from_bf16((uint16_t)(pair >> 16 * h)); });
+    struct mx_mma_sums s = {{sums[0], sums[1], sums[2], sums[3]}};
+    s = mx_mma_bf16_call(s, a[0], a[1], a[2], a[3], b[0], b[1]);
+    for (int i = 0; i < 4; i++)
+        sums[i] = s.at[i];
 #endif
 }
 
