@@ -10,6 +10,10 @@
 #include "mxrt/progress.h"
 #include "ranks_internal.h"
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("O3") /* loops to vectors; clang does so anyway */
+#endif
+
 mx_status ranks_failed(struct ranks *r, mx_status status) {
     r->failed = true;
     return status;
