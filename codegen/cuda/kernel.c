@@ -138,8 +138,10 @@ static const char *print_kernel(struct function *f, const struct loop_stmt *grid
         cprint_line(&q, "const %s %s = threadIdx.x;", cprint_index_type(&q, threads->var), thread);
     text_addn(&body, text_string(&inner), inner.length);
     const char *parameters = text_string(&head);
-    text_printf(&g->outlined, "/* %s */\nstatic __global__ void __launch_bounds__(%lld) %s(%s)\n{\n%s}\n\n",
-                cuda_place(f), (long long)count, name, parameters[0] ? parameters + 2 : "", text_string(&body));
+    /* Two blocks on a multiprocessor leave a thread 128 registers. Without that word ptxas aims higher by itself, at the price of spills. */
+    text_printf(&g->outlined, "/* %s */\nstatic __global__ void __launch_bounds__(%lld, %d) %s(%s)\n{\n%s}\n\n",
+                cuda_place(f), (long long)count, count <= 512 ? 2 : 1, name, parameters[0] ? parameters + 2 : "",
+                text_string(&body));
     cgen_leave_parameters(g, c, outer);
     cgen_scope_restore(g, saved);
     p->stack = stack;

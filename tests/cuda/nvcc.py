@@ -36,7 +36,7 @@ def run(*command):
 def threads_of(unit):
     """Threads of each kernel's blocks, by name."""
     with open(unit, encoding='utf-8') as f:
-        return {m[2]: int(m[1]) for m in re.finditer(r'__launch_bounds__\((\d+)\) (\w+)\(', f.read())}
+        return {m[2]: int(m[1]) for m in re.finditer(r'__launch_bounds__\((\d+), \d\) (\w+)\(', f.read())}
 
 
 def kernels(text, unit, arch):
