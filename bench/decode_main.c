@@ -46,7 +46,8 @@ int main(int argc, char **argv) {
     }
     for (int i = 0; i < 3 + DECODE; i++) {
         double t = now_ms();
-        mx_status status = i < 3 ? CALL(prefill)(m, PREFILL, ids, scores) : CALL(decode)(m, written[i - 3], PREFILL + i - 3, scores);
+        mx_status status =
+            i < 3 ? CALL(prefill)(m, PREFILL, ids, scores) : CALL(decode)(m, written[i - 3], PREFILL + i - 3, scores);
         ms[i] = now_ms() - t;
         if (status != MX_OK) {
             fprintf(stderr, "%s failed: %s\n", i < 3 ? "prefill" : "decode", CALL(error)(m));

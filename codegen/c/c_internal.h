@@ -97,7 +97,7 @@ struct cgen_captures;
 const char *cgen_block_key(struct cgen *g, const struct loop_block *k, const struct cgen_captures *c);
 /* The captures as parameters: ", const float *x, int64_t N", named anew until they are left; and as arguments, "x, N". */
 const char **cgen_enter_parameters(struct cgen *g, const struct cgen_captures *c, struct text *head);
-/* The lines that read those that come by their address; between the two. */
+/* The lines that read registers that come by their address; between the two. */
 void cgen_read_parameters(struct cprint *p, const struct cgen_captures *c);
 void cgen_leave_parameters(struct cgen *g, const struct cgen_captures *c, const char **outer);
 void cgen_arguments(struct cgen *g, struct text *line, const struct cgen_captures *c);

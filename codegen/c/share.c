@@ -155,9 +155,10 @@ const char **cgen_enter_parameters(struct cgen *g, const struct cgen_captures *c
             continue;
         const char *name = cgen_enter_name(g, cgen_parameter_name(m->name ? m->name : "t"));
         cgen_set_name(g, m->id, name);
-        if (address_of(c, i))
+        if (address_of(c, i)) { /* read where it is used: a register for it would live through the whole kernel */
             enter_pointer(g, c, i, m->dtype, name, head);
-        else if (m->kind == MEM_SCALAR)
+            cgen_set_name(g, m->id, arena_printf(&g->arena, "(*%s)", c->pointers[i]));
+        } else if (m->kind == MEM_SCALAR)
             text_printf(head, ", %s %s", cgen_c_type(m->dtype), name);
         else
             text_printf(head, ", %s%s *%s%s", m->written ? "" : "const ", cgen_c_type(m->dtype), cprint_restrict(g, m),
@@ -177,11 +178,6 @@ const char **cgen_enter_parameters(struct cgen *g, const struct cgen_captures *c
 }
 
 void cgen_read_parameters(struct cprint *p, const struct cgen_captures *c) {
-    for (int i = 0; i < c->mems.n; i++) {
-        const char *name = cgen_name_of(p->g, c->mems.at[i]->id);
-        if (address_of(c, i))
-            cprint_line(p, "const %s %s = *%s;", cgen_c_type(c->mems.at[i]->dtype), name, c->pointers[i]);
-    }
     for (int i = 0; i < c->vars.n; i++) {
         const struct loop_var *v = c->vars.at[i];
         const char *name = cgen_name_of(p->g, v->id), *type = cprint_index_type(p, v);

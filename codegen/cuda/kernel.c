@@ -150,10 +150,11 @@ static const char *print_kernel(struct function *f, const struct loop_stmt *grid
         cprint_line(&q, "const %s %s = threadIdx.x;", cprint_index_type(&q, threads->var), thread);
     text_addn(&body, text_string(&inner), inner.length);
     const char *parameters = text_string(&head);
-    /* Kernels that keep much in registers: better few blocks than spills. */
-    const bool few = converts_tiles(grid, c) || (f->op && f->op->code == OP_kernel);
-    text_printf(&g->outlined, "/* %s */\nstatic __global__ void __launch_bounds__(%lld%s) %s(%s)\n{\n%s}\n\n",
-                cuda_place(f), (long long)count, few ? ", 1" : "", name, parameters[0] ? parameters + 2 : "",
+    /* Two blocks on a multiprocessor leave a thread 128 registers. Without that word ptxas aims higher by itself, at the price of spills. What keeps
+     * tiles in registers needs more: better few blocks than spills. */
+    const bool few = count > 512 || converts_tiles(grid, c) || (f->op && f->op->code == OP_kernel);
+    text_printf(&g->outlined, "/* %s */\nstatic __global__ void __launch_bounds__(%lld, %d) %s(%s)\n{\n%s}\n\n",
+                cuda_place(f), (long long)count, few ? 1 : 2, name, parameters[0] ? parameters + 2 : "",
                 text_string(&body));
     cgen_leave_parameters(g, c, outer);
     cgen_scope_restore(g, saved);

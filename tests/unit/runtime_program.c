@@ -126,5 +126,6 @@ static const struct mxrt_train_setting settings[] = {{"data", &csv},    {"split"
 static const char *const names[] = {"w", "steps"};
 static const bool states[] = {false, true};
 
-const struct mxrt_program fit_program = {"fit",  3,    functions, 2,      names, states,    7,    settings, NULL,
-                                         create, free, error,     buffer, calls, set_calls, NULL, NULL,     NULL, NULL};
+const struct mxrt_program fit_program = {"fit",     3,    functions, 2,    names, states, 7,
+                                         settings,  NULL, create,    free, error, buffer, calls,
+                                         set_calls, NULL, NULL,      NULL, NULL};
