@@ -92,17 +92,6 @@ static struct loop_stmt *threads_of(const struct loop_stmt *grid) {
     return s;
 }
 
-/* Kernels that bring 16-bit numbers into shared memory convert them on the way, for which ptxas would rather spill registers than let a
- * multiprocessor hold a block less: they are told that one block is enough. */
-static bool converts_tiles(const struct loop_stmt *grid, const struct cgen_captures *c) {
-    bool shared = false, half = false;
-    for (const struct loop_stmt *s = grid->body.first; s; s = s->next)
-        shared |= s->kind == LS_LOCAL;
-    for (int i = 0; i < c->mems.n; i++)
-        half |= c->mems.at[i]->dtype == F16 || c->mems.at[i]->dtype == BF16;
-    return shared && half;
-}
-
 static const char *print_kernel(struct function *f, const struct loop_stmt *grid, const struct cgen_captures *c,
                                 bool guarded) {
     struct cgen *g = f->g;
@@ -150,12 +139,9 @@ static const char *print_kernel(struct function *f, const struct loop_stmt *grid
         cprint_line(&q, "const %s %s = threadIdx.x;", cprint_index_type(&q, threads->var), thread);
     text_addn(&body, text_string(&inner), inner.length);
     const char *parameters = text_string(&head);
-    /* Two blocks on a multiprocessor leave a thread 128 registers. Without that word ptxas aims higher by itself, at the price of spills. What keeps
-     * tiles in registers needs more: better few blocks than spills. */
-    const bool few = count > 512 || converts_tiles(grid, c) || (f->op && f->op->code == OP_kernel);
-    text_printf(&g->outlined, "/* %s */\nstatic __global__ void __launch_bounds__(%lld, %d) %s(%s)\n{\n%s}\n\n",
-                cuda_place(f), (long long)count, few ? 1 : 2, name, parameters[0] ? parameters + 2 : "",
-                text_string(&body));
+    /* Without the second number ptxas aims at many blocks on a multiprocessor, at the price of spills. */
+    text_printf(&g->outlined, "/* %s */\nstatic __global__ void __launch_bounds__(%lld, 1) %s(%s)\n{\n%s}\n\n",
+                cuda_place(f), (long long)count, name, parameters[0] ? parameters + 2 : "", text_string(&body));
     cgen_leave_parameters(g, c, outer);
     cgen_scope_restore(g, saved);
     p->stack = stack;
