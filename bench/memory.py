@@ -14,7 +14,7 @@ import re
 import subprocess
 import tempfile
 
-from bench import BUILD, HERE, MXCC, ROOT, Skipped, peer_python, run
+from common import BUILD, HERE, MXCC, ROOT, Skipped, peer_python, run
 
 IMAGES = {"x": 8 * 3 * 224 * 224, "x_classes": 0, "y": 8, "y_classes": 1000, "n": 8}
 ZOO = {

@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 
-from bench import BUILD, HERE, MXCC, ROOT, Skipped, peer_python, run
+from common import BUILD, HERE, MXCC, ROOT, Skipped, peer_python, run
 from kvstore import hosts
 
 FOLDER = os.path.join(HERE, "kvstore")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 
-from bench import BUILD, HERE, MXCC, ROOT, Skipped, run
+from common import BUILD, HERE, MXCC, ROOT, Skipped, run
 from kvstore import hosts
 from kvstore import suite as kvstore
 
