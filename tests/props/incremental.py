@@ -260,7 +260,7 @@ def check(env, source, seed):
     header = read(os.path.join(folder, 'plain.h'))
     functions, calls, steps = ['static void quiet(void *c, const char *t) {\n    (void)c;\n    (void)t;\n}\n'], [], []
     for name, s in signatures.items():
-        comment = re.search(r'/\* %s\(.*?\*/' % name, header, re.S).group(0)
+        comment = re.search(r'\* %s\(.*?\*/' % name, header, re.S).group(0)
         bounds = {d: (int(lo), int(hi)) for lo, d, hi in re.findall(r'(\d+) <= (\w+) <= (\d+)', comment)}
         given = set(re.findall(r'int64_t (\w+)', s.arguments))
         w = Writer(s, bounds, [d for d in bounds if d not in given])
