@@ -37,7 +37,7 @@ struct frame {
 struct grad {
     struct ir_module *m;
     struct ir_func *func;
-    struct ir_op *op; /* the grad operation being expanded */
+    struct ir_op *op;                   /* the grad operation being expanded */
     const struct pass_context *context; /* NULL: eager */
     struct arena scratch;
     struct ir_builder b; /* where adjoint code goes now */

@@ -35,7 +35,7 @@ struct compile_options {
     enum precision precision;
     double loss_scale;        /* F16: what the loss is multiplied by at first; 0: 65536 */
     int64_t loss_scale_steps; /* F16: steps with finite gradients until it doubles; 0: 2000 */
-    int64_t memory_limit; /* bytes; 0: none */
+    int64_t memory_limit;     /* bytes; 0: none */
     /* What of it is left for the arena: what recomputation tries to reach, and where it cannot, what is left once all that can leave the
      * device's memory has left it. 0: no limit. */
     int64_t arena_limit, arena_limit_alone;
@@ -190,10 +190,10 @@ struct pass_context {
     const struct compile_options *options;
     struct order_result *orders; /* [order_count], set by `order` */
     int order_count;
-    const struct recomputed *recomputed; /* set by `remat`: [func_count], then init */
+    const struct recomputed *recomputed;          /* set by `remat`: [func_count], then init */
     const struct precision_counts *low_precision; /* set by `precision`: [func_count], then init; NULL: all is f32 */
-    struct step_split *split;            /* set by `distribute`; NULL: none was asked for */
-    struct plan *plan;                   /* set by `mutation` and `place` */
+    struct step_split *split;                     /* set by `distribute`; NULL: none was asked for */
+    struct plan *plan;                            /* set by `mutation` and `place` */
     /* Bytes of arena that the target's kernel for an operation works in; p: the function's storages, NULL before there are
      * any. NULL: no kernel needs memory. */
     int64_t (*workspace)(const struct compile_options *, const struct plan_func *p, struct ir_op *);
@@ -220,7 +220,7 @@ bool pass_select(struct pass_context *);        /* keeps or expands kernel opera
 bool pass_prove(struct pass_context *);         /* removes checks that cannot fail */
 bool pass_fuse(struct pass_context *);
 bool pass_precision(struct pass_context *); /* which values are of 16 bits */
-bool pass_remat(struct pass_context *); /* recomputation */
+bool pass_remat(struct pass_context *);     /* recomputation */
 bool pass_order(struct pass_context *);
 bool pass_mutation(struct pass_context *); /* in-place classes, copies */
 bool pass_place(struct pass_context *);

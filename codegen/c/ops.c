@@ -24,8 +24,8 @@ const char *cgen_const_data(struct cgen *g, const struct ir_op *op, bool device)
     if (!ir_dim_is_const(ir_type_elements(g->module, v->type), &n))
         n = ir_dim_upper(ir_type_elements(g->module, v->type));
     struct text *out = &g->outlined;
-    text_printf(out, "static %sconst %s %s[%lld] = {%s", device ? "__device__ __align__(16) " : "", cgen_c_type(t), name,
-                (long long)(n > 0 ? n : 1), n > 0 ? "" : "0");
+    text_printf(out, "static %sconst %s %s[%lld] = {%s", device ? "__device__ __align__(16) " : "", cgen_c_type(t),
+                name, (long long)(n > 0 ? n : 1), n > 0 ? "" : "0");
     const unsigned char *data = op->constant.data;
     for (int64_t i = 0; i < n; i++) {
         const unsigned char *at = data + i * dtype_size(t);

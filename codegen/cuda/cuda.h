@@ -24,7 +24,7 @@ struct cuda {
     int64_t total, staging;        /* staging: bytes on the host for what print and C functions read and write */
     VEC(struct cuda_kernel) kernels;
     VEC(struct plan_kernel) launches; /* of the function that is printed; in the module's arena */
-    bool uses_library; /* cuBLASLt is called */
+    bool uses_library;                /* cuBLASLt is called */
     /* Known once all functions are printed: parts that may become graphs, parts in all, the longest key, values, events. */
     int parts, part_functions, key_most, value_count, event_count;
 };

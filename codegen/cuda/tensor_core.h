@@ -61,7 +61,8 @@ static __device__ inline void mx_ldmatrix(uint32_t *to, const uint16_t *row) {
 #else
     const int lane = (int)(threadIdx.x % 32);
     for (int i = 0; i < 4; i++) {
-        const uint16_t *from = (const uint16_t *)__shfl_sync(0xffffffffu, (uintptr_t)row, 8 * i + lane / 4) + lane % 4 * 2;
+        const uint16_t *from =
+            (const uint16_t *)__shfl_sync(0xffffffffu, (uintptr_t)row, 8 * i + lane / 4) + lane % 4 * 2;
         to[i] = (uint32_t)from[0] | (uint32_t)from[1] << 16;
     }
 #endif
@@ -90,10 +91,12 @@ static __device__ inline void mx_ldmatrix_trans(uint32_t *to, const uint16_t *ro
 /*@ mx_mma_plain: */
 /* sums += a b for 16 rows, 8 columns and a depth of 16 pairs of words' halves, which `half` takes apart; the words of a row or column
  * come from the lanes that hold them. */
-template <class F> static __device__ inline void mx_mma_plain(float *sums, const uint32_t *a, const uint32_t *b, F half) {
+template <class F>
+static __device__ inline void mx_mma_plain(float *sums, const uint32_t *a, const uint32_t *b, F half) {
     const int lane = (int)(threadIdx.x % 32);
 #pragma unroll 1
-    for (int quad = 0; quad < 4; quad++) /* pairs along the depth: this lane of four has them, in its first and second word */
+    for (int quad = 0; quad < 4;
+         quad++) /* pairs along the depth: this lane of four has them, in its first and second word */
         for (int word = 0; word < 2; word++) {
             const uint32_t top = __shfl_sync(0xffffffffu, a[2 * word], lane / 4 * 4 + quad),
                            bottom = __shfl_sync(0xffffffffu, a[2 * word + 1], lane / 4 * 4 + quad);
@@ -114,9 +117,11 @@ struct mx_mma_sums {
 };
 [[maybe_unused]] static __device__
 #ifdef __CUDA_ARCH__
-__noinline__
+    __noinline__
 #endif
-struct mx_mma_sums mx_mma_bf16_call(struct mx_mma_sums s, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
+    struct mx_mma_sums
+    mx_mma_bf16_call(struct mx_mma_sums s, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                     uint32_t b1) {
     const uint32_t a[4] = {a0, a1, a2, a3}, b[2] = {b0, b1};
     mx_mma_plain(s.at, a, b, [](uint32_t pair, int h) { return mx_f32_from_bf16((uint16_t)(pair >> 16 * h)); });
     return s;
@@ -180,7 +185,9 @@ static __device__ inline void mx_mma_tf32(float *sums, const uint32_t *a, const 
  * mx_copy_wait. */
 static __device__ inline void mx_copy(int valid, void *to, const void *from) {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from), "r"(valid) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((uint32_t)__cvta_generic_to_shared(to)),
+                 "l"(from), "r"(valid)
+                 : "memory");
 #elif defined(MX_COPY)
     MX_COPY(valid, to, from);
 #else
