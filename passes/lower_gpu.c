@@ -386,17 +386,23 @@ static void serial(struct gpu_nest *w) {
     gpu_close_each(&e);
 }
 
-/* A warp a result: eight to a block. */
-static void by_warps(struct gpu_nest *w) {
+/* A warp a result, eight to a block: the result's number, and which of the warp's lanes the thread is. */
+static struct loop_stmt *open_warps(struct gpu_nest *w, lx results, lx *at, lx *lane) {
     struct loop_builder *b = w->b;
     int64_t warps = GPU_THREADS / GPU_WARP;
-    lx results = extent_of(w, 0, w->nest->pars);
     struct gpu_kernel k = gpu_open(b, w->l->out, gpu_ceil_div(b, results, warps), GPU_THREADS);
     begin(w, k.body);
-    lx at = named(w, "at", lx_add(b, lx_mul(b, k.block, lx_int(b, warps)), lx_div(b, k.thread, lx_int(b, GPU_WARP))));
-    lx lane = named(w, "lane_", lx_mod(b, k.thread, lx_int(b, GPU_WARP)));
-    struct loop_stmt *inside = loop_if(b, NULL, lx_op(b, I_LT, at, results));
+    *at = named(w, "at", lx_add(b, lx_mul(b, k.block, lx_int(b, warps)), lx_div(b, k.thread, lx_int(b, GPU_WARP))));
+    *lane = named(w, "lane_", lx_mod(b, k.thread, lx_int(b, GPU_WARP)));
+    struct loop_stmt *inside = loop_if(b, NULL, lx_op(b, I_LT, *at, results));
     enter(w, &inside->body);
+    return inside;
+}
+
+static void by_warps(struct gpu_nest *w) {
+    struct loop_builder *b = w->b;
+    lx at, lane;
+    struct loop_stmt *inside = open_warps(w, extent_of(w, 0, w->nest->pars), &at, &lane);
     set_result(w, at);
     struct terms t = terms_of(w);
     open_accumulators(w);
@@ -455,14 +461,8 @@ static lx part_of(struct gpu_nest *w, const struct parts *p, const struct terms 
 /* A warp a result folds the parts: its lanes take every 32nd. */
 static void fold_parts(struct gpu_nest *w, const struct parts *p) {
     struct loop_builder *b = w->b;
-    lx results = extent_of(w, 0, w->nest->pars);
-    int64_t warps = GPU_THREADS / GPU_WARP;
-    struct gpu_kernel k = gpu_open(b, w->l->out, gpu_ceil_div(b, results, warps), GPU_THREADS);
-    begin(w, k.body);
-    lx at = named(w, "at", lx_add(b, lx_mul(b, k.block, lx_int(b, warps)), lx_div(b, k.thread, lx_int(b, GPU_WARP))));
-    lx lane = named(w, "lane_", lx_mod(b, k.thread, lx_int(b, GPU_WARP)));
-    struct loop_stmt *inside = loop_if(b, NULL, lx_op(b, I_LT, at, results));
-    enter(w, &inside->body);
+    lx results = extent_of(w, 0, w->nest->pars), at, lane;
+    struct loop_stmt *inside = open_warps(w, results, &at, &lane);
     open_accumulators(w);
     struct loop_var *part = loop_var_new(b, "part_of", I64, 1);
     struct loop_stmt *s = loop_for(b, NULL, part, lane, lx_int(b, p->count), GPU_WARP, LOOP_SERIAL);

@@ -10,11 +10,10 @@ import signal
 import socket
 import statistics
 import struct
-import subprocess
 import tempfile
 import time
 
-from common import BUILD, HERE, MXCC, ROOT, Skipped, peer_python, run
+from common import BUILD, HERE, MXCC, Skipped, peer_python, run
 from kvstore import hosts
 
 FOLDER = os.path.join(HERE, "kvstore")

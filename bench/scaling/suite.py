@@ -6,7 +6,6 @@ sum by itself, the rate at which runtime/net adds. What the numbers mean: docs/s
 import math
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 

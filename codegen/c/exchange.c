@@ -11,14 +11,18 @@
 #include "codegen/c/model_internal.h"
 #include "codegen/cuda/cuda.h"
 
-const struct step_split *function_split(const struct function *f) {
-    const struct step_split *s = f->g->plan->split;
+const struct step_split *cgen_split(const struct cgen *g, const struct ir_func *func) {
+    const struct step_split *s = g->plan->split;
     if (!s || s->why_not)
         return NULL;
-    bool part = f->func == s->gradients || f->func == s->report;
+    bool part = func == s->gradients || func == s->report;
     for (int i = 0; i < s->group_count && !part; i++)
-        part = f->func == s->groups[i].func;
+        part = func == s->groups[i].func;
     return part ? s : NULL;
+}
+
+const struct step_split *function_split(const struct function *f) {
+    return cgen_split(f->g, f->func);
 }
 
 /* ---- keys as arguments ---------------------------------------------------------------------------------------------- */

@@ -70,7 +70,8 @@ bool function_on_host(struct function *f, const struct ir_op *op);
 bool function_is_host_scalar(const struct function *f, const struct ir_value *v);
 
 /* exchange.c: the parts of a step that was taken apart (passes/distribute.h). NULL: func is none of them. */
-const struct step_split *function_split(const struct function *f);
+const struct step_split *cgen_split(const struct cgen *g, const struct ir_func *func);
+const struct step_split *function_split(const struct function *f); /* of the function being printed */
 /* Where `gradients` waits for what a group changes, and where a key's tensor is final; positions of the body's operations, then
  * that of the copies at the end. */
 struct exchange;

@@ -92,7 +92,7 @@ void cuda_unstage(struct function *f, const struct ir_value *v, const struct loo
 
 /* exchange.c: a train step over ranks. Whether a function runs inside another's call; whether it is that one, which hands
  * tensors out; whether a result is one of them; its copy to the host. */
-bool cuda_is_inner(const struct function *f);
+bool cuda_is_inner(const struct cgen *g, const struct ir_func *func);
 bool cuda_hands_out(const struct function *f);
 bool cuda_is_key(const struct function *f, int result);
 void cuda_hand_out(struct function *f, int key, int result);

@@ -11,9 +11,9 @@
 #include "codegen/c/model_internal.h"
 #include "codegen/cuda/cuda.h"
 
-bool cuda_is_inner(const struct function *f) {
-    const struct step_split *s = function_split(f);
-    return s && f->func != s->gradients && f->func != s->report;
+bool cuda_is_inner(const struct cgen *g, const struct ir_func *func) {
+    const struct step_split *s = cgen_split(g, func);
+    return s && func != s->gradients && func != s->report;
 }
 
 bool cuda_hands_out(const struct function *f) {

@@ -11,7 +11,7 @@
 const char *cuda_base(struct function *f, const struct storage *s) {
     struct cgen *g = f->g;
     const struct cuda *d = g->cuda;
-    const bool inner = cuda_is_inner(f);
+    const bool inner = cuda_is_inner(g, f->func);
     int64_t at = 0, bytes = s->bytes;
     switch (s->kind) {
     case STORAGE_BUFFER:

@@ -163,7 +163,7 @@ struct cuda *cuda_layout(struct cgen *g) {
             continue;
         cuda_scalar_slots(g, p, &count);
         int64_t bytes = cuda_argument_offset(g, p->func, true, p->func->result_count);
-        if (cuda_is_inner(&(struct function){.g = g, .func = p->func})) {
+        if (cuda_is_inner(g, p->func)) {
             inner.any = true;
             inner.arena = p->arena_bytes > inner.arena ? p->arena_bytes : inner.arena;
             inner.scalars = count > inner.scalars ? count : inner.scalars;

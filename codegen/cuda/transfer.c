@@ -14,7 +14,7 @@ static bool is_inout(const struct ir_func *f, int arg) {
 void cuda_arguments(struct function *f) {
     struct cgen *g = f->g;
     /* What runs inside another call goes the way of its kernels, behind those of that call, and leaves its pinned memory alone. */
-    const bool inner = cuda_is_inner(f);
+    const bool inner = cuda_is_inner(f->g, f->func);
     bool some = false;
     cprint_line(&f->print, "MX_TRY(%s_mx_%s(m));", g->prefix, inner ? "move_newer" : "begin");
     if (cuda_hands_out(f))
@@ -85,7 +85,7 @@ void cuda_results(struct function *f) {
     }
     if (cuda_hands_out(f))
         cprint_line(&f->print, "MX_TRY(%s_mx_handed(m, 1));", f->g->prefix);
-    if (!cuda_is_inner(f)) /* else what follows on the stream needs nobody to wait */
+    if (!cuda_is_inner(f->g, f->func)) /* else what follows on the stream needs nobody to wait */
         cprint_line(&f->print, "MX_TRY(%s_mx_end(m, \"%s\"));", f->g->prefix, func->name);
 }
 

@@ -274,21 +274,30 @@ static void add_product(struct flash *f, struct loop_mem *sums, lx at, lx x, lx 
     loop_store(f->b, f->here, sums, at, lx_fma(f->b, x, y, lx_load(f->b, sums, at, 1)));
 }
 
+/* Adds the product of a fragment of rows and all columns of an operand, at step k of the depth, to the sums. */
+static void multiply_columns(struct flash *f, struct loop_mem *sums, struct loop_mem *rows,
+                             const struct gpu_operand *of, int64_t columns, lx k, lx base) {
+    struct loop_builder *b = f->b;
+    struct loop_block *outer = f->here;
+    lx j, zero = lx_int(b, 0);
+    struct loop_stmt *pairs = flash_loop(f, "j", columns / 16, &j);
+    struct loop_mem *cols = gpu_registers(b, f->here, "of_cols", U32, 4);
+    gpu_fragment(b, f->here, of, cols, zero, j, k, base);
+    for (int h = 0; h < 2; h++)
+        gpu_mma(b, f->here, f->kind, sums, lx_add(b, lx_mul(b, j, lx_int(b, 8)), lx_int(b, 4 * h)), rows, zero, cols,
+                lx_int(b, 2 * h));
+    flash_leave(f, pairs, outer);
+}
+
 static void tensor_scores(struct flash *f, struct loop_mem *scores, const struct flash_panel *a, lx a_base,
                           const struct flash_panel *c, lx c_base) {
     struct loop_builder *b = f->b;
     struct loop_block *outer = f->here;
-    lx k, j, zero = lx_int(b, 0);
+    lx k, zero = lx_int(b, 0);
     struct loop_stmt *steps = flash_loop(f, "k_", flash_padded(f, a->units) / 16, &k);
     struct loop_mem *rows = gpu_registers(b, f->here, "of_rows", U32, 4);
     gpu_fragment(b, f->here, &a->rows, rows, zero, zero, k, a_base);
-    struct loop_stmt *pairs = flash_loop(f, "j", f->shape.cols / 16, &j);
-    struct loop_mem *cols = gpu_registers(b, f->here, "of_cols", U32, 4);
-    gpu_fragment(b, f->here, &c->cols, cols, zero, j, k, c_base);
-    for (int h = 0; h < 2; h++)
-        gpu_mma(b, f->here, f->kind, scores, lx_add(b, lx_mul(b, j, lx_int(b, 8)), lx_int(b, 4 * h)), rows, zero, cols,
-                lx_int(b, 2 * h));
-    flash_leave(f, pairs, &steps->body);
+    multiply_columns(f, scores, rows, &c->cols, f->shape.cols, k, c_base);
     flash_leave(f, steps, outer);
 }
 
@@ -346,7 +355,7 @@ static void tensor_apply(struct flash *f, struct loop_mem *sums, struct loop_mem
                          lx base) {
     struct loop_builder *b = f->b;
     struct loop_block *outer = f->here;
-    lx k, j, zero = lx_int(b, 0);
+    lx k;
     struct loop_stmt *steps = flash_loop(f, "k_", f->shape.cols / 16, &k);
     struct loop_mem *rows = gpu_registers(b, f->here, "of_rows", U32, 4);
     for (int i = 0; i < 4; i++) {
@@ -355,13 +364,7 @@ static void tensor_apply(struct flash *f, struct loop_mem *sums, struct loop_mem
             b, f->here, rows, lx_int(b, i),
             gpu_pack(b, f->kind, lx_load(b, weights, at, 1), lx_load(b, weights, lx_add(b, at, lx_int(b, 1)), 1)));
     }
-    struct loop_stmt *pairs = flash_loop(f, "j", flash_padded(f, c->units) / 16, &j);
-    struct loop_mem *cols = gpu_registers(b, f->here, "of_cols", U32, 4);
-    gpu_fragment(b, f->here, &c->depth, cols, zero, j, k, base);
-    for (int h = 0; h < 2; h++)
-        gpu_mma(b, f->here, f->kind, sums, lx_add(b, lx_mul(b, j, lx_int(b, 8)), lx_int(b, 4 * h)), rows, zero, cols,
-                lx_int(b, 2 * h));
-    flash_leave(f, pairs, &steps->body);
+    multiply_columns(f, sums, rows, &c->depth, flash_padded(f, c->units), k, base);
     flash_leave(f, steps, outer);
 }
 

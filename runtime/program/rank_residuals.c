@@ -14,10 +14,14 @@
 enum { PATH = 4300 };
 
 /* checkpoint.safetensors: checkpoint.residual.RANK.STEP.safetensors. */
-static void path_of(const struct training *t, const char *path, int64_t step, char *out) {
-    char kind[40];
-    (void)snprintf(kind, sizeof kind, "residual.%d", ranks_rank(t->s->ranks));
-    rank_file_path(path, kind, step, out, PATH);
+struct kind {
+    char text[40];
+};
+
+static struct kind kind_of(const struct training *t) {
+    struct kind k;
+    (void)snprintf(k.text, sizeof k.text, "residual.%d", ranks_rank(t->s->ranks));
+    return k;
 }
 
 /* What the file must say it is. */
@@ -39,26 +43,14 @@ static struct mxrt_named tensor_of(float *residual, size_t bytes, int64_t *eleme
                                {.dtype = MX_F32, .rank = 1, .shape = elements, .data = residual, .bytes = bytes}};
 }
 
-static void drop_older(struct training *t, const char *path) {
-    char file[PATH];
-    path_of(t, path, t->residuals[1], file);
-    if (t->residuals[1] >= 0 && t->residuals[1] != t->residuals[0])
-        (void)remove(file);
-    t->residuals[1] = -1;
-}
-
-/* Until all ranks are here; false on all if it is on one. */
-static mx_status meet(struct training *t, bool mine, bool *all) {
-    double missing = mine ? 0 : 1;
-    mx_status status = ranks_sum(t->s->ranks, &missing, 1, &t->s->why);
-    *all = status == MX_OK && missing == 0;
-    return status;
+/* Until all ranks are here; *missing is how many of them lack something. */
+static mx_status meet(struct training *t, double *missing) {
+    return ranks_sum(t->s->ranks, missing, 1, &t->s->why);
 }
 
 mx_status rank_residuals_save(struct training *t, const char *path) {
     struct session *s = t->s;
     char file[PATH];
-    bool all;
     size_t bytes;
     int64_t elements;
     float *residual = ranks_residual(s->ranks, &bytes);
@@ -67,27 +59,22 @@ mx_status rank_residuals_save(struct training *t, const char *path) {
     const struct facts facts = facts_of(t);
     const char *const pairs[][2] = {{"model", s->p->name}, {"of", facts.text}};
     const struct mxrt_named named = tensor_of(residual, bytes, &elements);
-    path_of(t, path, t->at.step, file);
+    rank_file_path(path, kind_of(t).text, t->at.step, file, sizeof file);
     mx_status status = session_make_folder(s); /* where machines do not share one */
     if (status == MX_OK)
         status = mxrt_checkpoint_write(file, &named, 1, pairs, 2, &s->why);
     if (status == MX_OK)
         status = session_saved(s); /* rank 0: the checkpoint before is whole */
     if (status == MX_OK)
-        status = meet(t, true, &all);
-    if (status == MX_OK && t->residuals[0] != t->at.step) {
-        drop_older(t, path);
-        t->residuals[1] = t->residuals[0];
-        t->residuals[0] = t->at.step;
-    }
+        status = meet(t, &(double){0});
+    if (status == MX_OK)
+        rank_file_kept(path, kind_of(t).text, t->residuals, t->at.step);
     return status;
 }
 
 void rank_residuals_saved(struct training *t, const char *path) {
-    size_t bytes;
-    bool all;
-    if (ranks_residual(t->s->ranks, &bytes) && meet(t, true, &all) == MX_OK)
-        drop_older(t, path);
+    if (ranks_residual(t->s->ranks, &(size_t){0}) && meet(t, &(double){0}) == MX_OK)
+        rank_file_drop(path, kind_of(t).text, t->residuals);
 }
 
 /* ---- reading ----------------------------------------------------------------------------------------------------------- */
@@ -105,21 +92,21 @@ mx_status rank_residuals_load(struct training *t, const char *path) {
     char file[PATH], line[600];
     size_t bytes;
     int64_t elements;
-    bool all;
     float *residual = ranks_residual(s->ranks, &bytes);
     if (!residual)
         return MX_OK;
     const struct mxrt_named named = tensor_of(residual, bytes, &elements);
-    path_of(t, path, t->at.step, file);
+    rank_file_path(path, kind_of(t).text, t->at.step, file, sizeof file);
     mx_status found = mxrt_checkpoint_metadata(file, take, &facts, &why);
     if (found == MX_OK && strcmp(facts.text, own.text) != 0)
         found = mxrt_fail(&why, MX_ERROR_FORMAT, "%.200s is of %.96s; this is %.96s", file, facts.text, own.text);
     if (found == MX_OK)
         found = mxrt_checkpoint_read(file, &named, 1, NULL, NULL, &why);
-    mx_status status = meet(t, found == MX_OK, &all);
-    if (status == MX_OK && all)
+    double missing = found == MX_OK ? 0 : 1;
+    mx_status status = meet(t, &missing);
+    if (status == MX_OK && missing == 0)
         t->residuals[0] = t->at.step;
-    if (status != MX_OK || all)
+    if (status != MX_OK || missing == 0)
         return status;
     memset(residual, 0, bytes);
     (void)snprintf(line, sizeof line, "compression begins with nothing left out: %.500s",

@@ -12,6 +12,7 @@
 #include "training.h"
 
 enum { NAME = 200 };
+static const char KIND[] = "ranks";
 
 /* checkpoint.safetensors: checkpoint.KIND.STEP.safetensors. */
 void rank_file_path(const char *path, const char *kind, int64_t step, char *out, size_t size) {
@@ -19,10 +20,6 @@ void rank_file_path(const char *path, const char *kind, int64_t step, char *out,
     size_t n = strlen(path), e = sizeof ending - 1;
     n -= n >= e && strcmp(path + n - e, ending) == 0 ? e : 0;
     (void)snprintf(out, size, "%.*s.%s.%lld%s", (int)n, path, kind, (long long)step, ending);
-}
-
-static void path_of(const char *path, int64_t step, char *out, size_t size) {
-    rank_file_path(path, "ranks", step, out, size);
 }
 
 /* The tensors of `size` ranks in `memory`, each rank's `bytes` behind those of the one before. */
@@ -65,7 +62,7 @@ static mx_status write_file(struct training *t, const char *path, unsigned char 
     char file[4200], numbers[3][24];
     struct table table;
     mx_status status = table_make(t, memory, &table);
-    path_of(path, t->at.step, file, sizeof file);
+    rank_file_path(path, KIND, t->at.step, file, sizeof file);
     (void)snprintf(numbers[0], sizeof *numbers, "%lld", (long long)t->at.ranks);
     (void)snprintf(numbers[1], sizeof *numbers, "%lld", (long long)t->at.step);
     (void)snprintf(numbers[2], sizeof *numbers, "%llu", (unsigned long long)t->at.seed);
@@ -77,18 +74,25 @@ static mx_status write_file(struct training *t, const char *path, unsigned char 
     return status;
 }
 
-/* The file of the checkpoint before the last one is of no use. */
-static void drop_older(struct training *t, const char *path) {
-    char file[4200];
-    path_of(path, t->states[1], file, sizeof file);
-    if (t->states[1] >= 0 && t->states[1] != t->states[0])
+void rank_file_drop(const char *path, const char *kind, int64_t *steps) {
+    char file[4300];
+    rank_file_path(path, kind, steps[1], file, sizeof file);
+    if (steps[1] >= 0 && steps[1] != steps[0])
         (void)remove(file);
-    t->states[1] = -1;
+    steps[1] = -1;
+}
+
+void rank_file_kept(const char *path, const char *kind, int64_t *steps, int64_t step) {
+    if (steps[0] == step)
+        return;
+    rank_file_drop(path, kind, steps);
+    steps[1] = steps[0];
+    steps[0] = step;
 }
 
 void rank_states_saved(struct training *t, const char *path) {
     if (ranks_rank(t->s->ranks) == 0)
-        drop_older(t, path);
+        rank_file_drop(path, KIND, t->states);
 }
 
 mx_status rank_states_save(struct training *t, const char *path) {
@@ -107,11 +111,8 @@ mx_status rank_states_save(struct training *t, const char *path) {
     }
     if (status == MX_OK) {
         t->at.ranks = size;
-        if (ranks_rank(s->ranks) == 0 && (status = write_file(t, path, all)) == MX_OK && t->states[0] != t->at.step) {
-            drop_older(t, path); /* to begin this file was to wait for the checkpoint of the last one */
-            t->states[1] = t->states[0];
-            t->states[0] = t->at.step;
-        }
+        if (ranks_rank(s->ranks) == 0 && (status = write_file(t, path, all)) == MX_OK)
+            rank_file_kept(path, KIND, t->states, t->at.step); /* to begin it was to wait for the last checkpoint */
     }
     free(mine);
     free(all);
@@ -142,7 +143,7 @@ static bool read_file(struct training *t, const char *path, unsigned char *memor
     struct head head = {0};
     struct mxrt_why why = {0};
     struct table table = {0};
-    path_of(path, t->at.step, file, sizeof file);
+    rank_file_path(path, KIND, t->at.step, file, sizeof file);
     mx_status status = mxrt_checkpoint_metadata(file, take, &head, &why);
     if (status == MX_OK && (head.ranks != t->at.ranks || head.step != t->at.step || head.seed != t->at.seed))
         status = mxrt_fail(&why, MX_ERROR_FORMAT, "%.200s is of another checkpoint (%lld ranks, step %lld)", file,

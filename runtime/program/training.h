@@ -65,6 +65,9 @@ mx_status rank_states_load(struct training *t, const char *path);
 
 /* The name of a file that belongs to the checkpoint at `path`. */
 void rank_file_path(const char *path, const char *kind, int64_t step, char *out, size_t size);
+/* steps: of the last such file and the one before, -1: none. The one before goes when the last checkpoint is whole; a new one is there. */
+void rank_file_drop(const char *path, const char *kind, int64_t *steps);
+void rank_file_kept(const char *path, const char *kind, int64_t *steps, int64_t step);
 
 /* ---- rank_residuals.c: the same for what compression left out; on all ranks, and nothing without compression */
 

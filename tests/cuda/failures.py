@@ -7,16 +7,14 @@ Kernels with a mistake (wrong.cu) are told by the emulation. A program that uses
 for each origin of weights; without a device, with too little memory and with a launch that fails it says so, with the line of the model,
 and goes on. With a limit of the device's memory the results are the same, and state is in the host's. Only Python's standard library is needed.
 """
-import argparse
 import os
 import re
-import subprocess
 import sys
 import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
-import run as cuda  # noqa: E402
+from checks import expect, main, sh  # noqa: E402
 
 WRONG = {
     'right': r'right\nright\n125 129',
@@ -36,21 +34,6 @@ WRONG = {
     'copy_unfinished': 'ends before a copy that it began',
     'copy_unaligned': 'an address is no multiple of 16',
 }
-
-
-class Failure(Exception):
-    pass
-
-
-def expect(condition, *words):
-    if not condition:
-        raise Failure(' '.join(str(w) for w in words))
-
-
-def sh(*command, cwd=None, env=None, status=0):
-    p = subprocess.run([str(c) for c in command], capture_output=True, text=True, cwd=cwd, env={**os.environ, **(env or {})})
-    expect(status is None or p.returncode == status, ' '.join(map(str, command)), 'gave', p.returncode, '\n', p.stdout[-3000:], p.stderr[-3000:])
-    return p.stdout + p.stderr
 
 
 def wrong_kernels(o):
@@ -156,26 +139,5 @@ def contract_of_cuda(o, folder, flags):
     return contract(folder)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--mxcc', required=True)
-    o = parser.parse_args()
-    o.mxcc = os.path.abspath(o.mxcc)
-    passed = failed = 0
-    with tempfile.TemporaryDirectory(prefix='mxcc-cuda-') as o.folder:
-        o.emulation = cuda.build_emulation(o.folder)
-        with open(o.emulation + '.flags', encoding='utf-8') as f:
-            o.compiler = f.read().split('\n')
-        for check in (wrong_kernels, interface, failures, memory):
-            try:
-                check(o)
-                passed += 1
-            except Failure as e:
-                failed += 1
-                print('FAIL %s: %s' % (check.__name__, e), flush=True)
-    print('%d passed, %d failed' % (passed, failed))
-    return 1 if failed else 0
-
-
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(main(__doc__, (wrong_kernels, interface, failures, memory)))

@@ -20,7 +20,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, HERE)
 import samples  # noqa: E402
-from failures import Failure, expect  # noqa: E402
+from checks import Failure, expect  # noqa: E402
 from machine import Machine, NoGpu, Report, Skipped, command, no_gpu, positive  # noqa: E402
 
 TOOLS = ('memcheck', 'racecheck', 'initcheck', 'synccheck')

@@ -6,19 +6,16 @@
 products.mxl gives the numbers of the C unit up to rounding, with the library and without it; the epilogues that the library has are in
 its calls, and what it does not take is left to own kernels. The options say no where they mean nothing.
 """
-import argparse
 import os
 import re
 import shutil
 import struct
 import sys
-import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 import nvcc  # noqa: E402
-import run as cuda  # noqa: E402
-from failures import Failure, expect, sh  # noqa: E402
+from checks import expect, main, sh  # noqa: E402
 
 
 def numbers(program, to, env=None):
@@ -74,26 +71,5 @@ def options(o):
     expect('--blas does not go with --target cuda' in text, '--blas with CUDA:', text)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--mxcc', required=True)
-    o = parser.parse_args()
-    o.mxcc = os.path.abspath(o.mxcc)
-    passed = failed = 0
-    with tempfile.TemporaryDirectory(prefix='mxcc-cuda-') as o.folder:
-        o.emulation = cuda.build_emulation(o.folder)
-        with open(o.emulation + '.flags', encoding='utf-8') as f:
-            o.compiler = f.read().split('\n')
-        for check in (results, real_header, options):
-            try:
-                check(o)
-                passed += 1
-            except Failure as e:
-                failed += 1
-                print('FAIL %s: %s' % (check.__name__, e), flush=True)
-    print('%d passed, %d failed' % (passed, failed))
-    return 1 if failed else 0
-
-
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(main(__doc__, (results, real_header, options)))

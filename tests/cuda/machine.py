@@ -16,7 +16,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 import nvcc as nvcc_test  # noqa: E402
 import run as cuda  # noqa: E402
-from failures import Failure  # noqa: E402
+from checks import Failure  # noqa: E402
 
 NO_GPU = 77  # the exit status of what was skipped, as Meson has it
 

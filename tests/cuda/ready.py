@@ -8,17 +8,15 @@ end with 2. In the emulation, at tiny sizes, both run and write JSON: a device, 
 too long is skipped, and a failure is told. A GPU that is only pretended (an nvidia-smi of our own) is named in the JSON. Only
 Python's standard library is needed.
 """
-import argparse
 import json
 import os
 import subprocess
 import sys
-import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, HERE)
-from failures import Failure, expect  # noqa: E402
+from checks import expect, main  # noqa: E402
 
 TEST, BENCH = os.path.join(HERE, 'gpu.py'), os.path.join(ROOT, 'bench', 'gpu.py')
 
@@ -88,23 +86,5 @@ def failing(o):
         expect(got['rows'][0]['status'] == 'failed' and 'no such architecture' in got['rows'][0]['why'], got)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--mxcc', required=True)
-    o = parser.parse_args()
-    o.mxcc = os.path.abspath(o.mxcc)
-    passed = failed = 0
-    with tempfile.TemporaryDirectory(prefix='mxcc-cuda-') as o.folder:
-        for check in (without, emulated, failing):
-            try:
-                check(o)
-                passed += 1
-            except Failure as e:
-                failed += 1
-                print('FAIL %s: %s' % (check.__name__, e), flush=True)
-    print('%d passed, %d failed' % (passed, failed))
-    return 1 if failed else 0
-
-
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(main(__doc__, (without, emulated, failing), emulation=False))

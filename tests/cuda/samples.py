@@ -23,7 +23,7 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path[:0] = [HERE, os.path.join(HERE, '..', 'zoo')]
-import failures  # noqa: E402
+import checks  # noqa: E402
 from machine import Machine  # noqa: E402
 
 spec = importlib.util.spec_from_file_location('zoo', os.path.join(HERE, '..', 'zoo', 'run.py'))
@@ -262,7 +262,7 @@ def main():
             try:
                 (sample if name in SAMPLES else called if name in CALLED else decoder)(env, name, folder)
                 passed += 1
-            except (Failure, behaviour.Failure, failures.Failure) as e:
+            except (Failure, behaviour.Failure, checks.Failure) as e:
                 failed += 1
                 print('FAIL %s: %s' % (name, e), flush=True)
     print('%d passed, %d failed' % (passed, failed))

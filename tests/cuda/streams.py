@@ -8,17 +8,14 @@ whichever operation runs first where several could, and as C; its graphs are mad
 between two operations of a part on different streams is needed: with any one of them left out, the emulation finds the race. Only Python's standard library
 is needed.
 """
-import argparse
 import os
 import re
 import shutil
 import sys
-import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
-import run as cuda  # noqa: E402
-from failures import Failure, expect, sh  # noqa: E402
+from checks import expect, main, sh  # noqa: E402
 
 RACE = 'emulation: .* an operation without an event between (reads|writes)'
 CASES = {
@@ -137,26 +134,5 @@ def missing_waits(o):
     expect(found * 2 > tried, 'of', tried, 'waits left out only', found, 'were noticed')
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--mxcc', required=True)
-    o = parser.parse_args()
-    o.mxcc = os.path.abspath(o.mxcc)
-    passed = failed = 0
-    with tempfile.TemporaryDirectory(prefix='mxcc-cuda-') as o.folder:
-        o.emulation = cuda.build_emulation(o.folder)
-        with open(o.emulation + '.flags', encoding='utf-8') as f:
-            o.compiler = f.read().split('\n')
-        for check in (uses, unit, missing_waits):
-            try:
-                check(o)
-                passed += 1
-            except Failure as e:
-                failed += 1
-                print('FAIL %s: %s' % (check.__name__, e), flush=True)
-    print('%d passed, %d failed' % (passed, failed))
-    return 1 if failed else 0
-
-
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(main(__doc__, (uses, unit, missing_waits)))

@@ -9,7 +9,7 @@ import importlib.util
 import os
 import re
 
-from common import HERE, ROOT, STRICT, Skip, expect, must, read, sh, stem, write
+from common import ROOT, STRICT, Skip, expect, must, read, sh, stem, write
 
 STEPS = 60
 C_TYPES = {'f64': 'double', 'f32': 'float', 'f16': 'uint16_t', 'bf16': 'uint16_t', 'i64': 'int64_t', 'i32': 'int32_t', 'i16': 'int16_t',

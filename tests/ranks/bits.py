@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 
-from jobs import Ranks, checkpoint, close, distance, expect, metrics, must, same, sh, stem, tensors
+from jobs import Ranks, checkpoint, close, distance, expect, metrics, same, sh, tensors
 
 
 # Batches of 26 of 80 samples: not divisible by 4 or 8, and the last one of an epoch has two samples.

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 
-from jobs import ROOT, Job, Ranks, Skip, checkpoint, expect, must, need_mpi, same, sh, write
+from jobs import ROOT, Job, Ranks, Skip, expect, must, need_mpi, same, sh, write
 
 NET = '10.%d.%d' % (64 + os.getpid() // 250 % 64, os.getpid() % 250)
 

@@ -2,7 +2,7 @@
 import os
 import re
 
-from jobs import HERE, ROOT, Ranks, expect, must, points_csv, read, same, sh, stem, write
+from jobs import Ranks, expect, must, points_csv, read, same, sh, write
 
 STRICT = '-std=c99 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror'.split()
 

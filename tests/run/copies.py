@@ -11,7 +11,6 @@ import argparse
 import concurrent.futures
 import importlib.util
 import os
-import re
 import subprocess
 import sys
 import tempfile
