@@ -247,6 +247,7 @@ struct worker {
     struct op *next;    /* follows at once: a successor of the one that just ran */
     struct fifo urgent; /* deletions */
     unsigned streak, ticks;
+    unsigned rest, hasty; /* pauses before it takes from the queue; takes until it may rest again: queue.c */
     bool io;
     _Atomic uint64_t done; /* operations completed; only this thread writes it */
     struct batch freed[CLASSES];
