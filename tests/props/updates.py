@@ -33,7 +33,10 @@ def waiting(env, path):
         updates = [o for o in ops if o['holder'] < 0 and o['code'] not in ('read', 'write') and any(r['storage'] in params for r in o['results'])]
         if f['function'] == 'init' or not updates:
             continue
-        free = {o['id'] for o in updates} | {o['id'] for o in ops if o['holder'] >= 0 or o['code'] in ('const', 'reshape', 'read')}
+        # A moment's new value is part of an update, too; among themselves they may go in any order.
+        state = {s['id'] for s in f['storages'] if s['kind'] == 'buffer'}
+        free = {o['id'] for o in updates} | {o['id'] for o in ops if any(r['storage'] in state for r in o['results'])}
+        free |= {o['id'] for o in ops if o['holder'] >= 0 or o['code'] in ('const', 'reshape', 'read')}
         late = []
         for o in updates:
             after = max((e['from'] for e in f['dependences'] if e['to'] == o['id'] and not e['carried']), default=-1)
