@@ -25,9 +25,7 @@ const char *cprint_number(struct cgen *g, enum dtype t, double f, int64_t i) {
             if (wide ? strtod(s, NULL) == f : strtof(s, NULL) == (float)f)
                 break;
         }
-        if (!strpbrk(s, ".e"))
-            strcat(s, ".0");
-        return arena_printf(&g->arena, wide ? "%s" : "%sf", s);
+        return arena_printf(&g->arena, "%s%s%s", s, strpbrk(s, ".e") ? "" : ".0", wide ? "" : "f");
     }
     if (t == BOOL)
         return i ? "true" : "false";
