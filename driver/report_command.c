@@ -1,6 +1,5 @@
 /* `mxcc report`: what a compiled model costs: operations, FLOPs, memory against its lower bound, copies and why. */
 #include <stdlib.h>
-#include <string.h>
 
 #include "driver/driver.h"
 #include "passes/memplan/report.h"
