@@ -12,8 +12,8 @@ struct text {
 
 void text_add(struct text *t, const char *string);
 void text_addn(struct text *t, const char *bytes, size_t n);
-void text_printf(struct text *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void text_vprintf(struct text *t, const char *format, va_list args);
+void text_printf(struct text *t, const char *format, ...) __attribute__((format(printf, 2, 3), nonnull(2)));
+void text_vprintf(struct text *t, const char *format, va_list args) __attribute__((format(printf, 2, 0), nonnull(2)));
 void text_free(struct text *t);
 /* The content, "" while empty; valid until the next change. */
 const char *text_string(const struct text *t);

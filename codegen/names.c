@@ -5,7 +5,6 @@
  * gets a number. Scopes: the fields of the instance's struct, and each function's parameters. All names are made once,
  * in order of declaration, so they do not depend on who asks first.
  */
-#include <stdio.h>
 #include <string.h>
 
 #include "codegen/codegen.h"

@@ -1,5 +1,4 @@
 /* `mxcc model.mxl -o model.c`: C and its header, or one of the intermediate forms (--emit). */
-#include <errno.h>
 #include <string.h>
 
 #include "codegen/python/python.h"

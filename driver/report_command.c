@@ -1,6 +1,5 @@
 /* `mxcc report`: what a compiled model costs: operations, FLOPs, memory against its lower bound, copies and why. */
 #include <stdlib.h>
-#include <string.h>
 
 #include "driver/driver.h"
 #include "passes/memplan/report.h"
@@ -185,7 +184,8 @@ int report_command(int argc, char **argv) {
         for (int i = 0; i < p.passes.plan->func_count; i++)
             function(&t, &p.passes.plan->funcs[i], &o);
         if (o.html)
-            plan_report_html(&other, p.module, p.passes.plan);
+            plan_report_html(&other, p.module, p.passes.plan,
+                             o.compile.precision == PRECISION_F32 ? NULL : precision_name(o.compile.precision));
         else if (o.report_json)
             report_json(&other, p.module, p.passes.plan, &o);
         ok = write_output(&o, o.output, o.html || o.report_json ? &other : &t);

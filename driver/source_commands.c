@@ -1,5 +1,4 @@
 /* check, fmt and doc: what needs only the front end. */
-#include <errno.h>
 #include <string.h>
 
 #include "driver/driver.h"

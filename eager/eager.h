@@ -37,6 +37,6 @@ void eager_set_log(struct eager *e, void (*log)(void *, const char *), void *con
  * failed check) with the buffers as before the call. */
 int eager_call(struct eager *e, const struct ir_func *f, struct tensor **args, struct tensor **results);
 
-/* Random bits: as ir/scalar_math.h specifies. The call counter counts successful calls of functions that draw. */
+/* Random bits: as ir/scalar_math/random.h specifies. The call counter counts successful calls of functions that draw. */
 
 #endif

@@ -2,8 +2,6 @@
 #include "eager/kern.h"
 
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "ir/scalar_math.h"
 

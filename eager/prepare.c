@@ -1,7 +1,6 @@
 /* Prepares a function for evaluation: its operations in arrays, and for each value the operation after which it is not
  * needed any more, so that memory is reused early and a last version can be updated in place. */
 #include <stdlib.h>
-#include <string.h>
 
 #include "eager/eager_internal.h"
 

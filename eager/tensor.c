@@ -1,6 +1,5 @@
 /* Tensors handed across the interface of eager/. */
 #include <stdlib.h>
-#include <string.h>
 
 #include "eager/eager.h"
 

@@ -2,7 +2,6 @@
  * Every field of ast.h shows except places, so that two sources print alike exactly when they mean the same program;
  * the formatter checks itself against that. */
 #include <inttypes.h>
-#include <string.h>
 
 #include "base/text.h"
 #include "frontend/ast.h"

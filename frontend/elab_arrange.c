@@ -1,5 +1,4 @@
 /* Views and assembly: reshape, transpose, broadcast, concat; lengths that are found at run time. */
-#include <string.h>
 
 #include "frontend/elab.h"
 

@@ -1,5 +1,4 @@
 /* Untyped numbers take the type of what they meet; values move into memory; casts. */
-#include <string.h>
 
 #include "frontend/elab.h"
 

@@ -6,7 +6,6 @@
  * result. Bounds that cannot be proven become a check nest in front; the check's result is an operand of every nest
  * that relies on it.
  */
-#include <stdlib.h>
 #include <string.h>
 
 #include "frontend/elab.h"

@@ -1,5 +1,4 @@
 /* The values of elaboration: constructors, description for messages, equality. */
-#include <math.h>
 #include <string.h>
 
 #include "frontend/elab.h"

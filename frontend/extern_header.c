@@ -5,7 +5,6 @@
 #include "frontend/extern_header.h"
 
 #include <dlfcn.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 

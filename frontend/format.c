@@ -10,7 +10,6 @@
  *
  * The result is parsed and compared with the original; a difference is a bug, and reported as such.
  */
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/text.h"

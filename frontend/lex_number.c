@@ -2,7 +2,6 @@
  * `a.0` a member; whatever else begins with a digit is reported once, whole, and read as its best guess. */
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "frontend/lex.h"
 

@@ -6,7 +6,6 @@
  * therefore binds a new one, and every type, extent and expression copied after it speaks of the new symbol.
  */
 #include <stdlib.h>
-#include <string.h>
 
 #include "ir/ir.h"
 

@@ -7,7 +7,6 @@
 #include "ir/dim.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 /* ---- saturating arithmetic ---- */
 

@@ -1,5 +1,4 @@
 /* Construction of the loop IR. Index arithmetic is folded as it is built, so that the printed subscripts stay short. */
-#include <string.h>
 
 #include "ir/loop.h"
 

@@ -2,7 +2,6 @@
  * found before the C compiler would report it in generated code.
  */
 #include <stdio.h>
-#include <string.h>
 
 #include "ir/loop.h"
 

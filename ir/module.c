@@ -1,7 +1,6 @@
 /* Modules and what they hold: symbols, buffers, functions, types. */
 #include "ir/intern.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 struct ir_module *ir_module_new(struct diag *d, const char *name) {

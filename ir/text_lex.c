@@ -2,7 +2,6 @@
 #include "ir/text_lex.h"
 
 #include <ctype.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 

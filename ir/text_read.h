@@ -1,5 +1,6 @@
-/* The reader of the IR's text form, as its two files share it; private to ir/. text_parse.c reads modules, functions and
- * operations, text_expr.c what stands inside them: types, dimensions, numbers, expressions. */
+/* The reader of the IR's text form, as its files share it; private to ir/. text_parse.c reads modules and functions,
+ * text_parse_op.c operations, text_expr.c what stands inside them: types, dimensions, numbers, expressions; text_read.c has the
+ * tokens and what is found by its name. */
 #ifndef MXCC_IR_TEXT_READ_H
 #define MXCC_IR_TEXT_READ_H
 
@@ -15,6 +16,11 @@ enum {
 struct named_symbol {
     const char *name;
     struct ir_symbol *symbol;
+};
+
+struct value_list {
+    struct ir_value **at;
+    int n, cap;
 };
 
 struct reader {
@@ -53,9 +59,27 @@ bool read_at(const struct reader *r, const char *sign); /* the current token is 
 bool read_accept(struct reader *r, const char *sign);   /* … and steps over it */
 void read_expect(struct reader *r, const char *sign);
 bool read_accept_word(struct reader *r, const char *word);
+void read_expect_word(struct reader *r, const char *word);
 const char *read_word(struct reader *r, const char *what);
 bool read_enter(struct reader *r); /* one level of nesting deeper; false after an error. Pairs with read_leave. */
 void read_leave(struct reader *r);
+bool read_at_word(const struct reader *r, const char *word);
+const char *read_keep(struct reader *r, const char *text); /* in the module */
+const char *read_string(struct reader *r, const char *what);
+const char *read_name(struct reader *r, const char *what); /* a word or a string */
+const char *read_optional_name(struct reader *r, const char *what);
+void read_repeated(struct reader *r, const char *name); /* fails: the name is defined already */
+
+/* `%7.h @net.h#1: f32[8]`; not yet to be found by its number: for that, read_define. */
+struct ir_value *read_definition(struct reader *r);
+void read_define(struct reader *r, struct ir_value *v);
+struct value_list read_values(struct reader *r);
+struct ir_value **read_keep_values(struct reader *r, const struct value_list *list); /* as an array of the module */
+struct ir_symbol *read_symbol(struct reader *r);                                     /* `N in 1 .. 64` */
+void read_bind_symbol(struct reader *r, const char *name, struct ir_symbol *symbol);
+struct ir_buffer *read_buffer(struct reader *r);
+/* `{ (arguments) operations yield values }`, where `last` is the word `yield`, or `return` of a function, whose arguments were read before. */
+void read_block(struct reader *r, struct ir_region *region, const char *last, int depth);
 
 int64_t read_int(struct reader *r);          /* with a sign */
 int read_small(struct reader *r, int limit); /* 0 .. limit, without a sign */

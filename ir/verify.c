@@ -4,8 +4,6 @@
  * become invisible again at its end, which is dominance in an IR without jumps. Nothing here trusts anything that was not
  * checked before it, as the verifier also judges IR text from outside.
  */
-#include <stdlib.h>
-#include <string.h>
 
 #include "ir/text.h"
 

@@ -2,8 +2,6 @@
  *
  * Recursion is over nested regions only, whose depth the text form's reader and elaboration bound.
  */
-#include <stdlib.h>
-#include <string.h>
 
 #include "ir/ir.h"
 

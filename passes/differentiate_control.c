@@ -1,6 +1,5 @@
 /* Reversing control flow: an `if` gives an `if`, a loop gives a loop that runs backwards over what the forward loop saved,
  * a checkpoint gives a copy of its region followed by the adjoint of that copy. No code depends on a trip count. */
-#include <string.h>
 
 #include "passes/differentiate_internal.h"
 

@@ -1,6 +1,5 @@
 /* Builds the functions of a step that was taken apart: copies of what each of them needs, with the keys' tensors as results here and
  * as arguments there. Dead code, left by what was taken away, is simplify's. */
-#include <stdio.h>
 #include <string.h>
 
 #include "passes/distribute.h"

@@ -17,7 +17,6 @@
  * but selects, and what they store aliases nothing they load. Trailing indices that every load walks in step are one loop.
  */
 #include <math.h>
-#include <string.h>
 
 #include "passes/lower.h"
 

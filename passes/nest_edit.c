@@ -1,8 +1,6 @@
 /* Surgery on nests: expressions are immutable and interned, so every change is a rewrite with a memo. */
 #include "passes/nest_edit.h"
 
-#include <string.h>
-
 void nest_walk(const struct ir_op *op, void (*fn)(ir_expr, void *), void *context) {
     const struct ir_nest *n = &op->nest;
     for (int i = n->pars; i < n->pars + n->reds; i++) {

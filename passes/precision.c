@@ -19,7 +19,6 @@
  * the properties above are flags of classes, propagated along nests until nothing changes: from operands to results, but for `exact`, which
  * goes from results to operands. */
 #include <math.h>
-#include <string.h>
 
 #include "ir/bytes.h"
 #include "passes/nest_edit.h"

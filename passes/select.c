@@ -2,7 +2,6 @@
  * definition here unless the target has one of its own for it (a row of codegen/kernels.def): that one loses its definition and is from
  * now on an operation like any other. Recomputed regions have served their purpose as barriers to common
  * subexpression elimination, and `stop` is the identity once no gradient is left. */
-#include <string.h>
 
 #include "passes/passes.h"
 #include "passes/simplify_internal.h"

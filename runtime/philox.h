@@ -1,7 +1,7 @@
 /* Counter-based random bits: Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel Random Numbers: As Easy as 1, 2, 3, 2011).
  *
  * Element i of a draw is a pure function of the seed (the key), of a stream (the upper half of the counter, mixed by splitmix64's
- * finalizer) and of i (the lower half). The compiler's own text of it is in ir/scalar_math.h, of which this folder knows nothing;
+ * finalizer) and of i (the lower half). The compiler's own text of it is in ir/scalar_math/random.h, of which this folder knows nothing;
  * tests/unit/test_philox.c holds both to the paper's numbers and to each other. */
 #ifndef MXRT_PHILOX_H
 #define MXRT_PHILOX_H

@@ -1,9 +1,10 @@
 /* Files as C text, for the build.
  *
- *   embed NAME FILE > out.h          static const char NAME[] = "…";
+ *   embed NAME FILE… > out.h         static const char NAME[] = "…"; one file behind the other
  *   embed -l NAME ROOT FILE… > out.h static const struct { const char *name, *text; } NAME[] = { {"nn/conv.mxl", "…"}, …, {0, 0} };
  *                                    where the names are the files' paths below the folder named ROOT
  */
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -31,12 +32,16 @@ static int print_file(const char *path) {
 }
 
 int main(int argc, char **argv) {
-    if (argc == 3) {
+    bool list = argc > 1 && strcmp(argv[1], "-l") == 0;
+    if (argc >= 3 && !list) {
         printf("/* Made by tools/embed. */\nstatic const char %s[] =\n", argv[1]);
-        if (print_file(argv[2]))
-            return 1;
+        for (int i = 2; i < argc; i++) {
+            if (print_file(argv[i]))
+                return 1;
+            printf("\n");
+        }
         printf(";\n");
-    } else if (argc >= 4 && strcmp(argv[1], "-l") == 0) {
+    } else if (argc >= 4) {
         size_t root = strlen(argv[3]);
         printf("/* Made by tools/embed. */\nstatic const struct {\n    const char *name, *text;\n} %s[] = {\n",
                argv[2]);
@@ -52,7 +57,7 @@ int main(int argc, char **argv) {
         }
         printf("    {0, 0},\n};\n");
     } else {
-        fprintf(stderr, "usage: embed NAME FILE > out.h\n       embed -l NAME ROOT FILE... > out.h\n");
+        fprintf(stderr, "usage: embed NAME FILE... > out.h\n       embed -l NAME ROOT FILE... > out.h\n");
         return 2;
     }
     return fflush(stdout) != 0;

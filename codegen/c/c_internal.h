@@ -35,7 +35,7 @@ const char *cgen_vector_type(struct cgen *g, enum dtype t, int lanes);
 /* "MX_FMA_F32" or "MX_FMA_F32X16", defined in helpers. */
 const char *cgen_fma_macro(struct cgen *g, enum dtype t, int lanes);
 
-/* ---- print.c --------------------------------------------------------------------------------------------------- */
+/* ---- print*.c, scope.c ----------------------------------------------------------------------------------------- */
 
 struct cprint {
     struct cgen *g;
@@ -61,6 +61,7 @@ void cgen_scope_leave(struct cgen *g, int mark);
 void cprint_mem(struct cprint *p, const struct loop_mem *m);
 /* "restrict " as the unit's language spells it, or "". */
 const char *cprint_restrict(const struct cgen *g, const struct loop_mem *m);
+/* Whether the identifier `name` stands in printed code. */
 bool cgen_mentions(const char *text, const char *name);
 void cprint_func(struct cgen *g, struct loop_func *f); /* and sets its stack_bytes */
 /* Whether fn on vectors of t can be printed as one vector expression. */

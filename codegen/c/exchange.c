@@ -5,7 +5,6 @@
  * it, since it is then averaged in place. A group must have run before the first operation that touches a buffer it changes,
  * or writes over a key it reads. So the first tensors travel while the backward pass still runs, and the first layers of the next
  * step begin while the last parameters arrive; nothing in the order of the operations says so. */
-#include <string.h>
 
 #include "codegen/c/function_internal.h"
 #include "codegen/c/model_internal.h"

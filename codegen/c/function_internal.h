@@ -1,4 +1,5 @@
-/* The function being printed: shared by function.c (storage, control flow) and ops.c (single operations). */
+/* The function being printed: shared by function.c, function_values.c (storage), function_control.c (control flow) and ops.c (single
+ * operations). */
 #ifndef MXCC_CODEGEN_C_FUNCTION_INTERNAL_H
 #define MXCC_CODEGEN_C_FUNCTION_INTERNAL_H
 
@@ -45,6 +46,9 @@ struct function {
     double flops;
 };
 
+/* ---- function_values.c ---- */
+
+_Noreturn void function_bug(const struct function *f, const char *what);
 struct storage *function_storage(struct function *f, const struct ir_value *v);
 struct loop_mem *function_mem(void *f, const struct ir_value *v);
 struct loop_mem *function_workspace(void *f, struct loop_block *out, const char *name, enum dtype t, int64_t elements);
@@ -53,6 +57,15 @@ lx function_dim(struct function *f, ir_dim d);
 lx function_elements(struct function *f, struct ir_type t);
 /* The value of a rank 0 value. */
 lx function_scalar(struct function *f, const struct ir_value *v);
+/* A variable or an argument of the function, not an address. */
+bool function_by_value(const struct function *f, const struct storage *s);
+const char *function_expr(struct function *f, lx e); /* as text */
+/* The C variable of a SCALAR storage, declared at the top of the function on first use. Its name was taken at the start, so
+ * that no operation's pointer has it. */
+const char *function_scalar_variable(struct function *f, const struct storage *s, enum dtype t);
+
+/* ---- function.c ---- */
+
 void function_comment(struct function *f, const struct ir_op *op);
 /* Starts an operation: forgets the pointers of the one before. */
 void function_begin(struct function *f);
@@ -62,12 +75,27 @@ bool function_on_device(const struct function *f, const struct loop_mem *m);
 void function_finish(struct function *f, struct loop_block *k);
 /* Copies a value's elements to where another value lives. */
 void function_copy(struct function *f, const struct ir_value *from, const struct ir_value *to);
-const char *function_expr(struct function *f, lx e); /* as text */
-
+/* to[i] = from[i] over all elements of a type; from NULL: the one element `scalar`. */
+void function_copy_elements(struct function *f, struct loop_block *k, struct ir_type t, struct loop_mem *to,
+                            struct loop_mem *from, lx scalar);
 void function_operation(struct function *f, struct ir_op *op);
 /* CUDA: whether a nest is one of scalars that the host has and keeps; whether a value is the device's. */
 bool function_on_host(struct function *f, const struct ir_op *op);
 bool function_is_host_scalar(const struct function *f, const struct ir_value *v);
+
+/* ---- function_control.c ---- */
+
+void function_region(struct function *f, const struct ir_region *r);
+void function_open_brace(struct function *f, const char *head); /* `head {` */
+void function_close_brace(struct function *f);
+/* A rank 0 value as an expression. */
+const char *function_scalar_text(struct function *f, const struct ir_value *v);
+/* Returns from the generated function with a status and a message. */
+void function_fail(struct function *f, const char *status, const char *message);
+void op_if(struct function *f, struct ir_op *op);
+void op_for(struct function *f, struct ir_op *op);
+void op_while(struct function *f, struct ir_op *op);
+void op_dim(struct function *f, struct ir_op *op);
 
 /* exchange.c: the parts of a step that was taken apart (passes/distribute.h). NULL: func is none of them. */
 const struct step_split *cgen_split(const struct cgen *g, const struct ir_func *func);

@@ -1,4 +1,4 @@
-/* Helpers on demand: functions of ir/scalar_math.h and codegen/cuda/tensor_core.h, whose text is part of the compiler, with what they need, each once a unit
+/* Helpers on demand: functions of ir/scalar_math/ and codegen/cuda/tensor_core.h, whose text is part of the compiler, with what they need, each once a unit
  * and in an order that defines before use; vector types; the multiply-add macros. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,7 +69,7 @@ void cgen_need(struct cgen *g, const char *name) {
     if (!deps && g->cuda)
         deps = find_helper(tensor_core_text, name);
     if (!deps) {
-        fprintf(stderr, "mxcc: no function %s in ir/scalar_math.h or codegen/cuda/tensor_core.h\n", name);
+        fprintf(stderr, "mxcc: no function %s in ir/scalar_math/ or codegen/cuda/tensor_core.h\n", name);
         exit(3);
     }
     if (!first_need(g, arena_strdup(&g->arena, name)))

@@ -1,5 +1,4 @@
 /* The table of buffers, and what works by it: param, save, load, and weights given as an image in memory. */
-#include <string.h>
 
 #include "codegen/c/model_internal.h"
 

@@ -1,5 +1,4 @@
 /* The public functions: they check what the caller gives and call the static functions that do the work. */
-#include <string.h>
 
 #include "codegen/c/model_internal.h"
 

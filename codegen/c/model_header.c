@@ -1,5 +1,4 @@
 /* The header of a unit: shared types, options, interface, and the resource contract. C99 and C++. */
-#include <string.h>
 
 #include "codegen/c/model_internal.h"
 #include "codegen/cuda/cuda.h"

@@ -5,7 +5,6 @@
  * of buffers that were written and of extents that changed since the call before, and clears all when everything ran. After a
  * failed call they stay, so what it left half done runs again.
  */
-#include <string.h>
 
 #include "codegen/c/model_internal.h"
 

@@ -1,6 +1,5 @@
 /* --main: the train step in parts (passes/distribute.h) as the program hands it to libmxrt (mxrt/program.h): tables of what is averaged
  * over ranks and what changes by it, and functions that unpack the runtime's arrays. */
-#include <string.h>
 
 #include "codegen/c/model_internal.h"
 

@@ -1,6 +1,5 @@
 /* The operations that are no nests, as loop IR where they compute: constants, sort (bottom-up merge sort of positions, stable),
  * scan, random bits; and the two that reach outside, print and extern. */
-#include <stdio.h>
 #include <string.h>
 
 #include "codegen/cuda/cuda.h"

@@ -5,7 +5,6 @@
  * their signatures and documentation. Printing the checks of each function as code would make the module many times as
  * long, and no test of one model would say anything about another.
  */
-#include <stdio.h>
 #include <string.h>
 
 #include "codegen/python/python_internal.h"

@@ -8,7 +8,6 @@
  * The memory is what `mutation` is expected to give: values have a home of their own but for reshapes, versions of an update, what
  * a loop carries, and what lives in a buffer or in the caller's memory.
  */
-#include <string.h>
 
 #include "passes/memplan/order_internal.h"
 #include "passes/mutation/access.h"

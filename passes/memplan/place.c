@@ -5,8 +5,6 @@
  */
 #include "passes/passes.h"
 
-#include <string.h>
-
 #include "passes/memplan/placement.h"
 #include "passes/memplan/plan_steps.h"
 #include "passes/mutation/liveness.h"

@@ -15,8 +15,6 @@
  */
 #include "passes/memplan/remat_internal.h"
 
-#include <string.h>
-
 #include "passes/lower.h"
 #include "passes/memplan/plan_steps.h"
 

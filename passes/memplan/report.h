@@ -8,8 +8,8 @@
 int plan_at_peak(const struct plan_func *p, struct storage **live, int *position);
 /* The copies and why, function by function. */
 void plan_report_copies(struct text *out, const struct plan *p);
-/* report_html.c: the plan as one self-contained page. */
-void plan_report_html(struct text *out, const struct ir_module *m, const struct plan *plan);
+/* report_html.c: the plan as one self-contained page. precision: its name, NULL where all is f32. */
+void plan_report_html(struct text *out, const struct ir_module *m, const struct plan *plan, const char *precision);
 
 /* "12.5 MiB" */
 void plan_bytes(struct text *out, int64_t n);

@@ -1,5 +1,5 @@
 /* The plan as one self-contained page: for each function a picture of its arena (time to the right, offsets upward, one box a
- * storage), what is alive at the peak by source line, copies, caches, and the operations with what they move and compute.
+ * storage), what is alive at the peak by source line, what is stored in 16 bits, copies, caches, and the operations with what they move and compute.
  */
 #include "passes/memplan/report.h"
 
@@ -39,8 +39,9 @@ static void place_of(struct text *out, struct span span) {
 struct page {
     struct text *out;
     const struct plan_func *p;
-    struct span *source; /* [storage_count]: of what is stored first */
-    int64_t *load;       /* [positions + 1] */
+    struct span *source;           /* [storage_count]: of what is stored first */
+    const struct ir_value **first; /* [storage_count]; NULL: a workspace */
+    int64_t *load;                 /* [positions + 1] */
     int peak;
     int from, to; /* positions of the picture: where something is alive */
 };
@@ -53,6 +54,8 @@ static void note_source(struct page *g, const struct ir_value *v, struct span sp
     const struct storage *s = g->p->of_value[v->id];
     if (s && !g->source[s->id].source)
         g->source[s->id] = v->span.source ? v->span : span;
+    if (s && !g->first[s->id])
+        g->first[s->id] = v;
 }
 
 static void note_sources(struct ir_op *op, void *context) {
@@ -111,6 +114,8 @@ static void box(struct page *g, const struct storage *s, double x_unit, double y
     place_of(out, g->source[s->id]);
     text_add(out, "\n");
     plan_bytes(out, s->bytes);
+    if (g->first[s->id])
+        text_printf(out, " of %s", dtype_name(g->first[s->id]->type.dtype));
     text_printf(out, " at %lld, alive in [%d, %d)</title></rect>\n", (long long)s->offset, s->lower, s->upper);
 }
 
@@ -247,6 +252,33 @@ static void peak(struct page *g) {
 
 /* ---- tables --------------------------------------------------------------------------------------------------------- */
 
+/* What --precision did to the function: counted, and the storages of the arena that hold 16 bits because of it. */
+static void low_precision(struct page *g) {
+    struct text *out = g->out;
+    const struct precision_counts *low = &g->p->low_precision;
+    if (!low->products && !low->stored)
+        return;
+    text_printf(out, "<h3>16 bits</h3>\n<p>%d products, %d values rounded for them, %d stored: ", low->products,
+                low->rounded, low->stored);
+    plan_bytes(out, low->stored_bytes);
+    text_add(out, " instead of twice that.</p>\n<table class=\"low\"><tr><th>bytes</th><th>type</th><th>what</th>"
+                  "<th>line</th></tr>\n");
+    for (int i = 0; i < g->p->storage_count; i++) {
+        const struct storage *s = g->p->storages[i];
+        enum dtype t = g->first[i] ? g->first[i]->type.dtype : F32;
+        if (!shown(s) || (t != F16 && t != BF16))
+            continue;
+        text_add(out, "<tr><td>");
+        plan_bytes(out, s->bytes);
+        text_printf(out, "</td><td>%s</td><td>", dtype_name(t));
+        escaped(out, s->name ? s->name : "(unnamed)");
+        text_add(out, "</td><td>");
+        place_of(out, g->source[i]);
+        text_add(out, "</td></tr>\n");
+    }
+    text_add(out, "</table>\n");
+}
+
 static void copies(struct page *g) {
     struct text *out = g->out;
     if (!g->p->copy_count)
@@ -344,20 +376,24 @@ static const char style[] =
     "rect{stroke:#fff;stroke-width:.15}.note{color:#666}summary{cursor:pointer;margin:.8em 0}"
     ".bar{display:inline-block;height:9px;background:#9bb8d8;margin-right:6px}";
 
-void plan_report_html(struct text *out, const struct ir_module *m, const struct plan *plan) {
+void plan_report_html(struct text *out, const struct ir_module *m, const struct plan *plan, const char *precision) {
     text_add(out, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>");
     escaped(out, m->name);
     text_printf(out, "</title><style>%s</style></head>\n<body><h1>", style);
     escaped(out, m->name);
     text_add(out, "</h1>\n<p>One arena of ");
     plan_bytes(out, plan->arena_bytes);
-    text_add(out, " serves all functions, which run one at a time.</p>\n");
+    text_add(out, " serves all functions, which run one at a time.");
+    if (precision)
+        text_printf(out, " Precision: %s.", precision);
+    text_add(out, "</p>\n");
     summary(out, plan);
     for (int i = 0; i < plan->func_count; i++) {
         const struct plan_func *p = &plan->funcs[i];
         struct arena a = {0};
         struct page g = {.out = out, .p = p};
         g.source = ARENA_ARRAY(&a, struct span, p->storage_count + 1);
+        g.first = ARENA_ARRAY(&a, const struct ir_value *, p->storage_count + 1);
         g.load = ARENA_ARRAY(&a, int64_t, p->positions + 2);
         measure(&g);
         text_printf(out, "<h2 id=\"%s\">%s</h2>\n", p->func->name, p->func->name);
@@ -367,6 +403,7 @@ void plan_report_html(struct text *out, const struct ir_module *m, const struct 
         } else {
             text_add(out, "<p>It needs no memory of the arena.</p>\n");
         }
+        low_precision(&g);
         copies(&g);
         caches(&g);
         operations(&g);

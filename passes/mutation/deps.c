@@ -14,7 +14,6 @@
 #include "passes/mutation/deps.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "passes/mutation/access.h"
 #include "passes/mutation/liveness.h"

@@ -5,7 +5,6 @@
  */
 #include <stdarg.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "passes/mutation/access.h"
 #include "passes/mutation/deps.h"

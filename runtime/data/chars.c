@@ -2,7 +2,6 @@
 #include "chars.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "mxrt/data.h"
 

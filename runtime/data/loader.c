@@ -1,7 +1,6 @@
 /* Batches, made one ahead by an engine's thread: conversion and arithmetic of the next batch run beside the step. Making a
  * batch writes its slot, of which there are two, and the place in the data, so batches are made in order; a slot is made anew
  * when the caller, who read it, asks for the next batch. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,5 +1,4 @@
 /* Bulk: a thread's pushes gathered into one operation, to pay for the dependences once. */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -5,7 +5,6 @@
  * before it needs them. Records are taken only under the lock of the pushes; memory never goes back before the engine
  * ends: see internal.h. */
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 
 #include "internal.h"

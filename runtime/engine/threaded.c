@@ -4,9 +4,7 @@
  * that sleeper counts as searching from then on, so a burst of pushes wakes one thread; a searcher that finds work and
  * was the only one wakes the next if there is more. A searching thread looks less and less often, which leaves the
  * lock of the queue to the pusher and lets a batch gather. */
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "internal.h"
 

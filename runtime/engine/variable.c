@@ -2,7 +2,6 @@
  * deletion takes the handle's generation away at once and the record when it has run; a record whose generations have
  * run out is not used again, so a stale handle never means another variable. */
 #include <stdlib.h>
-#include <string.h>
 
 #include "internal.h"
 

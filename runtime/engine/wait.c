@@ -118,8 +118,8 @@ bool wait_until(struct mxrt_engine *e, struct latch *l, double deadline) {
             if (forever) {
                 pthread_cond_wait(&e->waiting, &e->park);
             } else if (now() < deadline) {
-                double seconds = floor(deadline);
-                struct timespec t = {(time_t)seconds, (long)((deadline - seconds) * 1e9)};
+                time_t seconds = (time_t)deadline;
+                struct timespec t = {seconds, (long)((deadline - (double)seconds) * 1e9)};
                 pthread_cond_timedwait(&e->waiting, &e->park, &t);
             }
             there = reached(e, l);

@@ -1,6 +1,5 @@
 /* One call of an exported function: arguments from npy files or numbers, results to npy files or to the terminal. Where the checkpoint has
  * a vocabulary (its data was text), lists of integers are text on the command line and on the terminal. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -5,7 +5,6 @@
  *
  *     ./embed ../digits.csv digits-run/checkpoint.safetensors
  */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 

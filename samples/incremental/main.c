@@ -2,7 +2,6 @@
  * `score` and lets the head learn from each, and says how many operations each call of `score` ran and what time they took. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
 #include "online.h"

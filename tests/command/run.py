@@ -258,7 +258,26 @@ def test_report(p):
     assert '<svg' in page and '<title>' in page and 'src=' not in page and '<script' not in page  # all of it is in the page
     root = xml.etree.ElementTree.fromstring(page.replace('<!doctype html>', '').replace('<meta charset="utf-8">', ''))
     boxes = [r for r in root.iter('{http://www.w3.org/2000/svg}rect') if r.get('class') != 'arena']
+    assert 'Precision' not in page and '16 bits' not in page
     assert boxes and all(float(r.get('x')) >= 0 and float(r.get('x')) + float(r.get('width')) <= 1100.1 for r in boxes)
+
+
+def test_report_precision(p):
+    """All three forms of the report say what is of 16 bits; the page names each storage that is."""
+    p.write('low.mxl', 'param a: f32[64, 64] = 1\nparam b: f32[64, 64] = 1\n'
+            'export fn f(x: f32[32, 64]) -> f32[32, 64] {\n    let h = max(x @ a, 0)\n    return exp(h @ b)\n}\n')
+    options = ['report', 'low.mxl', '--precision', 'bf16']
+    low = json.loads(p.mxcc(*options, '--json').stdout)['functions'][0]['low_precision']
+    assert low['products'] == 2 and low['stored'] == 1 and low['stored_bytes'] == 2 * 32 * 64, low
+    counts = '%d products, %d values rounded for them, %d stored: 4096 B instead of' % (low['products'], low['rounded'], low['stored'])
+    assert counts in p.mxcc(*options).stdout
+    page = p.mxcc(*options, '--html').stdout
+    assert 'Precision: bf16.' in page and counts in page
+    root = xml.etree.ElementTree.fromstring(page.replace('<!doctype html>', '').replace('<meta charset="utf-8">', ''))
+    rows = [[c.text for c in r] for t in root.iter('table') if t.get('class') == 'low' for r in list(t)[1:]]
+    assert ['4096 B', 'bf16', 'h', 'low.mxl:4'] in rows and all(r[1] == 'bf16' for r in rows), rows
+    titles = [t.text for t in root.iter('{http://www.w3.org/2000/svg}title')]
+    assert sum(' of bf16 at' in t for t in titles) == len(rows), (titles, rows)
 
 
 def test_report_gpu(p):

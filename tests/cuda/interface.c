@@ -1,7 +1,6 @@
 /* Everything of the interface of interface.mxl, once; prints what both targets must agree on. With an argument: only init, and a call. */
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "interface.h"

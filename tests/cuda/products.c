@@ -1,6 +1,5 @@
 /* Every function of products.mxl once, the step a few times; all results as f64 into the file named. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "products.h"

@@ -2,7 +2,6 @@
 #ifndef TESTS_KVSTORE_RANKS_H
 #define TESTS_KVSTORE_RANKS_H
 
-#include <math.h>
 #include <pthread.h>
 #include <stdbool.h>
 

@@ -1,5 +1,4 @@
 /* Two models in one program, the same two in two threads with an instance each: nobody sees the other. */
-#include <assert.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>

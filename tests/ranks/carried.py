@@ -2,7 +2,7 @@
 import os
 import shutil
 
-from jobs import Ranks, checkpoint, close, distance, expect, must, read, same, sh, tensors, write
+from jobs import Ranks, checkpoint, distance, expect, read, same, sh, tensors, write
 
 
 def cases(env):

@@ -5,7 +5,7 @@ import random
 import signal
 import time
 
-from jobs import Job, Ranks, checkpoint, environ, expect, need_mpi, same, sh, tensors
+from jobs import Job, Ranks, checkpoint, environ, expect, need_mpi, same, sh
 
 TIMEOUT = 3.0  # --rank-timeout
 SLACK = 2.0

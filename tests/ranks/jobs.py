@@ -12,7 +12,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, os.path.join(ROOT, 'tests', 'props'))
-from common import Failure, Skip, expect, floats, must, points_csv, read, same_checkpoint, sh, stem, tensors, write  # noqa: E402,F401
+from common import Failure, Skip, expect, floats, must, points_csv, read, same_checkpoint, sh, tensors, write  # noqa: E402,F401
 
 # As root too, more ranks than cores, and survivors live (docs/distributed.md).
 MPIRUN = ['mpirun', '--allow-run-as-root', '--oversubscribe', '--enable-recovery', '--mca', 'btl_vader_single_copy_mechanism', 'none']

@@ -12,7 +12,6 @@ needed. A failing batch is kept; the last line is `N passed, N failed`.
 """
 import argparse
 import concurrent.futures
-import ctypes
 import importlib.util
 import os
 import random

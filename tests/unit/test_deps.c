@@ -1,6 +1,5 @@
 /* Integer sets against enumeration, accesses against what programs do. */
 #include <criterion/criterion.h>
-#include <stdlib.h>
 
 #include "passes/mutation/integer_set.h"
 

@@ -1,7 +1,5 @@
 /* The order of operations: against all orders of small graphs, of plain values and of random programs. */
 #include <criterion/criterion.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "passes/memplan/order_internal.h"

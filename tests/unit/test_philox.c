@@ -1,7 +1,7 @@
-/* The two texts of Philox4x32-10, ir/scalar_math.h and runtime/philox.h: the known answers of Random123, and the same bits. */
+/* The two texts of Philox4x32-10, ir/scalar_math/random.h and runtime/philox.h: the known answers of Random123, and the same bits. */
 #include <criterion/criterion.h>
 
-#include "ir/scalar_math.h"
+#include "ir/scalar_math/random.h"
 #include "runtime/philox.h"
 
 static const struct {

@@ -1,7 +1,6 @@
 /* Placement: against all orders on small instances, on random ones, and on those of MiniMalloc (tests/placement). */
 #include <criterion/criterion.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "passes/memplan/placement.h"

@@ -1,6 +1,5 @@
 /* libmxrt's program: training, resumption to the same bits, calls, and what goes wrong. */
 #include <criterion/criterion.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

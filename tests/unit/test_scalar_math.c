@@ -1,8 +1,6 @@
 /* ir/scalar_math.h: accuracy over dense samples of all floats, special values, conversions, integers, Philox. */
 #include <criterion/criterion.h>
 
-#include <stdio.h>
-
 #include "ir/scalar_math.h"
 
 static double ulps(double want, float got) {
