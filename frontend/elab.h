@@ -407,6 +407,8 @@ struct val elab_type_expr(struct elab *e, enum dtype t, struct scope *s,
                           const struct ast_expr *x); /* f32[…] as a value */
 /* Whether a name in a type is not yet bound. */
 bool type_has_unbound(struct elab *e, struct scope *s, const struct ast_expr *x);
+/* The element type of a type if it is a name that is not yet bound, else NULL. */
+const struct ast_expr *type_unbound_element(struct scope *s, const struct ast_expr *x);
 enum match { MATCH_YES, MATCH_NO, MATCH_LATER };
 /* Matches an argument against a parameter's type, binding names in s; *v may be converted. NO after a report. */
 enum match elab_match(struct elab *e, struct scope *s, const struct ast_expr *type, struct val *v, struct span at,
