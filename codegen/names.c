@@ -40,9 +40,10 @@ static const char *const reserved[] = {
     "free", "frexp", "hypot", "isfinite", "isinf", "isnan", "ldexp", "lgamma", "log", "log10", "log1p", "log2", "lrint",
     "malloc", "memcmp", "memcpy", "memmove", "memset", "nan", "nearbyint", "pow", "printf", "puts", "qsort", "realloc",
     "rint", "round", "signbit", "sin", "sinh", "snprintf", "sqrt", "sqrtf", "strcmp", "strlen", "tan", "tanh", "tgamma",
-    "time", "trunc", "truncf", "vsnprintf", "index", "main",
+    "time", "trunc", "truncf", "vsnprintf", "index", "main", "fclose", "ferror", "fgetc", "fputc", "fputs", "fread", "fseek",
+    "ftell", "fwrite", "remove", "rename", "strerror", "strncmp", "va_start", "va_end", "SEEK_END", "SEEK_SET", "UINT64_MAX",
     /* the interface and the instance */
-    "m", "arena", "cache", "seed", "calls", "pool", "log_context", "mx_status", "mx_tensor", "mx_dtype", NULL,
+    "m", "arena", "cache", "seed", "calls", "pool", "log_context", "mx", NULL,
 };
 /* clang-format on */
 

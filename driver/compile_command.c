@@ -75,7 +75,8 @@ int compile_command(int argc, char **argv) {
     }
     const char *suffix = o.compile.target == TARGET_CUDA ? ".cu" : ".c";
     if (o.output && o.emit == EMIT_C && !o.compile.stop_after && !with_suffix(o.output, suffix)) {
-        usage_error("-o %s: the output's name ends in %s", o.output, suffix);
+        usage_error("-o %s: the output's name ends in %s%s", o.output, suffix,
+                    o.compile.target == TARGET_CUDA ? "" : ", for CUDA in .cu");
         arena_free(&o.arena);
         return EXIT_USAGE;
     }

@@ -1,6 +1,7 @@
 /* Parsing the command line by one table; a wrong word is answered with the nearest right one. */
 #include "driver/driver.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -224,10 +225,12 @@ static bool call(struct options *o, const struct option_row *r, const char *valu
     } else if (strcmp(what, "bind") == 0) {
         const char *equals = strchr(value, '=');
         char *end = NULL;
+        long long largest = 0;
+        errno = 0;
         if (equals && equals > value)
-            (void)strtoll(equals + 1, &end, 10);
-        if (!end || end == equals + 1 || *end) {
-            usage_error("--bind %s: expected NAME=NUMBER, as in --bind N=64", value);
+            largest = strtoll(equals + 1, &end, 10);
+        if (!end || end == equals + 1 || *end || largest < 1 || errno) {
+            usage_error("--bind %s: expected NAME=NUMBER, as in --bind N=64, with a number of at least 1", value);
             return false;
         }
         VEC_PUSH(a, o->binds, value);

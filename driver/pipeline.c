@@ -229,7 +229,32 @@ static bool within_device(struct pipeline *p) {
     return false;
 }
 
+/* What no process can address: sizes near 2^60 are no numbers of bytes but the end of the compiler's arithmetic. */
+static bool within_addresses(struct pipeline *p) {
+    const int64_t most = (int64_t)1 << 47;
+    const struct plan *plan = p->passes.plan;
+    for (int i = 0; plan && i < plan->func_count; i++) {
+        const struct ir_func *f = plan->funcs[i].func;
+        if (plan->funcs[i].arena_bytes < most)
+            continue;
+        struct diagnostic *e =
+            diag_error(&p->diag, E_too_much_memory, f->span, "the working memory of %s is more than 128 TiB", f->name);
+        for (int k = 0; k < f->symbol_count; k++)
+            diag_note(&p->diag, e, (struct span){0}, "it is planned for %s = %lld", f->symbols[k]->name,
+                      (long long)f->symbols[k]->hi);
+        diag_help(&p->diag, e, "give the dimensions smaller largest values");
+    }
+    int64_t bytes = 0;
+    for (int i = 0; i < p->module->buffer_count && bytes < most; i++)
+        bytes += ir_type_bytes_upper(p->module->buffers[i]->type);
+    if (bytes >= most)
+        diag_error(&p->diag, E_too_much_memory, (struct span){0}, "params and states take more than 128 TiB");
+    return p->diag.errors == 0;
+}
+
 static bool within_limit(struct pipeline *p) {
+    if (!within_addresses(p))
+        return false;
     int64_t limit = p->options->compile.memory_limit;
     const struct plan *plan = p->passes.plan;
     if (limit > 0 && p->options->compile.target == TARGET_CUDA)

@@ -189,6 +189,7 @@ struct journal_entry {
     struct val before;    /* value at entry of the region */
     struct ir_value *arg; /* loops: the region's argument standing for it */
     bool assigned;
+    bool spoiled; /* loops: after an error its value at the end of an iteration is unknown */
 };
 
 /* A region being elaborated: what it changed. */
@@ -265,7 +266,8 @@ struct elab {
         const struct ast_fn *fn;
     } * gradients;
     /* init */
-    bool silent; /* errors are not reported: trial evaluation */
+    bool silent;  /* errors are not reported: trial evaluation */
+    int failures; /* errors met, those that were reported before among them */
 };
 
 enum { LONGEST_LIST = 65536, LONGEST_STRING = 1 << 20, MOST_WORK = 10000000 };
@@ -405,6 +407,8 @@ struct val elab_type_expr(struct elab *e, enum dtype t, struct scope *s,
                           const struct ast_expr *x); /* f32[…] as a value */
 /* Whether a name in a type is not yet bound. */
 bool type_has_unbound(struct elab *e, struct scope *s, const struct ast_expr *x);
+/* The element type of a type if it is a name that is not yet bound, else NULL. */
+const struct ast_expr *type_unbound_element(struct scope *s, const struct ast_expr *x);
 enum match { MATCH_YES, MATCH_NO, MATCH_LATER };
 /* Matches an argument against a parameter's type, binding names in s; *v may be converted. NO after a report. */
 enum match elab_match(struct elab *e, struct scope *s, const struct ast_expr *type, struct val *v, struct span at,
@@ -461,6 +465,8 @@ void elab_runtime_for(struct elab *e, struct scope *s, const struct ast_stmt *x,
 void elab_runtime_while(struct elab *e, struct scope *s, const struct ast_stmt *x);
 void elab_checkpoint(struct elab *e, struct scope *s, const struct ast_stmt *x);
 struct ir_value *buffer_value(struct elab *e, struct cell *c);
+/* After an error that left out or broke off a body (NULL: nothing): what its untyped variables hold is unknown. */
+void elab_spoil_assigned(struct elab *e, struct scope *s, const struct ast_block_body *body);
 
 /* ---- elab_block.c, elab_module.c -------------------------------------------------------------------------------------- */
 

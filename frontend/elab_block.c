@@ -176,6 +176,12 @@ static void check_params(struct elab *e, const struct ast_param *params, int cou
 static void declare_fn(struct elab *e, struct scope *s, const struct ast_decl *d, const char *header) {
     struct elab_fn *f = ARENA_NEW(e->arena, struct elab_fn);
     check_params(e, d->fn.params, d->fn.param_count);
+    for (int i = 0; i < d->fn.result_count; i++)
+        for (int k = 0; k < i; k++)
+            if (d->fn.results[i].name && d->fn.results[k].name &&
+                strcmp(d->fn.results[i].name, d->fn.results[k].name) == 0)
+                elab_error(e, E_redefined, d->fn.results[i].span, "the result `%s` is defined twice",
+                           d->fn.results[i].name);
     f->name = d->name;
     f->decl = d;
     f->scope = s;

@@ -289,7 +289,10 @@ static struct val run_reduce(struct elab *e, const struct elab_builtin *b, struc
     if (count >= 2 && !args[1].name) {
         struct diagnostic *d =
             elab_error(e, E_builtin_argument, args[1].span, "the axis of `%s` is given by name", b->name);
-        elab_help(e, d, "%s(x, axis = 1)", b->name);
+        if (args[1].value.kind == VAL_INT)
+            elab_help(e, d, "%s(x, axis = %lld)", b->name, (long long)args[1].value.i);
+        else
+            elab_help(e, d, "%s(x, axis = …)", b->name);
         return val_error;
     }
     struct given g;

@@ -321,6 +321,15 @@ bool elab_match_results(struct elab *e, struct scope *s, const struct ast_fn *fn
         const struct ast_result *d = &fn->results[i];
         if (!d->type)
             continue;
+        const struct ast_expr *unknown = type_unbound_element(s, d->type);
+        if (unknown) {
+            struct diagnostic *x =
+                elab_error(e, E_unknown_name, unknown->span, "unknown element type `%s`", unknown->string);
+            elab_help(
+                e, x,
+                "a result's type uses the element types of parameters, or f64 f32 f16 bf16 i64 i32 i16 i8 u64 u32 u16 u8 bool");
+            return false;
+        }
         const char *label = d->name ? arena_printf(e->arena, "the result `%s` of %s", d->name, what)
                                     : arena_printf(e->arena, "the result of %s", what);
         /* A number or smaller tensor does not grow to a result's shape, but untyped numbers take its type. */

@@ -1,6 +1,9 @@
 /* Untyped numbers take the type of what they meet; values move into memory; casts. */
+#include <math.h>
+#include <string.h>
 
 #include "frontend/elab.h"
+#include "ir/expr.h"
 
 int elab_slot(struct elab *e, struct ir_value *v) {
     while (e->slot_of.n <= v->id)
@@ -50,6 +53,15 @@ static void quotient_error(struct elab *e, enum dtype t, struct span at) {
               dtype_name(t));
 }
 
+/* A finite number that the type would round to infinity. */
+static ir_expr fit_float(struct elab *e, double v, enum dtype t, struct span at) {
+    if (isinf(v) || !isinf(float_round(t, v)))
+        return ir_const_float(e->module, t, v);
+    struct diagnostic *d = elab_error(e, E_number_fit, at, "%g does not fit %s", v, dtype_name(t));
+    elab_help(e, d, "its largest value is %s.max; infinity is written `inf`", dtype_name(t));
+    return NULL;
+}
+
 static ir_expr fit_scalar(struct elab *e, struct val v, enum dtype t, struct span at) {
     struct ir_module *m = e->module;
     switch (v.kind) {
@@ -61,7 +73,7 @@ static ir_expr fit_scalar(struct elab *e, struct val v, enum dtype t, struct spa
             return NULL;
         }
         if (dtype_is_float(t))
-            return ir_const_float(m, t, (double)v.i);
+            return fit_float(e, (double)v.i, t, at);
         if (!integer_fits(t, v.i)) {
             elab_error(e, E_number_fit, at, t == BOOL ? "%lld is no %s" : "%lld does not fit %s", (long long)v.i,
                        dtype_name(t));
@@ -86,7 +98,7 @@ static ir_expr fit_scalar(struct elab *e, struct val v, enum dtype t, struct spa
             elab_help(e, d, "convert one side: f32(x) or %s(%g)", dtype_name(t), v.f);
             return NULL;
         }
-        return ir_const_float(m, t, v.f);
+        return fit_float(e, v.f, t, at);
     case VAL_BOOL:
         if (t != DTYPE_COUNT && t != BOOL) {
             struct diagnostic *d =

@@ -116,13 +116,19 @@ bool dim_is_one(ir_dim d) {
     return ir_dim_is_const(d, &n) && n == 1;
 }
 
-static void shape_error(struct elab *e, enum scalar_fn fn, struct val *args, int n, int axis, struct span at) {
+/* How a source spells a function that has an operator. */
+static const char *spelling(enum scalar_fn fn) {
     static const char *const signs[FN_COUNT] = {
-        [FN_add] = "+",   [FN_sub] = "-", [FN_mul] = "*",    [FN_div] = "/",   [FN_mod] = "%",
-        [FN_pow] = "**",  [FN_eq] = "==", [FN_ne] = "!=",    [FN_lt] = "<",    [FN_le] = "<=",
-        [FN_and] = "and", [FN_or] = "or", [FN_bitand] = "&", [FN_bitor] = "|",
+        [FN_add] = "+",    [FN_sub] = "-",    [FN_neg] = "-",  [FN_mul] = "*",    [FN_div] = "/",
+        [FN_mod] = "%",    [FN_pow] = "**",   [FN_eq] = "==",  [FN_ne] = "!=",    [FN_lt] = "<",
+        [FN_le] = "<=",    [FN_and] = "and",  [FN_or] = "or",  [FN_bitand] = "&", [FN_bitor] = "|",
+        [FN_bitxor] = "^", [FN_bitnot] = "~", [FN_shl] = "<<", [FN_shr] = ">>",
     };
-    const char *sign = signs[fn] ? signs[fn] : scalar_table[fn].name;
+    return signs[fn] ? signs[fn] : scalar_table[fn].name;
+}
+
+static void shape_error(struct elab *e, enum scalar_fn fn, struct val *args, int n, int axis, struct span at) {
+    const char *sign = spelling(fn);
     struct diagnostic *d = elab_error(e, E_shape_mismatch, at, "shapes do not match in `%s`", sign);
     if (!d)
         return;
@@ -234,7 +240,7 @@ static bool class_takes(struct elab *e, enum scalar_fn fn, enum dtype t, struct 
     }
     if (!good) {
         struct diagnostic *d =
-            elab_error(e, E_type_mismatch, at, "`%s` needs %s, found %s", info->name, want, dtype_name(t));
+            elab_error(e, E_type_mismatch, at, "`%s` needs %s, found %s", spelling(fn), want, dtype_name(t));
         if (info->type_class == CLASS_LOG)
             elab_help(e, d, "compare with 0 to get a bool: x != 0");
         else

@@ -243,6 +243,26 @@ static void bind_result_symbols(struct elab *e, struct scope *s, struct ir_func 
     }
 }
 
+/* The dimensions that nothing bounds, of the parameters that are not done; each is said once. */
+static void report_unbound(struct elab *e, struct scope *s, const struct ast_fn *fn, const bool *done) {
+    for (int names = 1; names >= 0; names--) /* `f32[N]` is the place to mend, before `f32[2 * N]` */
+        for (int i = 0; i < fn->param_count; i++)
+            for (int k = 0; !done[i] && fn->params[i].type && k < fn->params[i].type->index.count; k++) {
+                const struct ast_expr *d = fn->params[i].type->index.subs[k].index;
+                if (!d || (d->kind == EXPR_NAME) != names || !type_has_unbound(e, s, d))
+                    continue;
+                if (!names) {
+                    elab_expr(e, s, d); /* says which name */
+                    continue;
+                }
+                struct diagnostic *x =
+                    elab_error(e, E_unbound_dimension, d->span, "the dimension `%s` has no largest value", d->string);
+                elab_help(e, x, "memory is planned ahead: write `%s <= 64`, or give --bind %s=64", d->string,
+                          d->string);
+                scope_bind(e, s, d->string, val_error, d->span);
+            }
+}
+
 static bool export_params(struct elab *e, struct scope *s, const struct ast_fn *fn, struct ir_func *f) {
     int n = fn->param_count;
     struct ir_type *types = ARENA_ARRAY(e->arena, struct ir_type, n + 1);
@@ -266,15 +286,7 @@ static bool export_params(struct elab *e, struct scope *s, const struct ast_fn *
             } else if (later) {
                 if (!last)
                     continue;
-                for (int k = 0; k < p->type->index.count; k++) {
-                    const struct ast_expr *d = p->type->index.subs[k].index;
-                    if (d && d->kind == EXPR_NAME && !scope_find(s, d->string)) {
-                        struct diagnostic *x = elab_error(e, E_unbound_dimension, d->span,
-                                                          "the dimension `%s` has no largest value", d->string);
-                        elab_help(e, x, "memory is planned ahead: write `%s <= 64`, or give --bind %s=64", d->string,
-                                  d->string);
-                    }
-                }
+                report_unbound(e, s, fn, done);
                 fine = false;
             }
             if (p->initial)

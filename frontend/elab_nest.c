@@ -661,7 +661,11 @@ static ir_expr count_of(struct elab *e, const int *own, int count, const bool *u
         struct elab_index *x = &e->indices.at[own[i]];
         ir_expr_walk(x->lo, note_index, &u);
         ir_expr_walk(x->hi, note_index, &u);
-        n = ir_fn2(e->module, FN_mul, n, ir_fn2(e->module, FN_sub, x->hi, x->lo));
+        ir_expr zero = ir_const_int(e->module, I64, 0), length = ir_fn2(e->module, FN_sub, x->hi, x->lo);
+        struct pending_check runs = {.condition = ir_fn2(e->module, FN_le, zero, length), .span = at};
+        if (prove_check(e, &runs) != INSIDE) /* a range whose end is before its start has no entries */
+            length = ir_fn2(e->module, FN_max, length, zero);
+        n = ir_fn2(e->module, FN_mul, n, length);
     }
     for (int i = 0; i < count; i++)
         dependent = dependent || u.index[own[i]];

@@ -6,6 +6,13 @@
 /* ---- products ------------------------------------------------------------------------------------------------------------- */
 
 struct val elab_matmul(struct elab *e, struct val a, struct val b, struct span at) {
+    if (val_is_number(a) || val_is_number(b)) {
+        struct diagnostic *d =
+            elab_error(e, E_matmul_shape, at, "`@` needs numeric tensors with at least one dimension");
+        elab_label(e, d, "%s @ %s", val_describe(e, a), val_describe(e, b));
+        elab_help(e, d, "`*` multiplies by a number");
+        return val_error;
+    }
     struct ir_value *x = elab_materialize(e, a, DTYPE_COUNT, at), *y = elab_materialize(e, b, DTYPE_COUNT, at);
     if (!x || !y)
         return val_error;

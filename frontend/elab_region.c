@@ -118,6 +118,14 @@ static void note_body(struct names *n, const struct ast_block_body *b) {
     n->hidden.n = hidden;
 }
 
+void elab_spoil_assigned(struct elab *e, struct scope *s, const struct ast_block_body *body) {
+    struct names n = {.e = e, .scope = s};
+    note_body(&n, body);
+    for (int i = 0; i < n.cells.n; i++)
+        if (!n.cells.at[i]->typed)
+            cell_write(e, n.cells.at[i], val_error);
+}
+
 /* ---- branches ------------------------------------------------------------------------------------------------------------ */
 
 struct side {
@@ -424,8 +432,10 @@ static void end_body(struct elab *e, struct frame *f, struct ir_region *body, co
     complete_args(e, f);
     VEC(struct ir_value *) yields = {0};
     for (int i = 0; i < f->journal.n; i++) {
-        struct ir_value *v = f->journal.at[i].arg ? loop_value(e, &f->journal.at[i], body, at) : NULL;
-        VEC_PUSH(e->arena, yields, v ? v : f->journal.at[i].arg);
+        struct journal_entry *j = &f->journal.at[i];
+        struct ir_value *v = j->arg ? loop_value(e, j, body, at) : NULL;
+        j->spoiled = !v;
+        VEC_PUSH(e->arena, yields, v ? v : j->arg);
     }
     ir_region_yield(body, yields.at, yields.n);
 }
@@ -445,18 +455,22 @@ static void end_loop(struct elab *e, struct frame *f, struct ir_op *op, struct s
         struct ir_value *r = ir_op_result(op, j->arg->type);
         r->name = j->cell->name;
         j->cell->value = j->before;
-        cell_write(e, j->cell, j->cell->buffer ? val_tensor(r) : elab_from_value(e, r));
+        bool unknown = j->spoiled && !j->cell->buffer && !j->cell->typed;
+        cell_write(e, j->cell, unknown ? val_error : j->cell->buffer ? val_tensor(r) : elab_from_value(e, r));
     }
 }
 
 void elab_runtime_for(struct elab *e, struct scope *s, const struct ast_stmt *x, struct val range) {
     ir_expr lo, hi;
     if (!loop_end(e, range.range->lo, x->for_.iter->span, &lo) ||
-        !loop_end(e, range.range->hi, x->for_.iter->span, &hi))
+        !loop_end(e, range.range->hi, x->for_.iter->span, &hi)) {
+        elab_spoil_assigned(e, s, x->for_.body);
         return;
+    }
     ir_dim limit = loop_limit(e, s, x->for_.limit), dlo, dhi;
     if (x->for_.pattern.count != 1 || x->for_.pattern.parenthesized) {
         elab_error(e, E_pattern, x->for_.pattern.span, "a loop of the program has one counter");
+        elab_spoil_assigned(e, s, x->for_.body);
         return;
     }
     bool known = val_as_dim(e, range.range->lo, &dlo) && val_as_dim(e, range.range->hi, &dhi);
@@ -471,8 +485,10 @@ void elab_runtime_for(struct elab *e, struct scope *s, const struct ast_stmt *x,
     struct ir_value *ends[2] = {elab_materialize(e, val_scalar(lo), I64, x->span),
                                 elab_materialize(e, val_scalar(hi), I64, x->span)};
     struct names n;
-    if (!ends[0] || !ends[1] || !prepare_vars(e, s, x->for_.body, NULL, &n))
+    if (!ends[0] || !ends[1] || !prepare_vars(e, s, x->for_.body, NULL, &n)) {
+        elab_spoil_assigned(e, s, x->for_.body);
         return;
+    }
     struct ir_op *op = ir_op_new(&e->b, OP_for, ends, 2, 1);
     op->loop.limit = limit;
     struct frame *f = ARENA_NEW(e->arena, struct frame);
@@ -498,8 +514,10 @@ void elab_runtime_while(struct elab *e, struct scope *s, const struct ast_stmt *
     if (limit)
         limit = ir_dim_const(e->module, ir_dim_upper(limit));
     struct names n;
-    if (!prepare_vars(e, s, x->while_.body, x->while_.cond, &n))
+    if (!prepare_vars(e, s, x->while_.body, x->while_.cond, &n)) {
+        elab_spoil_assigned(e, s, x->while_.body);
         return;
+    }
     struct ir_op *op = ir_op_new(&e->b, OP_while, NULL, 0, 2);
     op->loop.limit = limit;
     struct ir_builder saved = e->b;

@@ -208,7 +208,7 @@ static int distance(const char *a, const char *b) {
 const char *scope_similar(struct elab *e, struct scope *s, const char *name) {
     (void)e;
     const char *best = NULL;
-    int least = (int)strlen(name) <= 3 ? 2 : 3;
+    int length = (int)strlen(name), least = length <= 1 ? 1 : length <= 3 ? 2 : 3; /* any letter is like any other */
     for (; s; s = s->parent)
         for (struct binding *b = s->first; b; b = b->next) {
             int d = distance(name, b->name);

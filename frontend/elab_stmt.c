@@ -100,8 +100,11 @@ static void elab_var(struct elab *e, struct scope *s, const struct ast_stmt *x) 
 
 /* target = v for a whole name, param or state. */
 static void assign_cell(struct elab *e, struct cell *c, struct val v, struct span at, const char *name) {
-    if (v.kind == VAL_ERROR)
+    if (v.kind == VAL_ERROR) {
+        if (!c->buffer && !c->typed)
+            cell_write(e, c, v);
         return;
+    }
     v = snapshot(e, v);
     if (c->buffer && !e->in_function) {
         elab_error(e, E_not_assignable, at, "`%s` is written only by functions of the program", name);
@@ -210,11 +213,11 @@ static void elab_assign(struct elab *e, struct scope *s, const struct ast_stmt *
     if (x->assign.count == 1) {
         if (v.kind == VAL_TUPLE) {
             elab_error(e, E_result_count, x->assign.value->span, "%d results for one target", v.list->count);
-            return;
+            v = val_error;
         }
         if (v.kind == VAL_NONE && x->assign.value->kind == EXPR_CALL) {
             elab_error(e, E_no_return, x->assign.value->span, "the function returns nothing");
-            return;
+            v = val_error;
         }
         assign_one(e, s, first, x->assign.has_op, x->assign.op, v, x);
         return;
@@ -222,23 +225,34 @@ static void elab_assign(struct elab *e, struct scope *s, const struct ast_stmt *
     if ((v.kind != VAL_TUPLE && v.kind != VAL_LIST) || v.list->count != x->assign.count) {
         if (v.kind != VAL_ERROR)
             elab_error(e, E_result_count, x->span, "%d targets for %s", x->assign.count, val_describe(e, v));
-        return;
+        v = val_error;
     }
     for (int i = 0; i < x->assign.count; i++)
-        assign_one(e, s, x->assign.targets[i], x->assign.has_op, x->assign.op, v.list->items[i], x);
+        assign_one(e, s, x->assign.targets[i], x->assign.has_op, x->assign.op,
+                   v.kind == VAL_ERROR ? v : v.list->items[i], x);
 }
 
+/* An error in one iteration is likely in all of them, and what the later ones assign rests on it: the first ends the loop. */
 static void unrolled_for(struct elab *e, struct scope *s, const struct ast_stmt *x, struct val iter) {
     struct val_list *list;
-    if (!elab_items(e, iter, &list, x->for_.iter->span))
+    int failures = e->failures;
+    if (!elab_items(e, iter, &list, x->for_.iter->span)) {
+        elab_spoil_assigned(e, s, x->for_.body);
         return;
+    }
     for (int i = 0; i < list->count && !e->gave_up; i++) {
         struct scope *inner = scope_new(e, s);
-        if (!bind_pattern(e, inner, &x->for_.pattern, list->items[i]))
+        if (!bind_pattern(e, inner, &x->for_.pattern, list->items[i])) {
+            elab_spoil_assigned(e, s, x->for_.body);
             return;
+        }
         elab_stmts(e, inner, x->for_.body->stmts, x->for_.body->count);
         if (e->returned) {
             elab_error(e, E_return_place, x->span, "`return` cannot stand in a loop");
+            return;
+        }
+        if (e->failures > failures) {
+            elab_spoil_assigned(e, s, x->for_.body);
             return;
         }
         elab_spend(e, 1, x->span);
@@ -247,8 +261,10 @@ static void unrolled_for(struct elab *e, struct scope *s, const struct ast_stmt 
 
 static void elab_for(struct elab *e, struct scope *s, const struct ast_stmt *x) {
     struct val iter = elab_expr(e, s, x->for_.iter);
-    if (iter.kind == VAL_ERROR)
+    if (iter.kind == VAL_ERROR) {
+        elab_spoil_assigned(e, s, x->for_.body);
         return;
+    }
     if (x->for_.unroll || !e->in_function) {
         unrolled_for(e, s, x, iter);
         return;
@@ -268,6 +284,7 @@ static void elab_for(struct elab *e, struct scope *s, const struct ast_stmt *x) 
         struct diagnostic *d = elab_error(e, E_iterate, x->for_.iter->span, "a loop of the program runs over a range");
         elab_label(e, d, "%s", val_describe(e, iter));
         elab_help(e, d, "`unroll for` runs over a list, at compile time");
+        elab_spoil_assigned(e, s, x->for_.body);
         return;
     }
     elab_runtime_for(e, s, x, iter);
@@ -276,8 +293,11 @@ static void elab_for(struct elab *e, struct scope *s, const struct ast_stmt *x) 
 static void elab_if(struct elab *e, struct scope *s, const struct ast_stmt *x) {
     struct val cond;
     int c = elab_condition(e, s, x->if_.cond, &cond);
-    if (c == -2)
+    if (c == -2) {
+        elab_spoil_assigned(e, s, x->if_.then);
+        elab_spoil_assigned(e, s, x->if_.otherwise);
         return;
+    }
     if (c >= 0) {
         const struct ast_block_body *side = c ? x->if_.then : x->if_.otherwise;
         if (side) {

@@ -154,6 +154,11 @@ static enum static_type static_type_of(struct scope *s, const struct ast_expr *x
     return STATIC_NO;
 }
 
+const struct ast_expr *type_unbound_element(struct scope *s, const struct ast_expr *x) {
+    const struct ast_expr *base = x->kind == EXPR_INDEX ? x->index.base : x;
+    return unbound_name(s, base) && static_type_of(s, base) == STATIC_NO ? base : NULL;
+}
+
 static bool static_fits(enum static_type want, struct val v) {
     switch (want) {
     case STATIC_INT: return v.kind == VAL_INT || v.kind == VAL_DIM;
@@ -550,6 +555,8 @@ bool elab_export_type(struct elab *e, struct scope *s, const struct ast_expr *x,
                 scope_bind(e, s, d->string, val_error, d->span); /* said once */
                 return false;
             }
+        } else if (type_has_unbound(e, s, d)) { /* `f32[2 * N]`: a name elsewhere binds N */
+            *later = true;
         }
     }
     if (*later)

@@ -202,6 +202,7 @@ bool val_equal(struct elab *e, struct val a, struct val b, bool *decided) {
 struct diagnostic *elab_error(struct elab *e, enum error_code code, struct span at, const char *format, ...) {
     if (e->silent)
         return NULL;
+    e->failures++;
     va_list args;
     va_start(args, format);
     const char *text = arena_vprintf(&e->diag->arena, format, args);

@@ -30,8 +30,8 @@ const char *unit_skip_literal(const char *s, bool line_start) {
 
 /* Names that the header declares inside its structs; they stay, and a model of such a name keeps the shadowing. */
 static bool is_public_field(const char *name) {
-    static const char *const fields[] = {"dtype", "rank",    "shape", "data",       "bytes",
-                                         "seed",  "threads", "log",   "log_context"};
+    static const char *const fields[] = {"dtype",    "rank",  "shape", "data",    "bytes", "name",
+                                         "is_state", "value", "seed",  "threads", "log",   "log_context"};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         if (strcmp(fields[i], name) == 0)
             return true;
@@ -61,7 +61,8 @@ void unit_free_prefix(struct text *unit, const char *prefix) {
             end++;
         if ((size_t)(end - s) != n || memcmp(s, prefix, n) != 0 || after_struct)
             text_addn(&out, s, (size_t)(end - s));
-        else if (end[0] == ' ' && end[1] == '*' && end[2] != ' ') /* a declarator; a product has spaces on both sides */
+        else if (end[0] == ' ' && end[1] == '*' && end[2] != ' ' &&
+                 end[2] != '=') /* a declarator; a product has spaces on both sides, `*=` none between */
             text_printf(&out, "struct %s", prefix);
         else
             text_printf(&out, "%s_own", prefix);

@@ -154,7 +154,16 @@ def test_bind(p):
     assert 'N' in p.mxcc('free.mxl', '-o', 'free.c', status=1).stderr
     p.mxcc('free.mxl', '-o', 'free.c', '--bind', 'N=64')
     assert '1 <= N <= 64' in p.read('free.h') or '0 <= N <= 64' in p.read('free.h')
-    p.mxcc('free.mxl', '-o', 'free.c', '--bind', 'N', status=2)
+    for wrong in ('N', 'N=', 'N=0', 'N=-3', 'N=4x', '=4', 'N=99999999999999999999'):
+        assert 'NAME=NUMBER' in p.mxcc('free.mxl', '-o', 'free.c', '--bind', wrong, status=2).stderr, wrong
+
+
+def test_more_than_memory(p):
+    p.write('big.mxl', 'export fn f(x: f32[N <= 9000000000000000000]) -> f32[N] = sort(x) * 2\n')
+    says = p.mxcc('big.mxl', '-o', 'big.c', status=1).stderr
+    assert 'E0804' in says and 'N = 9000000000000000000' in says, says
+    p.write('big.mxl', 'param w: f32[100000000, 100000000]\nexport fn f(x: f32) -> f32 = sum(w) + x\n')
+    assert 'E0804' in p.mxcc('big.mxl', '-o', 'big.c', status=1).stderr
 
 
 def test_unchecked(p):
@@ -172,6 +181,12 @@ def test_name(p):
     p.mxcc('xor.mxl', '-o', 'xor.c')
     p.run(['cc', *STRICT, '-c', 'xor.c'])
     p.mxcc('model.mxl', '-o', 'other.c', '--name', '9x', status=1)
+    for stem in ('n', 'x', 'path', 'rename', 'fwrite', 'va_end', 'mx'):  # what the unit uses itself
+        p.mxcc('model.mxl', '-o', stem + '.c')
+        p.run(['cc', *STRICT, '-c', stem + '.c'])
+    for stem in ('name', 'value', 'is_state', 'data'):  # fields of the interface's structs: these shadow
+        p.mxcc('model.mxl', '-o', stem + '.c')
+        p.run(['cc', *[w for w in STRICT if w != '-Wshadow'], '-c', stem + '.c'])
 
 
 def test_found_dimension(p):
