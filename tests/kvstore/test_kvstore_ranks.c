@@ -1,6 +1,7 @@
 /* The kvstore over several ranks: MXNet's nightly tests of dist_sync and dist_async, restated, the same bits whatever the servers,
  * buckets and splits, and what happens when a rank errs or is lost. Arguments: up to so many ranks, and which part alone; or "mpi": as a
  * rank of an MPI job. */
+#include <math.h>
 #include <stdatomic.h>
 
 #include "../../runtime/kvstore/item.h"
