@@ -218,8 +218,8 @@ bool pass_simplify(struct pass_context *);      /* fold, common subexpressions, 
 bool pass_differentiate(struct pass_context *); /* expands every grad operation */
 bool pass_select(struct pass_context *);        /* keeps or expands kernel operations */
 bool pass_prove(struct pass_context *);         /* removes checks that cannot fail */
-bool pass_polyphase(struct pass_context *);     /* strided windows as one product */
 bool pass_fuse(struct pass_context *);
+bool pass_polyphase(struct pass_context *); /* strided windows by phases */
 bool pass_precision(struct pass_context *); /* which values are of 16 bits */
 bool pass_remat(struct pass_context *);     /* recomputation */
 bool pass_order(struct pass_context *);

@@ -5,21 +5,9 @@
 #include "passes/nest_edit.h"
 #include "passes/passes.h"
 
-/* sum[o] x[n, o, left] * w[o, c, right] over p < extent, through the pass; `changed` is what it says. The IR behind it. */
-static struct text through_pass(int extent, int phases, const char *left, const char *right, const char *otherwise,
-                                bool *changed) {
-    struct text source = {0}, after = {0}, why = {0};
-    text_printf(&source,
-                "module \"m\"\n"
-                "export func f(x = %%0.x: f32[8, 4, 16], w = %%1.w: f32[4, 6, %d], b = %%2.b: f32[6]) -> (y) {\n"
-                "    %%3: f32[8, 6, %d] = nest(%%0.x, %%1.w, %%2.b) [n < 8, c < 6, p < %d] {\n"
-                "        reduce o < 4\n"
-                "        acc0 = sum mul(%%0.x[n, o, %s], %%1.w[o, c, %s%s])\n"
-                "        %%3 = add(acc0, %%2.b[c])\n"
-                "    }\n"
-                "    return %%3\n"
-                "}\n",
-                phases, extent, extent, left, right, otherwise);
+/* A program through the pass; `changed` is what that says. The IR behind it. */
+static struct text pass_over(struct text source, bool *changed) {
+    struct text after = {0}, why = {0};
     struct diag d;
     diag_init(&d);
     struct ir_module *m = ir_parse(&d, diag_add_source(&d, "test.mxir", text_string(&source), source.length));
@@ -36,6 +24,24 @@ static struct text through_pass(int extent, int phases, const char *left, const 
     text_free(&source);
     text_free(&why);
     return after;
+}
+
+/* sum[o] x[n, o, left] * w[o, c, right] over p < extent. */
+static struct text through_pass(int extent, int phases, const char *left, const char *right, const char *otherwise,
+                                bool *changed) {
+    struct text source = {0};
+    text_printf(&source,
+                "module \"m\"\n"
+                "export func f(x = %%0.x: f32[8, 4, 16], w = %%1.w: f32[4, 6, %d], b = %%2.b: f32[6]) -> (y) {\n"
+                "    %%3: f32[8, 6, %d] = nest(%%0.x, %%1.w, %%2.b) [n < 8, c < 6, p < %d] {\n"
+                "        reduce o < 4\n"
+                "        acc0 = sum mul(%%0.x[n, o, %s], %%1.w[o, c, %s%s])\n"
+                "        %%3 = add(acc0, %%2.b[c])\n"
+                "    }\n"
+                "    return %%3\n"
+                "}\n",
+                phases, extent, extent, left, right, otherwise);
+    return pass_over(source, changed);
 }
 
 static bool says(struct text *t, const char *words) {
@@ -78,6 +84,52 @@ Test(polyphase, others_stay) {
         struct text t =
             through_pass(stays[i].extent, stays[i].phases, stays[i].left, stays[i].right, stays[i].otherwise, &changed);
         cr_expect_not(changed, "%d: %s", (int)i, text_string(&t));
+        text_free(&t);
+    }
+}
+
+/* sum[o, k] (if mask then x[n, o, (p + 1 - k) / 2] else 0) * w[o, c, tap] over p < 32 and k < 3. */
+static struct text overlapping(const char *mask, const char *tap, bool *changed) {
+    struct text source = {0};
+    text_printf(
+        &source,
+        "module \"m\"\n"
+        "export func f(x = %%0.x: f32[8, 4, 16], w = %%1.w: f32[4, 6, 3]) -> (y) {\n"
+        "    %%2: f32[8, 6, 32] = nest(%%0.x, %%1.w) [n < 8, c < 6, p < 32] {\n"
+        "        reduce o < 4\n"
+        "        reduce k < 3\n"
+        "        acc0 = sum mul(where(%s, %%0.x[n, o, div(sub(add(p, 1), k), 2) else 0:f32], 0:f32), %%1.w[o, c, %s])\n"
+        "        %%2 = acc0\n"
+        "    }\n"
+        "    return %%2\n"
+        "}\n",
+        mask, tap);
+    return pass_over(source, changed);
+}
+
+Test(polyphase, overlapping_windows_keep_the_taps_of_their_phase) {
+    bool changed;
+    struct text t = overlapping("eq(mod(sub(add(p, 1), k), 2), 0)", "k", &changed);
+    cr_expect(changed);
+    cr_expect(says(&t, "[n < 8, c < 6, p < 16, p_phase < 2]"), "%s", text_string(&t));
+    cr_expect(says(&t, "reduce k < 2"), "%s", text_string(&t));
+    cr_expect(says(&t, "mul(%0.x[n, o, add(div(add(p_phase, 1), 2), sub(p, k)) else 0:f32], "
+                       "%1.w[o, c, add(mod(add(p_phase, 1), 2), mul(k, 2)) else 0:f32])"),
+              "%s", text_string(&t));
+    text_free(&t);
+}
+
+Test(polyphase, masks_that_say_something_else_stay) {
+    static const char *const masks[][2] = {
+        {"eq(mod(sub(add(p, 1), k), 2), 1)", "k"},        /* another remainder */
+        {"eq(mod(sub(p, k), 2), 0)", "k"},                /* of another position */
+        {"lt(p, 5)", "k"},                                /* none */
+        {"eq(mod(sub(add(p, 1), k), 2), 0)", "sub(2, k)"} /* taps in another order */
+    };
+    for (size_t i = 0; i < sizeof masks / sizeof *masks; i++) {
+        bool changed;
+        struct text t = overlapping(masks[i][0], masks[i][1], &changed);
+        cr_expect_not(changed, "%s: %s", masks[i][0], text_string(&t));
         text_free(&t);
     }
 }
