@@ -1,4 +1,5 @@
 /* The stages in order: read, elaborate, passes, C. */
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -257,6 +258,7 @@ static bool within_limit(struct pipeline *p) {
         return false;
     int64_t limit = p->options->compile.memory_limit;
     const struct plan *plan = p->passes.plan;
+    assert(plan); /* passes that ran to the end made one */
     if (limit > 0 && p->options->compile.target == TARGET_CUDA)
         return within_device(p);
     for (int i = 0; limit > 0 && i < plan->func_count; i++) {

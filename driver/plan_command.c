@@ -80,7 +80,7 @@ static void read_header(struct table *t, size_t begin, size_t line_end) {
         t->at[c] = -1;
     while (next_field(text, &at, line_end, &b, &e)) {
         for (int c = 0; c < COLUMNS; c++) {
-            if (e - b != strlen(column_names[c]) || memcmp(text + b, column_names[c], e - b))
+            if (e - b != strlen(column_names[c]) || memcmp(text + b, column_names[c], e - b) != 0)
                 continue;
             if (t->at[c] >= 0)
                 diag_error(t->diag, E_plan_header, span_at(t, b, e), "column `%s` stands twice", column_names[c]);
@@ -297,7 +297,7 @@ int plan_command(int argc, char **argv) {
         text_printf(&result, ",%lld\n", (long long)t.items.at[i].offset);
     }
     int status = 0;
-    if (out && strcmp(out, "-")) {
+    if (out && strcmp(out, "-") != 0) {
         if (file_write(out, result.data, result.length)) {
             diag_error(&d, E_plan_file, nowhere, "cannot write `%s`: %s", out, strerror(errno));
             status = 1;

@@ -53,11 +53,10 @@ int fmt_command(int argc, char **argv) {
                 printf("%s\n", path);
                 status = EXIT_MODEL;
             }
-        } else if (o.output || strcmp(path, "-") == 0) {
-            if (!write_output(&o, o.output, &t))
+        } else {
+            bool apart = o.output || strcmp(path, "-") == 0;
+            if ((apart || !same) && !write_output(&o, apart ? o.output : path, &t))
                 status = EXIT_MODEL;
-        } else if (!same && !write_output(&o, path, &t)) {
-            status = EXIT_MODEL;
         }
         text_free(&t);
         diag_free(&d);

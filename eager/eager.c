@@ -227,9 +227,9 @@ int eager_reset(struct eager *e, bool states_only) {
     int status = m->init ? call(e, find_func(e, m->init), NULL, NULL) : 0;
     for (int i = 0; i < m->buffer_count; i++)
         if (old[i]) {
+            e->tensors[i]->data = old[i]->data;
             mem_drop(e, e->buffers[i]);
             e->buffers[i] = old[i];
-            e->tensors[i]->data = old[i]->data;
         }
     free(old);
     return status;

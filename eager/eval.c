@@ -1,4 +1,5 @@
 /* Evaluates prepared regions, operation by operation. */
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -151,7 +152,7 @@ static int run_while(struct eager *e, struct step *s) {
     struct code *condition = s->regions[0], *body = s->regions[1];
     int n = op->operand_count, status = 0;
     int64_t limit = op->loop.limit ? ir_dim_eval(op->loop.limit, e->symbols) : INT64_MAX;
-    struct mem **carried = calloc((size_t)n + 1, sizeof *carried), *go;
+    struct mem **carried = calloc((size_t)n + 1, sizeof *carried), *go = NULL;
     for (int i = 0; i < n; i++)
         carried[i] = take_or_keep(e, s, i);
     for (int64_t trips = 0;; trips++) {
@@ -161,6 +162,7 @@ static int run_while(struct eager *e, struct step *s) {
         if (status)
             break;
         finish_region(e, condition, &go);
+        assert(go); /* a condition yields one value */
         bool again = *(const uint8_t *)go->data;
         mem_drop(e, go);
         if (!again)
@@ -212,6 +214,7 @@ static int run_nest(struct eager *e, struct step *s) {
             break;
         }
         results[i] = made[i]->data;
+        assert(base < op->operand_count);
         if (base >= 0)
             memcpy(results[i], operands[base], made[i]->bytes);
     }

@@ -162,7 +162,7 @@ static const char *read_params(struct arena *a, struct cursor c, const char *nam
     if (take_le(&c, 8) != 0x112 || take_le(&c, 8) != 0)
         return "this is no MXNet .params file";
     uint64_t count = take_le(&c, 8);
-    if (count > 1u << 20 || c.bad)
+    if (count > (uint64_t)(c.end - c.at) / 24 || c.bad) /* what an array takes at least, without its dimensions */
         return "the file is damaged";
     struct file_tensor *all = ARENA_ARRAY(a, struct file_tensor, count + 1);
     for (uint64_t i = 0; i < count; i++) {
@@ -270,6 +270,8 @@ static bool put(struct sink *s, uint64_t v) {
 
 /* float_data, int32_data …: packed or one by one. */
 static bool typed_data(struct arena *a, struct cursor tensor, uint64_t number, int wire, struct file_tensor *t) {
+    if (t->size / (size_t)dtype_size(t->dtype) > (size_t)(tensor.end - tensor.at)) /* an element takes a byte or more */
+        return false;
     struct sink s = {.data = arena_alloc(a, t->size + 8), .size = t->size, .element = (size_t)dtype_size(t->dtype)};
     struct field f;
     while (next_field(&tensor, &f)) {

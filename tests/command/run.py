@@ -9,6 +9,7 @@ import os
 import random
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -275,6 +276,23 @@ def test_report(p):
     boxes = [r for r in root.iter('{http://www.w3.org/2000/svg}rect') if r.get('class') != 'arena']
     assert 'Precision' not in page and '16 bits' not in page
     assert boxes and all(float(r.get('x')) >= 0 and float(r.get('x')) + float(r.get('width')) <= 1100.1 for r in boxes)
+
+
+def test_load(p):
+    """A constant from a file (tests/unit/test_tensor_file.c has the kinds of files): in a parameter, a constant and a function."""
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }"
+    with open(p.path('w.npy'), 'wb') as f:
+        f.write(b'\x93NUMPY\x01\x00' + struct.pack('<H', len(header)) + header.encode() + struct.pack('<3f', 1, 2, 4))
+    p.write('load.mxl', 'const c = load("w.npy")\nparam w: f32[3] = load("w.npy")\nexport fn f() -> f32[3] {\n    let d = load("w.npy")\n'
+            '    return w * c + d\n}\n')
+    assert p.mxcc('run', 'load.mxl', '--call', 'f').stdout == 'result: f32[3] = 2 6 20\n'
+    p.mxcc('load.mxl', '-o', 'load.c', '--depfile', 'load.d')
+    with open(p.path('load.d')) as f:
+        assert 'w.npy' in f.read()
+    with open(p.path('w.npy'), 'r+b') as f:
+        f.truncate(os.path.getsize(p.path('w.npy')) - 1)
+    error = p.mxcc('load.mxl', '-o', 'load.c', status=1).stderr
+    assert 'load.mxl:1:' in error and 'cannot load from `w.npy`: the file is truncated' in error, error
 
 
 def test_report_precision(p):

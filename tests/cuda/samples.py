@@ -33,32 +33,20 @@ behaviour = zoo.behaviour
 sh, expect, Failure = zoo.sh, zoo.expect, zoo.Failure
 
 
-def emulate(env, name, folder, model, defines, flags=()):
+def emulate(env, name, folder, model, gradients, flags=()):
     """The program of bench/step_main.c around a CUDA unit."""
     unit, program = os.path.join(folder, name + '.cu'), os.path.join(folder, name + '-cuda')
     main = os.path.join(folder, 'main.o')
     sh(env.mxcc, model, '-o', unit, '--verify', *flags)
     compiled = env.machine.compile(unit)
-    sh('cc', '-O1', '-I' + folder, '-include', name + '.h', *defines, *sh(env.mxcc, '--cflags').split(), '-c',
-       os.path.join(ROOT, 'bench', 'step_main.c'), '-o', main)
+    sh('cc', '-O1', *zoo.step_main(env, name, folder, gradients), '-c', '-o', main)
     return env.machine.link(program, main, compiled)
 
 
 def zoo_model(env, name, folder):
-    _, changes, x_classes, x_shape, y_shape, y_classes, has_n, rate = zoo.MODELS[name]
-    model = zoo.small(name, folder, changes)
-    x, s = zoo.numbers(math.prod(x_shape), x_classes)
-    y, _ = zoo.numbers(math.prod(y_shape), y_classes, s)
-    data = []
-    for key, shape, values, integer in (('x', x_shape, x, x_classes > 0), ('y', y_shape, y, y_classes > 0)):
-        zoo.write_npy(os.path.join(folder, key + '.npy'), shape, values, integer)
-        data += ['--in', '%s=%s' % (key, os.path.join(folder, key + '.npy'))]
-    sh(env.mxcc, 'run', model, '--call', 'gradients', *data, '--out', folder, '--seed', '5')
-    eager = zoo.read_npy(os.path.join(folder, 'result0.npy')) + zoo.read_npy(os.path.join(folder, 'result1.npy'))
-    defines = ['-DMODEL=' + name, '-DX_COUNT=%d' % math.prod(x_shape), '-DX_CLASSES=%d' % x_classes,
-               '-DY_COUNT=%d' % math.prod(y_shape), '-DY_CLASSES=%d' % y_classes, '-DGRADIENTS=%d' % (len(eager) - 1)]
-    defines += ['-DSTEP_N=%d' % x_shape[0]] if has_n else []
-    program, saved = emulate(env, name, folder, model, defines), os.path.join(folder, 'saved')
+    model, rate = zoo.small(name, folder, zoo.MODELS[name][1]), zoo.MODELS[name][-1]
+    eager = zoo.eager_gradients(env, model, zoo.data_of(name, folder), folder)
+    program, saved = emulate(env, name, folder, model, len(eager) - 1), os.path.join(folder, 'saved')
     losses = training(program, rate, saved)
     with open(saved, 'rb') as f:
         got = f.read()
@@ -68,8 +56,7 @@ def zoo_model(env, name, folder):
         expect(f.read() == got and again == losses, name, 'gives other bits when threads and streams run in the opposite order')
     unit, plain = os.path.join(folder, name + '.c'), os.path.join(folder, name + '-c')
     sh(env.mxcc, model, '-o', unit)
-    sh('cc', '-O1', '-ffp-contract=off', '-I' + folder, '-include', name + '.h', *defines, *sh(env.mxcc, '--cflags').split(),
-       os.path.join(ROOT, 'bench', 'step_main.c'), unit, '-lm', '-o', plain)
+    sh('cc', '-O1', '-ffp-contract=off', *zoo.step_main(env, name, folder, len(eager) - 1), unit, '-lm', '-o', plain)
     expected = training(plain, rate, saved)
     bound = 1e-4 if env.machine.emulated else 2e-3  # exp and others are not the host's
     expect(all(abs(v - w) <= bound * max(expected) for v, w in zip(losses, expected)), name, 'losses are', losses, 'and those of C', expected)

@@ -5,6 +5,7 @@
 #include "base/diag.h"
 #include "base/text.h"
 #include "frontend/elaborate.h"
+#include "ir/text.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

@@ -217,7 +217,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct mxrt_net *n;
     struct mxrt_why why;
     int asked_count = 0, left = 0;
-    k->carrier = (struct carrier){&operations, ME, RANKS};
+    k->carrier = (struct carrier){&operations, ME, RANKS, NULL};
     if (net_new(&n, &k->carrier, &options, &why) != MX_OK || mxrt_net_offer(n, SERVICE, serve, NULL, &why) != MX_OK)
         abort();
     net_begin(n);

@@ -2,6 +2,7 @@
 #ifndef TESTS_KVSTORE_RANKS_H
 #define TESTS_KVSTORE_RANKS_H
 
+#include <math.h>
 #include <pthread.h>
 #include <stdbool.h>
 

@@ -209,33 +209,23 @@ def precision_flags(precision):
 
 def unit_of(env, name, folder, model, precision):
     """A program of bench/step_main.c: under ASan and UBSan, or emulated."""
-    _, _, x_classes, x_shape, y_shape, y_classes, has_n, _ = zoo.MODELS[name]
-    defines = ['-DMODEL=' + name, '-DX_COUNT=%d' % math.prod(x_shape), '-DX_CLASSES=%d' % x_classes, '-DY_COUNT=%d' % math.prod(y_shape),
-               '-DY_CLASSES=%d' % y_classes, '-DGRADIENTS=%d' % env.gradients] + (['-DSTEP_N=%d' % x_shape[0]] if has_n else [])
     if env.cuda:
-        return samples.emulate(env, name, folder, model, defines, precision_flags(precision))
+        return samples.emulate(env, name, folder, model, env.gradients, precision_flags(precision))
     unit, program = os.path.join(folder, name + '.c'), os.path.join(folder, name + '-' + precision)
     sh(env.mxcc, model, '-o', unit, '--verify', *precision_flags(precision))
-    sh('cc', '-O0', '-g', '-fsanitize=address,undefined', '-fno-sanitize-recover=undefined', '-ffp-contract=off', '-I' + folder, '-include',
-       name + '.h', *defines, *sh(env.mxcc, '--cflags').split(), os.path.join(ROOT, 'bench', 'step_main.c'), unit, '-lm', '-o', program)
+    sh('cc', '-O0', '-g', '-fsanitize=address,undefined', '-fno-sanitize-recover=undefined', '-ffp-contract=off',
+       *zoo.step_main(env, name, folder, env.gradients), unit, '-lm', '-o', program)
     return program
 
 
 def model(env, name):
     folder = os.path.join(env.folder, name)
     os.mkdir(folder)
-    _, changes, x_classes, x_shape, y_shape, y_classes, _, rate = zoo.MODELS[name]
-    path, saved = zoo.small(name, folder, changes), os.path.join(folder, 'saved')
-    x, s = zoo.numbers(math.prod(x_shape), x_classes)
-    y, _ = zoo.numbers(math.prod(y_shape), y_classes, s)
-    data = []
-    for key, shape, values, integer in (('x', x_shape, x, x_classes > 0), ('y', y_shape, y, True)):
-        zoo.write_npy(os.path.join(folder, key + '.npy'), shape, values, integer)
-        data += ['--in', '%s=%s' % (key, os.path.join(folder, key + '.npy'))]
+    path, saved, rate = zoo.small(name, folder, zoo.MODELS[name][1]), os.path.join(folder, 'saved'), zoo.MODELS[name][-1]
+    data = zoo.data_of(name, folder)
 
     def eagerly(precision):
-        sh(env.mxcc, 'run', *precision_flags(precision), path, '--call', 'gradients', *data, '--out', folder, '--seed', 5)
-        return zoo.read_npy(os.path.join(folder, 'result0.npy')) + zoo.read_npy(os.path.join(folder, 'result1.npy'))
+        return zoo.eager_gradients(env, path, data, folder, precision_flags(precision))
 
     exact = eagerly('f32')
     env.gradients = len(exact) - 1

@@ -159,15 +159,41 @@ def size(env, name, folder):
     sh(env.mxcc, model, '-o', os.path.join(folder, name + '.c'))
 
 
-def build(env, name, folder, model, defines=(), flags=()):
-    """Compiled under ASan: the program, a file for what it saves, and the bytes of its arena."""
+def data_of(name, folder):
+    """The small variant's x and y as files, and the options of `mxcc run` that name them."""
+    _, _, x_classes, x_shape, y_shape, y_classes, _, _ = MODELS[name]
+    x, s = numbers(math.prod(x_shape), x_classes)
+    y, _ = numbers(math.prod(y_shape), y_classes, s)
+    options = []
+    for key, shape, values, integer in (('x', x_shape, x, x_classes > 0), ('y', y_shape, y, y_classes > 0)):
+        write_npy(os.path.join(folder, key + '.npy'), shape, values, integer)
+        options += ['--in', '%s=%s' % (key, os.path.join(folder, key + '.npy'))]
+    return options
+
+
+def eager_gradients(env, model, data, folder, flags=()):
+    """Loss and all gradients of a model that `small` made."""
+    sh(env.mxcc, 'run', *flags, model, '--call', 'gradients', *data, '--out', folder, '--seed', '5')
+    return read_npy(os.path.join(folder, 'result0.npy')) + read_npy(os.path.join(folder, 'result1.npy'))
+
+
+def step_main(env, name, folder, gradients=None):
+    """What a C compiler needs to make bench/step_main.c the main program of the small variant; gradients: how many `gradients` gives, if it is there."""
     _, _, x_classes, x_shape, y_shape, y_classes, has_n, _ = MODELS[name]
+    defines = {'MODEL': name, 'X_COUNT': math.prod(x_shape), 'X_CLASSES': x_classes, 'Y_COUNT': math.prod(y_shape), 'Y_CLASSES': y_classes}
+    if has_n:
+        defines['STEP_N'] = x_shape[0]
+    if gradients:
+        defines['GRADIENTS'] = gradients
+    return ['-I' + folder, '-include', name + '.h', *('-D%s=%s' % d for d in defines.items()), *sh(env.mxcc, '--cflags').split(),
+            os.path.join(ROOT, 'bench', 'step_main.c')]
+
+
+def build(env, name, folder, model, gradients=None, flags=()):
+    """Compiled under ASan: the program, a file for what it saves, and the bytes of its arena."""
     unit, program, saved = (os.path.join(folder, name + end) for end in ('.c', '', '.saved'))
     sh(env.mxcc, model, '-o', unit, '--verify', *flags)
-    defines = ['-DMODEL=' + name, '-DX_COUNT=%d' % math.prod(x_shape), '-DX_CLASSES=%d' % x_classes, '-DY_COUNT=%d' % math.prod(y_shape),
-               '-DY_CLASSES=%d' % y_classes, *defines] + (['-DSTEP_N=%d' % x_shape[0]] if has_n else [])
-    sh('cc', '-O0', '-g', '-fsanitize=address', '-ffp-contract=off', '-I' + folder, '-include', name + '.h', *defines,
-       *sh(env.mxcc, '--cflags').split(), os.path.join(ROOT, 'bench', 'step_main.c'), unit, '-lm', '-o', program)
+    sh('cc', '-O0', '-g', '-fsanitize=address', '-ffp-contract=off', *step_main(env, name, folder, gradients), unit, '-lm', '-o', program)
     with open(os.path.join(folder, name + '.h')) as f:
         return program, saved, int(re.search(r'_ARENA_BYTES (\d+)', f.read())[1])
 
@@ -200,20 +226,11 @@ def recomputation(env, name, folder):
 
 def training(env, name, folder):
     """The compiled program runs under ASan: it writes loss and gradients, and then trains."""
-    _, changes, x_classes, x_shape, y_shape, y_classes, _, rate = MODELS[name]
-    model = small(name, folder, changes)
-    x, s = numbers(math.prod(x_shape), x_classes)
-    y, _ = numbers(math.prod(y_shape), y_classes, s)
-    data = []
-    for key, shape, values, integer in (('x', x_shape, x, x_classes > 0), ('y', y_shape, y, y_classes > 0)):
-        write_npy(os.path.join(folder, key + '.npy'), shape, values, integer)
-        data += ['--in', '%s=%s' % (key, os.path.join(folder, key + '.npy'))]
-    sh(env.mxcc, 'run', model, '--call', 'gradients', *data, '--out', folder, '--seed', '5')
-    eager = read_npy(os.path.join(folder, 'result0.npy')) + read_npy(os.path.join(folder, 'result1.npy'))
-
-    program, saved, _ = build(env, name, folder, model, ['-DGRADIENTS=%d' % (len(eager) - 1)])
+    model = small(name, folder, MODELS[name][1])
+    eager = eager_gradients(env, model, data_of(name, folder), folder)
+    program, saved, _ = build(env, name, folder, model, len(eager) - 1)
     steps = STEPS.get(name, 6)
-    losses = json.loads(sh(program, steps, 5, rate, saved))['losses']
+    losses = json.loads(sh(program, steps, 5, MODELS[name][-1], saved))['losses']
     expect(all(math.isfinite(v) for v in losses) and sum(losses[-steps // 3:]) < sum(losses[:steps // 3]), name, 'losses', losses)
     with open(saved, 'rb') as f:
         compiled = struct.unpack('<%df' % len(eager), f.read())
