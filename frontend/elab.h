@@ -476,6 +476,10 @@ void elab_assign_name(struct elab *e, struct scope *s, const char *name, struct 
 void elab_list_buffers(struct elab *e, struct val v, bool params, bool states, struct val *list, struct span at);
 struct scope *elab_use(struct elab *e, const char *path, bool is_file, struct span at);
 const char *instance_path(struct elab *e, struct instance *i);
+/* The folder of a file, with its slash; "" for one beside. */
+const char *elab_directory_of(struct elab *e, const char *path);
+/* elab_train.c: the settings of a train block, when all functions are known. */
+void elab_train(struct elab *e, struct scope *s, const struct ast_decl *d);
 
 /* Reports unless silent; NULL then (diag_* accept NULL through these). */
 struct diagnostic *elab_error(struct elab *e, enum error_code code, struct span at, const char *format, ...)
