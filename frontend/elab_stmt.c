@@ -248,7 +248,8 @@ static void unrolled_for(struct elab *e, struct scope *s, const struct ast_stmt 
         }
         elab_stmts(e, inner, x->for_.body->stmts, x->for_.body->count);
         if (e->returned) {
-            elab_error(e, E_return_place, x->span, "`return` cannot stand in a loop");
+            if (e->result.kind != VAL_ERROR)
+                elab_error(e, E_return_place, x->span, "`return` cannot stand in a loop");
             return;
         }
         if (e->failures > failures) {
@@ -362,6 +363,10 @@ static void elab_assert(struct elab *e, struct scope *s, const struct ast_stmt *
                     goto runtime;
         struct diagnostic *d = elab_error(e, E_assert_failed, x->span, "%s", text);
         elab_label(e, d, "this is false");
+        if (!s->path) { /* what follows in this function or block rests on it */
+            e->result = val_error;
+            e->returned = true;
+        }
         return;
     }
 runtime:
