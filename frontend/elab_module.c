@@ -239,7 +239,8 @@ static void bind_result_symbols(struct elab *e, struct scope *s, struct ir_func 
             elab_require(e,
                          ir_fn2(e->module, FN_le, ir_dim_expr(e->module, d),
                                 ir_const_int(e->module, I64, f->result_symbols[i].hi)),
-                         f->span, arena_printf(e->arena, "more than %lld results", (long long)f->result_symbols[i].hi));
+                         f->span, E_dimension,
+                         arena_printf(e->arena, "more than %lld results", (long long)f->result_symbols[i].hi));
     }
 }
 

@@ -376,7 +376,7 @@ runtime:
     }
     ir_expr condition = c == 0 ? ir_const_int(e->module, BOOL, 0) : cond.expr;
     if (in_notation(e)) {
-        elab_require(e, condition, x->span, text);
+        elab_require(e, condition, x->span, E_assert_failed, text);
         return;
     }
     struct ir_value *v = elab_materialize(e, val_scalar(condition), BOOL, x->span);
