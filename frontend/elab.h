@@ -171,6 +171,7 @@ struct pending_check {
     ir_dim extent;
     ir_expr condition;
     struct span span;
+    enum error_code code; /* where it certainly fails */
     const char *message;
 };
 
@@ -359,8 +360,8 @@ bool elab_dims_equal(struct elab *e, ir_dim a, ir_dim b, struct span at);
 ir_dim elab_runtime_dim(struct elab *e, ir_expr length, int64_t lo, int64_t hi, const char *name, struct span at);
 /* hi - lo where both cancel to something static. */
 bool elab_linear_difference(struct elab *e, ir_expr hi, ir_expr lo, ir_dim *difference);
-void elab_require(struct elab *e, ir_expr condition, struct span at,
-                  const char *message); /* a check, or pending in a body */
+/* A check, or pending in a body; an error of this code where it certainly fails. */
+void elab_require(struct elab *e, ir_expr condition, struct span at, enum error_code code, const char *message);
 
 /* ---- elab_nest.c: from virtual numbering to nests ----------------------------------------------------------------- */
 
@@ -476,6 +477,10 @@ void elab_assign_name(struct elab *e, struct scope *s, const char *name, struct 
 void elab_list_buffers(struct elab *e, struct val v, bool params, bool states, struct val *list, struct span at);
 struct scope *elab_use(struct elab *e, const char *path, bool is_file, struct span at);
 const char *instance_path(struct elab *e, struct instance *i);
+/* The folder of a file, with its slash; "" for one beside. */
+const char *elab_directory_of(struct elab *e, const char *path);
+/* elab_train.c: the settings of a train block, when all functions are known. */
+void elab_train(struct elab *e, struct scope *s, const struct ast_decl *d);
 
 /* Reports unless silent; NULL then (diag_* accept NULL through these). */
 struct diagnostic *elab_error(struct elab *e, enum error_code code, struct span at, const char *format, ...)

@@ -438,7 +438,7 @@ static struct val run_sort(struct elab *e, const struct elab_builtin *b, struct 
         }
         if (!ir_dim_le(e->module, limit, dims[axis]))
             elab_require(e, ir_fn2(e->module, FN_le, ir_dim_expr(e->module, limit), ir_dim_expr(e->module, dims[axis])),
-                         at, "topk asks for more than there are");
+                         at, E_builtin_argument, "topk asks for more than there are");
         dims[axis] = limit;
     }
     struct ir_op *op = ir_op_new(&e->b, OP_sort, &x, 1, 0);

@@ -295,7 +295,7 @@ static struct val map_scalars(struct elab *e, enum scalar_fn fn, struct val *arg
                 return val_error;
             }
         } else {
-            elab_require(e, ir_fn2(e->module, FN_ne, xs[1], zero), at, "division by zero");
+            elab_require(e, ir_fn2(e->module, FN_ne, xs[1], zero), at, E_division_by_zero, "division by zero");
         }
         quotient = quotient || fn == FN_div;
     }
@@ -381,7 +381,8 @@ struct val elab_map(struct elab *e, enum scalar_fn fn, struct val *given, int n,
         }
         if (!ir_expr_is_const(xs[1], &number)) {
             checks = elab_body_open(e);
-            elab_require(e, ir_fn2(e->module, FN_ne, xs[1], ir_const_int(e->module, t, 0)), at, "division by zero");
+            elab_require(e, ir_fn2(e->module, FN_ne, xs[1], ir_const_int(e->module, t, 0)), at, E_division_by_zero,
+                         "division by zero");
         }
     }
     spec.body = ir_fn(e->module, fn, xs);
@@ -391,12 +392,8 @@ struct val elab_map(struct elab *e, enum scalar_fn fn, struct val *given, int n,
     return val_tensor(v);
 }
 
-void elab_require(struct elab *e, ir_expr condition, struct span at, const char *message) {
-    int line, column;
-    span_position(at, &line, &column);
-    const char *text =
-        arena_printf(&e->module->arena, "%s:%d:%d: %s", at.source ? at.source->path : "?", line, column, message);
-    struct pending_check c = {.condition = condition, .span = at, .message = text};
+void elab_require(struct elab *e, ir_expr condition, struct span at, enum error_code code, const char *message) {
+    struct pending_check c = {.condition = condition, .span = at, .code = code, .message = message};
     struct body *open = e->body, *b = open ? open : elab_body_open(e);
     VEC_PUSH(e->arena, b->checks, c);
     if (!open)

@@ -37,7 +37,7 @@ static const struct ast_file *parse_text(struct elab *e, const char *path, const
     return e->diag->errors > errors ? NULL : f;
 }
 
-static const char *directory_of(struct elab *e, const char *path) {
+const char *elab_directory_of(struct elab *e, const char *path) {
     const char *slash = strrchr(path, '/');
     return slash ? arena_strndup(e->arena, path, (size_t)(slash - path) + 1) : "";
 }
@@ -77,7 +77,7 @@ struct scope *elab_use(struct elab *e, const char *path, bool is_file, struct sp
     const char *key = path;
     if (is_file) {
         const char *from = at.source ? at.source->path : "";
-        key = path[0] == '/' ? path : arena_printf(e->arena, "%s%s", directory_of(e, from), path);
+        key = path[0] == '/' ? path : arena_printf(e->arena, "%s%s", elab_directory_of(e, from), path);
     }
     for (int i = 0; i < e->module_count; i++)
         if (strcmp(e->modules[i].path, key) == 0) {
@@ -239,7 +239,8 @@ static void bind_result_symbols(struct elab *e, struct scope *s, struct ir_func 
             elab_require(e,
                          ir_fn2(e->module, FN_le, ir_dim_expr(e->module, d),
                                 ir_const_int(e->module, I64, f->result_symbols[i].hi)),
-                         f->span, arena_printf(e->arena, "more than %lld results", (long long)f->result_symbols[i].hi));
+                         f->span, E_dimension,
+                         arena_printf(e->arena, "more than %lld results", (long long)f->result_symbols[i].hi));
     }
 }
 
@@ -521,154 +522,6 @@ static void elab_init_function(struct elab *e) {
         e->buffers.at[i]->versions = 0;
     }
     e->module->init = f;
-}
-
-/* ---- train { … } -------------------------------------------------------------------------------------------------------------------- */
-
-static const struct ir_setting_value *setting_value(struct elab *e, struct scope *s, const struct ast_expr *x) {
-    struct arena *a = &e->module->arena;
-    struct ir_setting_value *v = ARENA_NEW(a, struct ir_setting_value);
-    v->span = x->span;
-    switch (x->kind) {
-    case EXPR_CALL:
-        if (x->call.callee->kind != EXPR_NAME)
-            break;
-        v->kind = SET_CALL;
-        v->s = arena_strdup(a, x->call.callee->string);
-        v->count = x->call.count;
-        v->names = ARENA_ARRAY(a, const char *, v->count + 1);
-        v->args = ARENA_ARRAY(a, const struct ir_setting_value *, v->count + 1);
-        for (int i = 0; i < v->count; i++) {
-            v->names[i] = x->call.args[i].name ? arena_strdup(a, x->call.args[i].name) : NULL;
-            if (!(v->args[i] = setting_value(e, s, x->call.args[i].value)))
-                return NULL;
-        }
-        return v;
-    case EXPR_NAME: {
-        struct binding *b = scope_find(s, x->string);
-        if (!b || b->value.kind == VAL_FN || b->value.kind == VAL_BUILTIN) {
-            v->kind = SET_NAME;
-            v->s = arena_strdup(a, x->string);
-            return v;
-        }
-        break;
-    }
-    case EXPR_BINARY: {
-        bool calls = x->binary.left->kind == EXPR_CALL || x->binary.right->kind == EXPR_CALL ||
-                     x->binary.left->kind == EXPR_BINARY;
-        if (!calls)
-            break;
-        static const char *const signs[] = {"+", "-", "*", "/"};
-        if (x->binary.op > BIN_DIV)
-            break;
-        v->kind = SET_BINARY;
-        v->s = signs[x->binary.op];
-        v->count = 2;
-        v->args = ARENA_ARRAY(a, const struct ir_setting_value *, 2);
-        v->args[0] = setting_value(e, s, x->binary.left);
-        v->args[1] = setting_value(e, s, x->binary.right);
-        return v->args[0] && v->args[1] ? v : NULL;
-    }
-    case EXPR_LIST:
-        v->kind = SET_LIST;
-        v->count = x->list.count;
-        v->args = ARENA_ARRAY(a, const struct ir_setting_value *, v->count + 1);
-        for (int i = 0; i < v->count; i++)
-            if (!(v->args[i] = setting_value(e, s, x->list.items[i])))
-                return NULL;
-        return v;
-    default: break;
-    }
-    struct val r = elab_expr(e, s, x);
-    switch (r.kind) {
-    case VAL_INT:
-        v->kind = SET_INT;
-        v->i = r.i;
-        v->f = (double)r.i;
-        return v;
-    case VAL_FLOAT:
-        v->kind = SET_FLOAT;
-        v->f = r.f;
-        return v;
-    case VAL_BOOL:
-        v->kind = SET_BOOL;
-        v->i = r.b;
-        return v;
-    case VAL_STRING:
-        v->kind = SET_STRING;
-        v->s = arena_strdup(a, r.s);
-        return v;
-    case VAL_NONE: v->kind = SET_NONE; return v;
-    case VAL_ERROR: return NULL;
-    default: elab_error(e, E_setting, x->span, "this cannot be a setting: %s", val_describe(e, r)); return NULL;
-    }
-}
-
-/* A setting may be handed to a parameter of the function that `step` or `evaluate` names; of one with errors nothing is known. */
-static bool is_step_parameter(const struct elab *e, const struct ast_decl *d, const char *key) {
-    for (int i = 0; i < d->train.count; i++) {
-        const struct ast_stmt *x = d->train.settings[i];
-        if (x->kind != STMT_ASSIGN || x->assign.count != 1 || x->assign.targets[0]->kind != EXPR_NAME ||
-            x->assign.value->kind != EXPR_NAME)
-            continue;
-        if (strcmp(x->assign.targets[0]->string, "step") != 0 && strcmp(x->assign.targets[0]->string, "evaluate") != 0)
-            continue;
-        bool elaborated = false;
-        for (int k = 0; k < e->module->func_count; k++) {
-            const struct ir_func *f = e->module->funcs[k];
-            if (strcmp(f->name, x->assign.value->string) != 0)
-                continue;
-            elaborated = true;
-            for (int j = 0; j < f->body->arg_count; j++)
-                if (f->arg_names[j] && strcmp(f->arg_names[j], key) == 0)
-                    return true;
-        }
-        if (!elaborated)
-            return true;
-    }
-    return false;
-}
-
-static void elab_train(struct elab *e, struct scope *s, const struct ast_decl *d) {
-    static const char *const keys[] = {"data", "test",     "split", "batch",  "epochs",
-                                       "step", "evaluate", "seed",  "shuffle"};
-    struct ir_module *m = e->module;
-    if (m->settings) {
-        elab_error(e, E_setting, d->span, "there is a second `train` block");
-        return;
-    }
-    m->settings = ARENA_ARRAY(&m->arena, struct ir_setting, d->train.count + 1);
-    m->train_dir = arena_strdup(&m->arena, directory_of(e, d->span.source ? d->span.source->path : ""));
-    for (int i = 0; i < d->train.count; i++) {
-        const struct ast_stmt *x = d->train.settings[i];
-        if (x->kind != STMT_ASSIGN || x->assign.count != 1 || x->assign.targets[0]->kind != EXPR_NAME)
-            continue;
-        const char *key = x->assign.targets[0]->string;
-        bool known = is_step_parameter(e, d, key);
-        for (size_t k = 0; k < sizeof keys / sizeof *keys; k++)
-            known = known || strcmp(keys[k], key) == 0;
-        if (!known) {
-            struct diagnostic *diag = elab_error(e, E_setting, x->span, "`train` has no setting `%s`", key);
-            elab_help(e, diag,
-                      "data, test, split, batch, epochs, step, evaluate, seed, shuffle, or a parameter of `step`");
-            continue;
-        }
-        for (int k = 0; k < m->setting_count; k++)
-            if (strcmp(m->settings[k].key, key) == 0)
-                elab_error(e, E_setting, x->span, "the setting `%s` is given twice", key);
-        const struct ir_setting_value *v = setting_value(e, s, x->assign.value);
-        if (!v)
-            continue;
-        if (strcmp(key, "step") == 0 || strcmp(key, "evaluate") == 0) {
-            bool found = false;
-            for (int k = 0; v->kind == SET_NAME && k < m->func_count; k++)
-                found = found || strcmp(m->funcs[k]->name, v->s) == 0;
-            if (!found && e->diag->errors == 0)
-                elab_error(e, E_setting, x->assign.value->span, "`%s` must name an exported function", key);
-        }
-        m->settings[m->setting_count++] =
-            (struct ir_setting){.key = arena_strdup(&m->arena, key), .value = v, .span = x->span};
-    }
 }
 
 /* ---- the whole ------------------------------------------------------------------------------------------------------------------------ */

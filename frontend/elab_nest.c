@@ -190,16 +190,16 @@ static enum inside prove_check(struct elab *e, const struct pending_check *c) {
     enum inside inside = UNKNOWN;
     if (c->index) {
         inside = ir_index_inside(e->module, &d.nest, d.x, c->extent);
-        bool sure = true; /* a branch or an open loop may never run; a counted one is part of the domain */
-        for (struct frame *f = e->frame; f; f = f->outer)
-            sure = sure && f->kind == FRAME_FOR;
-        if (inside == OUTSIDE && !sure)
-            inside = UNKNOWN;
     } else {
         double number;
         if (ir_expr_is_const(ir_expr_simplify(e->module, &d.nest, d.renumber.operands, d.x), &number))
             inside = number != 0 ? INSIDE : OUTSIDE;
     }
+    bool sure = true; /* a branch or an open loop may never run; a counted one is part of the domain */
+    for (struct frame *f = e->frame; f; f = f->outer)
+        sure = sure && f->kind == FRAME_FOR;
+    if (inside == OUTSIDE && !sure)
+        inside = UNKNOWN;
     close_check(&d);
     return inside;
 }
@@ -236,7 +236,11 @@ static struct ir_value *emit_check(struct elab *e, const struct pending_check *c
     nest.results[0] = (struct ir_nest_result){.value = nest.reds > 0 ? ir_acc(m, 0, BOOL) : condition, .base = -1};
     op->nest = nest;
     struct ir_value *ok = ir_op_result(op, ir_type_make(m, BOOL, 0, NULL));
-    struct ir_value *token = ir_build_check(&e->b, ok, c->message);
+    int line, column;
+    span_position(c->span, &line, &column);
+    const char *path = c->span.source ? c->span.source->path : "?";
+    struct ir_value *token =
+        ir_build_check(&e->b, ok, arena_printf(&m->arena, "%s:%d:%d: %s", path, line, column, c->message));
     e->b.span = saved;
     close_check(&d);
     return token;
@@ -247,8 +251,7 @@ static struct ir_value *settle_check(struct elab *e, const struct pending_check 
     switch (prove_check(e, c)) {
     case INSIDE: return NULL;
     case OUTSIDE: {
-        struct diagnostic *d =
-            elab_error(e, c->index ? E_index_outside : E_division_by_zero, c->span, "%s", c->message);
+        struct diagnostic *d = elab_error(e, c->index ? E_index_outside : c->code, c->span, "%s", c->message);
         if (c->index)
             elab_help(e, d, "`x[…] else 0` says what the value outside is; `where` does not guard an index");
         return NULL;
@@ -296,12 +299,9 @@ void elab_load_checks(struct elab *e, struct ir_value *v, const ir_expr *at, str
         i = (int64_t)number;
         if (index_known && ir_dim_is_const(v->type.dims[d], &n) && i >= 0 && i < n)
             continue;
-        int line, column;
-        span_position(span, &line, &column);
-        const char *message = arena_printf(
-            &e->module->arena, "%s:%d:%d: index %sleaves axis %d of %s, which has %s entries",
-            span.source ? span.source->path : "?", line, column,
-            index_known ? arena_printf(e->arena, "%lld ", (long long)i) : "", d, what, dim_text(e, v->type.dims[d]));
+        const char *message = arena_printf(&e->module->arena, "index %sleaves axis %d of %s, which has %s entries",
+                                           index_known ? arena_printf(e->arena, "%lld ", (long long)i) : "", d, what,
+                                           dim_text(e, v->type.dims[d]));
         struct pending_check c = {.index = at[d], .extent = v->type.dims[d], .span = span, .message = message};
         VEC_PUSH(e->arena, e->body->checks, c);
     }

@@ -145,9 +145,11 @@ static void run_side(struct elab *e, struct scope *s, struct side *side, struct 
     if (body) {
         elab_body_block(e, s, body);
         if (e->returned) {
-            struct diagnostic *d =
-                elab_error(e, E_return_place, body->span, "`return` stands in a branch of the program");
-            elab_help(e, d, "assign a variable in the branches and return it at the end, or use where(…)");
+            if (e->result.kind != VAL_ERROR) {
+                struct diagnostic *d =
+                    elab_error(e, E_return_place, body->span, "`return` stands in a branch of the program");
+                elab_help(e, d, "assign a variable in the branches and return it at the end, or use where(…)");
+            }
             e->gave_up = true;
         }
     }
@@ -425,7 +427,8 @@ static bool loop_end(struct elab *e, struct val v, struct span at, ir_expr *x) {
 static void end_body(struct elab *e, struct frame *f, struct ir_region *body, const struct ast_stmt *x,
                      struct span at) {
     if (e->returned) {
-        elab_error(e, E_return_place, x->span, "`return` stands in a loop of the program");
+        if (e->result.kind != VAL_ERROR)
+            elab_error(e, E_return_place, x->span, "`return` stands in a loop of the program");
         e->gave_up = true;
     }
     drop_unassigned(e, f);

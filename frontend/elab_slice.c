@@ -119,9 +119,10 @@ static bool add_slice(struct elab *e, struct scope *s, struct selection *sel, in
         /* 0 <= lo <= hi <= extent, before anything is read */
         ir_expr c = ir_fn2(m, FN_and, ir_fn2(m, FN_le, zero, lo),
                            ir_fn2(m, FN_and, ir_fn2(m, FN_le, lo, hi), ir_fn2(m, FN_le, hi, end)));
-        elab_require(
-            e, c, sub->span,
-            arena_printf(e->arena, "a slice bound leaves axis %d, which has %s entries", axis, dim_text(e, extent)));
+        elab_require(e, c, sub->span, E_index_outside,
+                     arena_printf(e->arena,
+                                  "a slice bound leaves axis %d, which has %s entries, or the end is before the begin",
+                                  axis, dim_text(e, extent)));
     }
     if (!length) {
         if (in_notation(e)) {

@@ -248,7 +248,8 @@ static void unrolled_for(struct elab *e, struct scope *s, const struct ast_stmt 
         }
         elab_stmts(e, inner, x->for_.body->stmts, x->for_.body->count);
         if (e->returned) {
-            elab_error(e, E_return_place, x->span, "`return` cannot stand in a loop");
+            if (e->result.kind != VAL_ERROR)
+                elab_error(e, E_return_place, x->span, "`return` cannot stand in a loop");
             return;
         }
         if (e->failures > failures) {
@@ -362,6 +363,10 @@ static void elab_assert(struct elab *e, struct scope *s, const struct ast_stmt *
                     goto runtime;
         struct diagnostic *d = elab_error(e, E_assert_failed, x->span, "%s", text);
         elab_label(e, d, "this is false");
+        if (!s->path) { /* what follows in this function or block rests on it */
+            e->result = val_error;
+            e->returned = true;
+        }
         return;
     }
 runtime:
@@ -371,7 +376,7 @@ runtime:
     }
     ir_expr condition = c == 0 ? ir_const_int(e->module, BOOL, 0) : cond.expr;
     if (in_notation(e)) {
-        elab_require(e, condition, x->span, text);
+        elab_require(e, condition, x->span, E_assert_failed, text);
         return;
     }
     struct ir_value *v = elab_materialize(e, val_scalar(condition), BOOL, x->span);

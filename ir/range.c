@@ -256,6 +256,13 @@ struct ir_range ir_expr_range(struct ir_module *m, const struct ir_nest *nest, i
     return range;
 }
 
+/* The index takes every value of its range, whatever the others are: its bounds depend on symbols alone. */
+static bool varies_freely(struct ranges *r, const struct ir_nest_index *x) {
+    struct linear end;
+    return is_box(x) || (x->hi && linear_of(r->module, x->hi, &end) && end.n == 0 &&
+                         (!x->lo || (linear_of(r->module, x->lo, &end) && end.n == 0)));
+}
+
 /* Every iteration space between the symbols' bounds has a point. */
 static bool surely_runs(struct ranges *r) {
     struct ir_module *m = r->module;
@@ -290,7 +297,7 @@ enum inside ir_index_inside(struct ir_module *m, const struct ir_nest *nest, ir_
         bool attained = linear_of(m, e, &form);
         for (int i = 0; attained && i < form.n; i++) {
             const struct ir_nest_index *x = index_of(&r, form.at[i].leaf);
-            attained = x && is_box(x);
+            attained = x && varies_freely(&r, x);
         }
         ir_dim low = attained ? range.lo : range.hi, high = attained ? range.hi : range.lo;
         if (ir_dim_upper(low) < 0 || ir_dim_le(m, extent, high))
