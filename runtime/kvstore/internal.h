@@ -182,6 +182,18 @@ mx_status kv_apply(struct mxrt_kvstore *kv, struct mxrt_kv_key key, const struct
 /* The gradient becomes what is stored; rows that it lacks become zero. */
 void kv_assign(const struct mxrt_kv_value *gradient, struct mxrt_kv_value *stored);
 
+/* ---- which rows of a tensor changed (changes.c): of a server, under its slot's variable */
+
+struct changes;
+struct changes *kv_changes_new(int64_t rows, size_t row_bytes, int ranks);
+void kv_changes_free(struct changes *c); /* NULL is allowed */
+/* Around each update of what is stored. */
+void kv_changes_before(struct changes *c, const void *stored);
+void kv_changes_after(struct changes *c, const void *stored);
+/* How many rows changed since the rank was told, and which, if `ids` is not NULL; -1: more than half of all, or it was never told. */
+int64_t kv_changes_since(const struct changes *c, int rank, int64_t *ids);
+void kv_changes_told(struct changes *c, int rank); /* it gets all that is stored now */
+
 /* ---- distributed: pushes its operations (reduce.c, push.c) */
 
 /* A contribution: `v` says its shape and variable, and where it is unless it is the entry's `merged`, as that will be then. */

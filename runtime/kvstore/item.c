@@ -83,7 +83,7 @@ mx_status kv_item_next(const void *batch, size_t bytes, size_t *at, struct item 
     memcpy(item, (const char *)batch + *at, sizeof *item);
     *at += sizeof *item;
     left -= sizeof *item;
-    if (item->kind == 0 || item->kind >= ITEM_KINDS || item->wants_value > 1 || item->apart > 1 ||
+    if (item->kind == 0 || item->kind >= ITEM_KINDS || item->wants >= WANTS || item->apart > 1 ||
         !kv_item_payload(item, &expected) || expected != item->bytes)
         return mxrt_fail(why, MX_ERROR_PEER,
                          "rank %d sent what is no request of a store (kind %u, form %u, %llu bytes)", from, item->kind,

@@ -35,6 +35,10 @@ enum item_form {
     FORMS
 };
 
+/* The reply to a contribution: ITEM_DONE, or ITEM_VALUE with all of it or, if it is row-sparse, with the rows that changed since this rank last
+ * wanted those. */
+enum item_wants { WANTS_NOTHING, WANTS_VALUE, WANTS_CHANGES, WANTS };
+
 struct item {
     uint32_t kind;
     uint32_t number; /* of the request, by the rank that asks; a reply has it, too */
@@ -42,7 +46,7 @@ struct item {
     uint32_t round;  /* of the id: how many contributions of this rank came before */
     int32_t priority;
     uint8_t dtype, form;
-    uint8_t wants_value; /* else the reply is ITEM_DONE */
+    uint8_t wants; /* enum item_wants */
     uint8_t apart;
     float threshold;
     int64_t elements;           /* of the dense tensor */

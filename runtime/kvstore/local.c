@@ -312,6 +312,16 @@ static mx_status check_gradient(const struct mxrt_kvstore *kv, const struct entr
     return MX_OK;
 }
 
+static mx_status check_back(const struct entry *e, const struct mxrt_kv_value *out, struct mxrt_why *why) {
+    return out->is_sparse || (e->is_sparse && !out->is_kept)
+               ? mxrt_fail(
+                     why, MX_ERROR_SHAPE,
+                     "pushpull of %s, which is row-sparse: push it, then mxrt_kv_row_sparse_pull; or into a dense out "
+                     "that is kept",
+                     e->channel.label)
+               : MX_OK;
+}
+
 static bool loses(const struct mxrt_kvstore *kv, const struct mxrt_kv_value *v) {
     return kv->compression != MXRT_KV_NONE && kv->type == KV_DEVICE && v->dtype == MX_F32 && !v->is_sparse;
 }
@@ -358,10 +368,8 @@ static mx_status push_list(struct mxrt_kvstore *kv, int count, const struct mxrt
         n = group_length(&pairs[i], count - i);
         for (int k = i; k < i + n && status == MX_OK; k++) {
             status = check_gradient(kv, pairs[k].e, &values[pairs[k].at], &values[pairs[i].at], why);
-            if (status == MX_OK && outs && (pairs[k].e->is_sparse || outs[pairs[k].at].is_sparse))
-                status = mxrt_fail(why, MX_ERROR_SHAPE,
-                                   "pushpull of %s, which is row-sparse: push it, then mxrt_kv_row_sparse_pull",
-                                   pairs[k].e->channel.label);
+            if (status == MX_OK && outs)
+                status = check_back(pairs[k].e, &outs[pairs[k].at], why);
         }
     }
     if (status == MX_OK && kv->type == KV_DIST_ASYNC && !kv->updater && count > 0)

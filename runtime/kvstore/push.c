@@ -11,6 +11,7 @@ struct transfer {
     struct entry *e;
     bool is_push, begun;
     bool is_merged; /* the gradient is the entry's own */
+    bool is_kept;   /* all outs are */
     int priority;
     struct mxrt_kv_value gradient;
     struct packed packed;
@@ -87,7 +88,9 @@ static void begin_push(void *context, struct mxrt_token token) {
                             .id = e->channel.id,
                             .round = round,
                             .priority = t->priority,
-                            .wants_value = t->out_count > 0};
+                            .wants = t->out_count == 0 ? WANTS_NOTHING
+                                     : t->is_kept      ? WANTS_CHANGES
+                                                       : WANTS_VALUE};
         const void *payload;
         status = kv_pack_part(kv, v, &t->packed, p->first, p->count, &item, &payload, &t->made[i], &why);
         if (status == MX_OK)
@@ -145,19 +148,40 @@ static void begin_pull_rows(void *context, struct mxrt_token token) {
 
 /* ---- what came */
 
+static void count_received(const struct transfer *t, uint64_t bytes) {
+    pthread_mutex_lock(&t->kv->lock);
+    t->kv->statistics.bytes_wanted += (uint64_t)t->e->elements * mxrt_dtype_size(t->e->dtype);
+    t->kv->statistics.bytes_received += bytes;
+    pthread_mutex_unlock(&t->kv->lock);
+}
+
+static void deliver_part(const struct transfer *t, const struct place *place, const struct part *p) {
+    const size_t size = mxrt_dtype_size(t->e->dtype), row = (size_t)p->row_elements * size;
+    for (int k = 0; k < t->out_count; k++) {
+        char *out = (char *)t->outs[k].data + (size_t)place->first * size;
+        if (p->form == FORM_DENSE)
+            memcpy(out, p->data, (size_t)place->count * size);
+        for (int64_t i = 0; p->form == FORM_SPARSE && i < p->rows; i++)
+            memcpy(out + (size_t)p->ids[i] * row, (const char *)p->data + (size_t)i * row, row);
+    }
+}
+
 static mx_status run_deliver(void *context, struct mxrt_why *why) {
     struct transfer *t = context;
     const struct entry *e = t->e;
-    size_t size = mxrt_dtype_size(e->dtype);
+    uint64_t bytes = 0;
     for (int i = 0; i < e->place_count; i++) {
         const struct place *p = &e->places[i];
-        mx_status status = kv_call_value(t->call, i, e->channel.label, FORM_DENSE, e->dtype, p->count, 0, why);
+        const struct answer *a = &t->call->answers[i];
+        const bool by_rows = t->is_kept && a->part.form == FORM_SPARSE;
+        mx_status status = kv_call_value(t->call, i, e->channel.label, by_rows ? FORM_SPARSE : FORM_DENSE, e->dtype,
+                                         p->count, e->row_elements, why);
         if (status != MX_OK)
             return status;
-        for (int k = 0; k < t->out_count; k++)
-            memcpy((char *)t->outs[k].data + (size_t)p->first * size, t->call->answers[i].part.data,
-                   (size_t)p->count * size);
+        deliver_part(t, p, &a->part);
+        bytes += a->item.bytes;
     }
+    count_received(t, bytes);
     return MX_OK;
 }
 
@@ -190,6 +214,7 @@ static mx_status run_deliver_rows(void *context, struct mxrt_why *why) {
     if (at > 0)
         memcpy(out->ids, t->ids, (size_t)at * sizeof *t->ids);
     *out->rows = at;
+    count_received(t, (uint64_t)at * (sizeof *t->ids + row));
     return MX_OK;
 }
 
@@ -254,6 +279,9 @@ mx_status kv_send_push(struct mxrt_kvstore *kv, struct entry *e, const struct kv
     if (!t)
         return MX_ERROR_MEMORY;
     t->is_push = true;
+    t->is_kept = e->is_sparse;
+    for (int i = 0; i < out_count; i++)
+        t->is_kept = t->is_kept && outs[i].is_kept;
     t->is_merged = in->is_merged;
     t->gradient = in->v;
     return push_transfer(t, "kvstore: push", begin_push, run_deliver, in->v.variable, why);

@@ -113,7 +113,7 @@ static mx_status begin_items(struct reduction *r, uint32_t round, struct mxrt_wh
     for (int i = 0; i < r->parts && status == MX_OK; i++) {
         struct place p = place_of(r, v, i);
         struct item item = {
-            .kind = ITEM_REDUCE, .id = r->channel->id, .round = round, .priority = r->priority, .wants_value = 1};
+            .kind = ITEM_REDUCE, .id = r->channel->id, .round = round, .priority = r->priority, .wants = WANTS_VALUE};
         const void *payload;
         status = kv_pack_part(r->kv, v, &r->packed, p.first, p.count, &item, &payload, &r->made[i], why);
         if (status == MX_OK)

@@ -28,6 +28,7 @@ struct slot {
     mx_dtype dtype;
     int64_t elements, row_elements; /* row_elements 0: dense */
     struct mxrt_kv_value stored, sum;
+    struct changes *changes; /* NULL until a rank wants them */
     UT_hash_handle hh;
     /* under the lock */
     int arrived;
@@ -81,6 +82,27 @@ static struct item value_item(const struct slot *s) {
                          .form = FORM_DENSE,
                          .elements = s->elements,
                          .bytes = (uint64_t)s->elements * mxrt_dtype_size(s->dtype)};
+}
+
+/* `rows` rows of what is stored. */
+static struct item rows_item(const struct slot *s, int64_t rows) {
+    struct item item = value_item(s);
+    item.form = FORM_SPARSE;
+    item.rows = rows;
+    item.row_elements = s->row_elements;
+    item.bytes = (uint64_t)rows * (8 + (size_t)s->row_elements * mxrt_dtype_size(s->dtype));
+    return item;
+}
+
+/* Behind their ids, which are there. */
+static void copy_rows(const struct slot *s, int64_t rows, struct message *m) {
+    const size_t row = (size_t)s->row_elements * mxrt_dtype_size(s->dtype);
+    const size_t stored_row = (size_t)s->row_elements * mxrt_dtype_size(s->stored.dtype);
+    const int64_t *ids = m->data;
+    char *data = (char *)m->data + (size_t)rows * sizeof *ids;
+    for (int64_t i = 0; i < rows; i++)
+        kv_convert(s->dtype, data + (size_t)i * row, s->stored.dtype,
+                   (const char *)s->stored.data + (size_t)ids[i] * stored_row, s->row_elements);
 }
 
 /* Whether what is stored is sent to a rank without a copy, which holds up the next write until it is sent. To this rank itself it would
@@ -150,27 +172,16 @@ static mx_status run_answer(void *context, struct mxrt_why *why) {
 static mx_status run_answer_rows(void *context, struct mxrt_why *why) {
     struct answering *a = context;
     const struct slot *s = a->slot;
-    size_t row = (size_t)s->row_elements * mxrt_dtype_size(s->dtype);
-    size_t stored_row = (size_t)s->row_elements * mxrt_dtype_size(s->stored.dtype);
-    int64_t rows = a->rows.rows;
-    struct item item = value_item(s);
-    item.form = FORM_SPARSE;
-    item.rows = rows;
-    item.row_elements = s->row_elements;
-    item.bytes = (uint64_t)rows * (8 + row);
+    struct item item = rows_item(s, a->rows.rows);
     struct message *m = kv_message_room((size_t)item.bytes);
     a->done = true;
     if (!m) {
         refuse(a->kv, a->to, &a->item, MX_ERROR_MEMORY, "no memory for the rows");
         return MX_OK;
     }
-    int64_t *ids = m->data;
-    char *data = (char *)(ids + rows);
-    for (int64_t i = 0; i < rows; i++) {
-        ids[i] = a->rows.ids[i];
-        kv_convert(s->dtype, data + (size_t)i * row, s->stored.dtype,
-                   (const char *)s->stored.data + (size_t)ids[i] * stored_row, s->row_elements);
-    }
+    if (item.rows > 0)
+        memcpy(m->data, a->rows.ids, (size_t)item.rows * sizeof *a->rows.ids);
+    copy_rows(s, item.rows, m);
     reply_shared(a->kv, a->to, &a->item, &item, m);
     kv_message_drop(m);
     return MX_OK;
@@ -271,14 +282,11 @@ static mx_status answer_sum(struct round *r, const struct mxrt_kv_value *sum, st
     struct item item = value_item(s);
     struct message *m;
     if (sum->is_sparse) {
-        size_t data = (size_t)*sum->rows * (size_t)s->row_elements * mxrt_dtype_size(s->dtype);
-        item.form = FORM_SPARSE;
-        item.rows = *sum->rows;
-        item.row_elements = s->row_elements;
-        item.bytes = (uint64_t)item.rows * 8 + data;
+        item = rows_item(s, *sum->rows);
         if ((m = kv_message_room((size_t)item.bytes)) != NULL) {
-            memcpy(m->data, sum->ids, (size_t)item.rows * 8);
-            memcpy((int64_t *)m->data + item.rows, sum->data, data);
+            const size_t ids = (size_t)item.rows * sizeof *sum->ids;
+            memcpy(m->data, sum->ids, ids);
+            memcpy((char *)m->data + ids, sum->data, (size_t)item.bytes - ids);
         }
     } else {
         m = copy_value(s, sum);
@@ -291,14 +299,39 @@ static mx_status answer_sum(struct round *r, const struct mxrt_kv_value *sum, st
     return MX_OK;
 }
 
+/* The rows that changed since the rank was told. False: it gets all, for want of memory, too. */
+static bool answer_changes(struct round *r, const struct contribution *c) {
+    struct slot *s = r->slot;
+    if (c->item.wants != WANTS_CHANGES || s->row_elements == 0)
+        return false;
+    if (!s->changes)
+        s->changes = kv_changes_new(s->elements / s->row_elements,
+                                    (size_t)s->row_elements * mxrt_dtype_size(s->stored.dtype), r->kv->size);
+    if (!s->changes)
+        return false;
+    const int64_t rows = kv_changes_since(s->changes, c->from, NULL);
+    struct item item = rows_item(s, rows < 0 ? 0 : rows);
+    struct message *m = rows < 0 ? NULL : kv_message_room((size_t)item.bytes);
+    if (m) {
+        (void)kv_changes_since(s->changes, c->from, m->data);
+        copy_rows(s, rows, m);
+        reply_shared(r->kv, c->from, &c->item, &item, m);
+    }
+    kv_changes_told(s->changes, c->from);
+    kv_message_drop(m);
+    return m != NULL;
+}
+
 static void answer_push(struct round *r) {
     struct slot *s = r->slot;
     struct message *copy = NULL;
     struct item done = {.kind = ITEM_DONE}, value = value_item(s);
     for (int i = 0; i < r->count; i++) {
         const struct contribution *c = &r->in[i];
-        if (!c->item.wants_value) {
+        if (c->item.wants == WANTS_NOTHING) {
             (void)reply(r->kv, c->from, &c->item, &done, "", NULL, NULL);
+        } else if (answer_changes(r, c)) {
+            continue;
         } else if (goes_as_it_lies(r->kv, s, c->from)) {
             push_answer(r->kv, s, c->from, &c->item, NULL, NULL);
         } else if (copy || (copy = copy_value(s, &s->stored)) != NULL) {
@@ -308,6 +341,16 @@ static void answer_push(struct round *r) {
         }
     }
     kv_message_drop(copy);
+}
+
+static mx_status apply(struct round *r, const struct mxrt_kv_value *sum, struct mxrt_why *why) {
+    struct slot *s = r->slot;
+    if (s->changes)
+        kv_changes_before(s->changes, s->stored.data);
+    mx_status status = kv_apply(r->kv, s->entry->key, sum, &s->stored, why);
+    if (s->changes) /* also what failed midway */
+        kv_changes_after(s->changes, s->stored.data);
+    return status;
 }
 
 /* Fails never: what goes wrong is told to those whose round it was, and is no error of this rank's variables. */
@@ -330,7 +373,7 @@ static mx_status run_round(void *context, struct mxrt_why *why) {
     if (status == MX_OK)
         status = add(r, s->entry ? s->entry->kept : s->dtype, parts, &sum, &rows, why);
     if (status == MX_OK && s->entry)
-        status = kv_apply(r->kv, s->entry->key, &sum, &s->stored, why);
+        status = apply(r, &sum, why);
     if (status == MX_OK && s->entry)
         answer_push(r);
     else if (status == MX_OK)
@@ -395,6 +438,7 @@ static void slot_free(struct mxrt_kvstore *kv, struct slot *s) {
     (void)mxrt_var_delete(kv->engine, s->var, NULL, NULL, NULL);
     kv_tensor_free(&s->stored);
     kv_tensor_free(&s->sum);
+    kv_changes_free(s->changes);
     free(s->rounds);
     free(s->in);
     free(s->has);

@@ -6,7 +6,7 @@
  * them waiting.
  *
  * A process that has ended on this machine is known at once: its number is gone. That is also what tells the dead from those who hang
- * in their connection to it.
+ * in their connection to it. A process that ends because of a loss leaves word of it, so that it is not taken for the cause.
  *
  * A loss ends the net. First the news goes out; then the carrier promises that nobody will read or write this rank's memory any
  * more, since what is reported as ended may be freed; then all that is under way ends. */
@@ -70,10 +70,10 @@ uint64_t fault_space(void) {
 
 static bool has_ended(const struct mxrt_net *n, int q) {
     const struct peer *p = &n->peers[q];
-    return p->pid > 0 && p->space != 0 && p->space == n->peers[n->rank].space && kill(p->pid, 0) != 0 && errno == ESRCH;
+    return p->pid > 0 && p->space != 0 && p->space == n->space && kill(p->pid, 0) != 0 && errno == ESRCH;
 }
 
-/* Of several, the one that has been silent for longest: others may have ended because of it. */
+/* Of several, the one that has been silent for longest: others may have ended because of it, where they left no word (word.c). */
 static int find_ended(const struct mxrt_net *n) {
     int found = -1;
     for (int q = 0; q < n->size; q++) {
@@ -85,6 +85,7 @@ static int find_ended(const struct mxrt_net *n) {
 }
 
 static void lose_ended(struct mxrt_net *n, int q) {
+    word_take(n); /* it may have ended because of another, and says so */
     fault_lose(n, q, "%s has ended without closing its net: there is no such process any more", n->peers[q].name);
 }
 
@@ -104,6 +105,7 @@ static void deaf_broken(void *context, int rank, const char *message) {
 }
 
 static void end_asked(struct mxrt_net *n) {
+    word_leave(n);
     n->dead = true;
     n->doomed = -1;
     n->ready.count = 0;
@@ -122,6 +124,7 @@ static void end_all(struct mxrt_net *n) {
     /* To the lost one, too: it may be only slow, and then it should know. */
     if (n->lost_rank != n->rank && !has_ended(n, n->lost_rank))
         wire_say(n, n->lost_rank, FRAME_LOST, (uint64_t)n->lost_rank, n->doom);
+    (void)wire_flush(n);
     for (double until = net_clock() + DRAIN_SECONDS; !carrier->flushed(n->carrier) && net_clock() < until;) {
         if (!carrier->poll(n->carrier, &deaf, n))
             usleep(100);
@@ -144,6 +147,7 @@ void fault_watch(struct mxrt_net *n) {
     n->last_look = n->now;
     if (n->now >= fault_next(n)) {
         n->last_beat = n->now;
+        word_take(n);
         int ended = find_ended(n);
         if (ended >= 0)
             lose_ended(n, ended);
@@ -171,7 +175,17 @@ void fault_watch(struct mxrt_net *n) {
 }
 
 /* ---- a carrier that hangs. The watcher looks whether the net's thread goes round; when it does not, and is known to be inside the
- * carrier, the watcher leaves it there and goes on in its place, with a net that is lost. */
+ * carrier, the watcher leaves it there and goes on in its place, with a net that is lost: soon if something is known of a loss, which
+ * is then why, else after half of `timeout`. */
+
+static bool knows_of_loss(struct mxrt_net *n) {
+    bool knows = word_waits(n);
+    pthread_mutex_lock(&n->lock);
+    for (int q = 0; q < n->size && !knows; q++)
+        knows = q != n->rank && !atomic_load(&n->peers[q].bye) && has_ended(n, q);
+    pthread_mutex_unlock(&n->lock);
+    return knows;
+}
 
 void *fault_watcher(void *net) {
     struct mxrt_net *n = net;
@@ -193,8 +207,11 @@ void *fault_watcher(void *net) {
             turned_at = net_clock();
             continue;
         }
-        if (net_clock() - turned_at < n->timeout / 2 || !n->carrier->operations->take_over(n->carrier, &peer))
+        const double stuck = net_clock() - turned_at;
+        if ((stuck < n->timeout / 2 && (stuck < n->timeout / (2 * BEATS) || !knows_of_loss(n))) ||
+            !n->carrier->operations->take_over(n->carrier, &peer))
             continue;
+        word_take(n);
         int ended = peer >= 0 && has_ended(n, peer) ? peer : find_ended(n);
         if (n->doomed < 0) {
             for (int q = 0; q < n->size && ended < 0; q++) { /* at whose the messages stop */

@@ -41,7 +41,7 @@ static inline struct task *tasks_take(struct tasks *l) {
 
 enum { FRAME_MAGIC = 0x314e584d };
 enum frame_kind {
-    FRAME_HELLO = 1, /* payload: host; tag: pid; sub: the space it is a number in, or 0 */
+    FRAME_HELLO = 1, /* payload: host; tag: pid; sub: the space it is a number in, or 0; check: where words go, or 0 */
     FRAME_EAGER,     /* a message, with its bytes as payload */
     FRAME_OFFER,     /* a message whose bytes wait at the sender under `slot` */
     FRAME_GRANT,     /* the receiver has room for `slot`: send it as pieces of `other` */
@@ -154,7 +154,9 @@ struct peer {
     char name[96];  /* "rank 3 (host, pid 17)" */
     uint64_t space; /* of process numbers; 0: unknown */
     int pid;
-    bool hello, bye;
+    uint64_t word_number; /* of its socket for words (word.c); 0: none */
+    bool hello;
+    atomic_bool bye;            /* the watcher asks, too */
     uint32_t next_out, next_in; /* sequence numbers */
     double heard;
     int in_flight; /* pieces */
@@ -174,6 +176,9 @@ struct mxrt_net {
     pthread_t thread, watcher; /* the second one where the carrier may hang */
     bool watched;
     _Atomic uint64_t turns; /* of the thread's loop */
+    uint64_t space;         /* of this rank's process number */
+    int word_socket;        /* -1 */
+    uint64_t word_number;
 
     pthread_mutex_t lock; /* asks, woken, closing, lost_rank, lost */
     pthread_cond_t wake;
@@ -189,6 +194,7 @@ struct mxrt_net {
     int hellos;
     double now, last_beat, last_look, last_end;
     struct tasks endings;
+    struct tasks carries; /* for the carrier: frames, receives of pieces */
     struct out *outs;
     struct in *ins;
     struct slots out_slots, in_slots;
@@ -276,6 +282,9 @@ void *heap_take(struct heap *h, bool (*before)(const void *, const void *));
 
 void wire_frame(struct mxrt_net *n, int to, struct frame *f, const void *payload, size_t bytes);
 void wire_say(struct mxrt_net *n, int to, enum frame_kind kind, uint64_t tag, const char *text);
+/* What was to be said, to the carrier. The only place, with wire_push, from which it is called while messages move: a carrier that hangs
+ * is left in a net whose state is whole. */
+bool wire_flush(struct mxrt_net *n);
 /* Both take over the object: `ended` gets it back. Not to be called when the net is dead. */
 void wire_send(struct mxrt_net *n, struct out *o);
 void wire_receive(struct mxrt_net *n, struct in *i);
@@ -344,6 +353,14 @@ void fast_frame(struct mxrt_net *n, int from, const struct frame *f);
 void fast_reduced(void *context, void *cookie);
 void fast_end_all(struct mxrt_net *n);
 void fast_drop(struct mxrt_net *n);
+
+/* ---- word.c */
+
+void word_open(struct mxrt_net *n);
+void word_close(struct mxrt_net *n);
+void word_leave(struct mxrt_net *n); /* of n->lost_rank, to all whom it can reach */
+bool word_waits(const struct mxrt_net *n);
+void word_take(struct mxrt_net *n); /* all that wait: fault_told */
 
 /* ---- fault.c */
 

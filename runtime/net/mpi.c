@@ -8,10 +8,13 @@
  *
  * Open MPI 4.1 has no thought for that. Its TCP part, when a write to a dead process fails, may corrupt its list of events and spin in
  * it for ever (mca_btl_tcp_endpoint_send adds an event of a socket just closed, and the next connect initializes it anew). So
- * each call of MPI is marked, and another thread may decide that one will not return (take_over). */
+ * each call of MPI is marked, and another thread may decide that one will not return (take_over). Or it ends this process, when a write that it had
+ * put off fails (mca_pml_ob1_match_completion_free: "FATAL"), and so takes the survivors along. From there it is kept in the call,
+ * as if it did not return (stay). */
 #define _GNU_SOURCE /* RTLD_DEFAULT */
 #include <dlfcn.h>
 #include <mpi.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +49,7 @@ struct mpi {
     void *free_buffers; /* of frames; each begins with a pointer to the next */
     _Atomic int inside; /* OUTSIDE, INSIDE a call of MPI, or TAKEN */
     _Atomic int peer;   /* whom that call is about; -1: all */
+    pthread_t thread;   /* that made it */
     int broken_rank;    /* of a call outside poll; -1 */
     char broken[300];
 };
@@ -54,6 +58,7 @@ enum { OUTSIDE, INSIDE, TAKEN };
 
 static void enter(struct mpi *m, int peer) {
     atomic_store_explicit(&m->peer, peer, memory_order_relaxed);
+    m->thread = pthread_self();
     atomic_store_explicit(&m->inside, INSIDE, memory_order_release);
 }
 
@@ -64,6 +69,41 @@ static void leave(struct mpi *m) {
     for (;;) /* it came back after all, but its net goes on without it */
         (void)pause();
 }
+
+#if OMPI_MAJOR_VERSION == 4
+/* Open MPI's environment module as it stands in orte/mca/ess/ess.h, which is not installed everywhere. */
+struct environment {
+    int (*init)(void);
+    int (*finalize)(void);
+    void (*abort)(int status, bool report);
+};
+
+/* `abort` gets no context, and a process has one MPI. */
+static struct {
+    struct mpi *m;
+    void (*abort)(int status, bool report);
+} original;
+
+/* In place of `abort`: for the thread that is in a call of the net's; another one's is the program's own. */
+static void stay(int status, bool report) {
+    if (atomic_load_explicit(&original.m->inside, memory_order_acquire) == OUTSIDE ||
+        !pthread_equal(pthread_self(), original.m->thread)) {
+        original.abort(status, report);
+        return;
+    }
+    for (;;)
+        (void)pause();
+}
+
+static void keep_from_aborting(struct mpi *m) {
+    struct environment *e = dlsym(RTLD_DEFAULT, "orte_ess");
+    if (!e || !e->abort)
+        return;
+    original.m = m;
+    original.abort = e->abort;
+    e->abort = stay;
+}
+#endif
 
 static bool take_over(struct carrier *c, int *peer) {
     struct mpi *m = (struct mpi *)c;
@@ -423,6 +463,7 @@ static mx_status begin(struct mpi *m, struct mxrt_why *why) {
     bool *quiet = dlsym(RTLD_DEFAULT, "orte_execute_quiet");
     if (m->ours && quiet)
         *quiet = true;
+    keep_from_aborting(m);
 #endif
     (void)MPI_Comm_rank(MPI_COMM_WORLD, &m->carrier.rank);
     (void)MPI_Comm_size(MPI_COMM_WORLD, &m->carrier.size);

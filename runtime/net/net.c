@@ -142,7 +142,8 @@ bool net_poll(struct mxrt_net *n) {
         moved |= n->carrier->operations->poll(n->carrier, &wire_events, n);
         moved |= wire_push(n);
     }
-    return run_all(n, &n->endings) || moved;
+    moved |= run_all(n, &n->endings);
+    return wire_flush(n) || moved;
 }
 
 static struct timespec time_of(double seconds) {
@@ -187,6 +188,7 @@ static bool over(struct mxrt_net *n) {
         n->said_bye = true;
         for (int q = 0; q < n->size; q++)
             wire_say(n, q, FRAME_BYE, 0, "");
+        (void)wire_flush(n);
     }
     for (int q = 0; q < n->size; q++) {
         if (!n->peers[q].bye)
@@ -197,12 +199,14 @@ static bool over(struct mxrt_net *n) {
 
 void net_begin(struct mxrt_net *n) {
     char host[64] = "";
-    uint64_t space = fault_space();
+    n->space = fault_space();
+    if (n->carrier->operations->take_over) /* ranks that are processes */
+        word_open(n);
     (void)gethostname(host, sizeof host - 1);
     n->last_beat = n->last_look = n->last_end = n->now = net_clock();
     for (int q = 0; q < n->size; q++) {
         n->peers[q].heard = n->now;
-        struct frame f = {.kind = FRAME_HELLO, .tag = (uint64_t)getpid(), .sub = space};
+        struct frame f = {.kind = FRAME_HELLO, .tag = (uint64_t)getpid(), .sub = n->space, .check = n->word_number};
         wire_frame(n, q, &f, host, strlen(host));
     }
 }
@@ -214,6 +218,7 @@ void net_loop(struct mxrt_net *n) {
         atomic_fetch_add_explicit(&n->turns, 1, memory_order_relaxed);
         bool moved = net_poll(n);
         fault_watch(n);
+        moved |= wire_flush(n);
         moved |= n->endings.first != NULL;
         n->now = net_clock();
         if (moved) {
@@ -249,9 +254,12 @@ static void *run(void *context) {
 void net_drop(struct mxrt_net *n) {
     if (n->carrier)
         n->carrier->operations->close(n->carrier, false);
+    word_close(n);
     pthread_cond_destroy(&n->wake);
     pthread_mutex_destroy(&n->lock);
     match_clear(n);
+    n->dead = true; /* what is still to be said is dropped */
+    (void)wire_flush(n);
     fast_drop(n);
     for (int q = 0; n->peers && q < n->size; q++)
         free(n->peers[q].granted.at);
@@ -292,7 +300,7 @@ mx_status net_new(struct mxrt_net **out, struct carrier *c, const struct mxrt_ne
                                                                 : way_node_ranks(c->nodes, n->size),
                               .near = {5e-6, 4e9, 2e-6},
                               .far = {3e-5, 1e9, 5e-6}}; /* until they are measured */
-    n->lost_rank = n->doomed = -1;
+    n->lost_rank = n->doomed = n->word_socket = -1;
     pthread_mutex_init(&n->lock, NULL);
     pthread_condattr_t attribute;
     pthread_condattr_init(&attribute);

@@ -107,15 +107,40 @@ void wire_end_all(struct mxrt_net *n) {
 
 /* ---- out */
 
+struct saying {
+    struct task task;
+    int to;
+    size_t bytes;
+    _Alignas(16) char frame[];
+};
+
+static void say(struct mxrt_net *n, struct task *t) {
+    struct saying *s = (struct saying *)t;
+    if (!n->dead && !n->carrier->operations->send_frame(n->carrier, s->to, s->frame, s->bytes))
+        fault_lose(n, n->rank, "no memory for a message to rank %d", s->to);
+    free(s);
+}
+
+bool wire_flush(struct mxrt_net *n) {
+    bool any = n->carries.first != NULL;
+    for (struct task *t; (t = tasks_take(&n->carries));)
+        t->run(n, t);
+    return any;
+}
+
 void wire_frame(struct mxrt_net *n, int to, struct frame *f, const void *payload, size_t bytes) {
-    _Alignas(16) char text[FRAME_BYTES];
+    struct saying *s = malloc(sizeof *s + sizeof *f + bytes);
     f->magic = FRAME_MAGIC;
     f->sequence = n->peers[to].next_out++;
-    memcpy(text, f, sizeof *f);
-    if (bytes > 0)
-        memcpy(text + sizeof *f, payload, bytes);
-    if (!n->carrier->operations->send_frame(n->carrier, to, text, sizeof *f + bytes))
+    if (!s) {
         fault_lose(n, n->rank, "no memory for a message to rank %d", to);
+        return;
+    }
+    *s = (struct saying){.task.run = say, .to = to, .bytes = sizeof *f + bytes};
+    memcpy(s->frame, f, sizeof *f);
+    if (bytes > 0)
+        memcpy(s->frame + sizeof *f, payload, bytes);
+    tasks_append(&n->carries, &s->task);
     atomic_fetch_add_explicit(&n->messages, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&n->bytes_sent, sizeof *f + bytes, memory_order_relaxed);
 }
@@ -187,8 +212,15 @@ static void piece_sent(void *context, void *cookie, size_t bytes) {
 
 /* ---- in */
 
-static void post_pieces(struct mxrt_net *n, struct in *i) {
-    while (i->posted < i->bytes && i->posted - i->received < (size_t)WINDOW * PIECE_BYTES) {
+struct posting {
+    struct task task;
+    uint32_t slot;
+};
+
+static void post(struct mxrt_net *n, struct task *t) {
+    struct in *i = n->dead ? NULL : slots_get(&n->in_slots, ((struct posting *)t)->slot);
+    free(t);
+    while (i && i->posted < i->bytes && i->posted - i->received < (size_t)WINDOW * PIECE_BYTES) {
         size_t bytes = i->bytes - i->posted < PIECE_BYTES ? i->bytes - i->posted : PIECE_BYTES;
         if (!n->carrier->operations->receive_piece(n->carrier, i->key.peer, i->slot, i->data + i->posted, bytes, i)) {
             fault_lose(n, n->rank, "no memory for a message from rank %d", i->key.peer);
@@ -196,6 +228,16 @@ static void post_pieces(struct mxrt_net *n, struct in *i) {
         }
         i->posted += bytes;
     }
+}
+
+static void post_pieces(struct mxrt_net *n, const struct in *i) {
+    struct posting *p = malloc(sizeof *p);
+    if (!p) {
+        fault_lose(n, n->rank, "no memory for a message from rank %d", i->key.peer);
+        return;
+    }
+    *p = (struct posting){.task.run = post, .slot = i->slot};
+    tasks_append(&n->carries, &p->task);
 }
 
 void wire_accept(struct mxrt_net *n, struct in *i, void *data) {
@@ -403,9 +445,10 @@ static void frame(void *context, int from, const void *data, size_t bytes) {
         text_of(text, sizeof text, content, payload);
         (void)snprintf(p->name, sizeof p->name, "rank %d (%.60s, pid %u)", from, text, (unsigned)f.tag);
         p->hello = true;
+        pthread_mutex_lock(&n->lock);
         p->space = f.sub;
         p->pid = f.tag <= INT32_MAX ? (int)f.tag : 0;
-        pthread_mutex_lock(&n->lock);
+        p->word_number = p->space && p->space == n->space ? f.check : 0;
         n->hellos++;
         pthread_cond_broadcast(&n->wake);
         pthread_mutex_unlock(&n->lock);

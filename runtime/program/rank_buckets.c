@@ -20,7 +20,6 @@ struct bucket {
     struct mxrt_kv_value value;
     int priority, waiting;
     uint64_t version, step_version; /* writes pushed; when the step under way is complete */
-    int64_t row_count;              /* sparse: of value.rows */
 };
 
 struct buckets {
@@ -49,10 +48,9 @@ static size_t offset_at(const struct ranks *r, int place) {
     return r->offset[ranks_key_number(r, place)];
 }
 
-/* Worth sending by rows: with all ranks' rows together at most half of the tensor. */
 static bool is_sparse(const struct ranks *r, int place) {
     const struct mxrt_key *k = ranks_key_at(r, place);
-    return k && k->rows_touched && k->row_elements && 2 * k->rows_touched * r->size <= k->elements / k->row_elements;
+    return k && ranks_rows_pay(k, r->size);
 }
 
 /* ---- cutting --------------------------------------------------------------------------------------------------------- */
@@ -63,28 +61,12 @@ static void drop(struct ranks *r) {
         struct bucket *b = &all->at[i];
         if (r->engine)
             (void)mxrt_var_delete(r->engine, b->value.variable, NULL, NULL, NULL);
-        if (b->value.is_sparse) {
-            free(b->value.data);
-            free(b->value.ids);
-        }
+        if (b->value.is_sparse)
+            ranks_rows_close(&b->value);
     }
     free(all->at);
     all->at = NULL;
     all->count = 0;
-}
-
-static mx_status make_sparse(struct ranks *r, struct bucket *b, struct mxrt_why *why) {
-    const struct mxrt_key *k = ranks_key_at(r, b->first);
-    b->value.is_sparse = true;
-    b->value.row_elements = k->row_elements;
-    b->value.room = k->rows_touched * r->size;
-    b->value.data = malloc((size_t)(b->value.room * k->row_elements) * mxrt_dtype_size(k->dtype));
-    b->value.ids = malloc(sizeof *b->value.ids * (size_t)b->value.room);
-    b->value.rows = &b->row_count;
-    if (!b->value.data || !b->value.ids)
-        return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for %lld rows of the gradient of %s",
-                         (long long)b->value.room, k->name);
-    return MX_OK;
 }
 
 /* The place behind a bucket that starts at `place`: full at `most` bytes, or at half of what is left. */
@@ -127,7 +109,7 @@ static mx_status make(struct ranks *r, size_t bytes, struct mxrt_why *why) {
         b->value.elements = (int64_t)((stop - start) / mxrt_dtype_size(b->value.dtype));
         status = mxrt_var_new(r->engine, "gradients", &b->value.variable, why);
         if (status == MX_OK && is_sparse(r, b->first))
-            status = make_sparse(r, b, why);
+            status = ranks_rows_open(ranks_key_at(r, b->first), r->size, &b->value, why);
     }
     return status;
 }
@@ -208,41 +190,14 @@ static void close_buckets(struct ranks *r) {
     free(all);
 }
 
-/* ---- rows ------------------------------------------------------------------------------------------------------------- */
-
-static size_t row_bytes(const struct bucket *b) {
-    return (size_t)b->value.row_elements * mxrt_dtype_size(b->value.dtype);
-}
-
-/* The rows that are not zeros, one behind the other. */
-static void gather_rows(const struct ranks *r, struct bucket *b) {
-    const unsigned char *from = r->memory + offset_at(r, b->first);
-    const size_t row = row_bytes(b);
-    b->row_count = 0;
-    for (int64_t i = 0; i < b->value.elements / b->value.row_elements && b->row_count < b->value.room; i++) {
-        const unsigned char *at = from + (size_t)i * row;
-        if (at[0] == 0 && memcmp(at, at + 1, row - 1) == 0)
-            continue;
-        memcpy((unsigned char *)b->value.data + (size_t)b->row_count * row, at, row);
-        b->value.ids[b->row_count++] = i;
-    }
-}
-
-/* Every row that was not zero here is among the sum's. */
-static void scatter_rows(const struct ranks *r, struct bucket *b) {
-    unsigned char *to = r->memory + offset_at(r, b->first);
-    const size_t row = row_bytes(b);
-    for (int64_t i = 0; i < b->row_count; i++)
-        memcpy(to + (size_t)b->value.ids[i] * row, (unsigned char *)b->value.data + (size_t)i * row, row);
-    b->row_count = 0;
-}
-
 /* ---- a step ------------------------------------------------------------------------------------------------------------ */
 
 static mx_status wait_bucket(struct ranks *r, struct bucket *b) {
     mx_status status = ranks_wait(r, b->value.variable);
-    if (status == MX_OK && b->value.is_sparse)
-        scatter_rows(r, b);
+    if (status == MX_OK && b->value.is_sparse) {
+        ranks_rows_scatter(&b->value, r->memory + offset_at(r, b->first));
+        *b->value.rows = 0;
+    }
     return status;
 }
 
@@ -276,7 +231,7 @@ static void send(struct ranks *r, int key) {
     if (--b->waiting > 0 || r->failed)
         return;
     if (b->value.is_sparse)
-        gather_rows(r, b);
+        ranks_rows_gather(&b->value, r->memory + offset_at(r, b->first));
     b->version++;
     /* One id a bucket, not a step: compression keeps what it left out for the next one. */
     mx_status status =

@@ -1,6 +1,6 @@
 /* Averages through servers (--servers K): the first K ranks also keep parameters, each its keys, with a model of their own whose groups are the
  * updater. A key is pushed as soon as it is final and its parameter pulled into the same memory, from which it goes into
- * the model when a group is needed. dist_sync: the server waits for every rank; dist_async: each gradient is applied when it arrives.
+ * the model when a group is needed. A gradient with few rows goes as those, and of its parameter the rows come back that changed. dist_sync: the server waits for every rank; dist_async: each gradient is applied when it arrives.
  *
  * A group must have one key, since a server sees keys one by one. What changes without a key (a step counter) goes with each key: it
  * is kept as it was after the key's last update, so that keys may be at different steps. */
@@ -11,13 +11,16 @@
 #include "ranks_internal.h"
 
 struct servers {
-    struct mxrt_var *vars; /* [key_count + 1] */
-    int last;              /* the group without keys; -1 */
+    struct mxrt_var *vars;      /* [key_count + 1] */
+    struct mxrt_kv_value *rows; /* [key_count] gradients that go as rows; of others is_sparse is false */
+    void **parameters;          /* [key_count] what came back for those */
+    int last;                   /* the group without keys; -1 */
     /* of a server */
     pthread_mutex_t lock;
     void *model;
     unsigned char *arena;
     void **keys;
+    void *gradient;         /* one that came as rows, for the updater */
     int64_t *updates;       /* [key_count] */
     unsigned char **before; /* [key_count]: the buffers of the last group, one behind the other */
     size_t before_bytes;
@@ -62,6 +65,11 @@ static mx_status update_locked(struct ranks *r, int key, const struct mxrt_kv_va
         return status;
     memcpy(t.data, stored->data, t.bytes);
     s->keys[key] = gradient->data;
+    if (gradient->is_sparse) { /* rows that did not come are zero: the optimizer changes all that it would change */
+        memset(s->gradient, 0, t.bytes);
+        ranks_rows_scatter(gradient, s->gradient);
+        s->keys[key] = s->gradient;
+    }
     status = split->apply(s->model, s->arena, split->keys[key].group, args, s->keys);
     if (status == MX_OK && s->last >= 0)
         status = split->apply(s->model, s->arena, s->last, args, s->keys);
@@ -99,6 +107,16 @@ static mx_status single_keys(const struct ranks *r, struct mxrt_why *why) {
                : MX_OK;
 }
 
+static size_t largest_by_rows(const struct ranks *r) {
+    size_t largest = 0;
+    for (int i = 0; i < r->split->key_count; i++) {
+        const struct mxrt_key *k = &r->split->keys[i];
+        const size_t bytes = (size_t)k->elements * mxrt_dtype_size(k->dtype);
+        largest = ranks_rows_pay(k, 1) && bytes > largest ? bytes : largest;
+    }
+    return largest;
+}
+
 static mx_status open_server(struct ranks *r, void *model, struct mxrt_why *why) {
     struct servers *s = r->own;
     const size_t keys = (size_t)r->split->key_count + 1;
@@ -115,8 +133,9 @@ static mx_status open_server(struct ranks *r, void *model, struct mxrt_why *why)
     s->arena = aligned_alloc(64, ((size_t)r->split->arena + 64) / 64 * 64);
     s->keys = calloc(keys, sizeof *s->keys);
     s->updates = calloc(keys, sizeof *s->updates);
+    s->gradient = malloc(largest_by_rows(r) + 1);
     s->before = calloc(keys, sizeof *s->before);
-    if (!s->arena || !s->keys || !s->updates || !s->before)
+    if (!s->arena || !s->keys || !s->gradient || !s->updates || !s->before)
         return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for the server");
     for (int k = 0; k < r->split->key_count && status == MX_OK; k++) {
         if (!(s->before[k] = malloc(s->before_bytes + 1)))
@@ -127,6 +146,29 @@ static mx_status open_server(struct ranks *r, void *model, struct mxrt_why *why)
     return status;
 }
 
+/* A key whose gradients go as rows begins as all of its rows. */
+static mx_status open_rows(struct ranks *r, int key, struct mxrt_kv_value *first, struct mxrt_why *why) {
+    struct servers *s = r->own;
+    const struct mxrt_key *k = &r->split->keys[key];
+    struct mxrt_kv_value *v = &s->rows[key];
+    *v = (struct mxrt_kv_value){.dtype = first->dtype, .elements = first->elements, .variable = first->variable};
+    mx_status status = ranks_rows_open(k, 1, v, why);
+    if (status != MX_OK)
+        return status;
+    const int64_t rows = k->elements / k->row_elements;
+    s->parameters[key] = malloc((size_t)k->elements * mxrt_dtype_size(k->dtype));
+    first->ids = malloc((size_t)rows * sizeof *first->ids);
+    first->rows = malloc(sizeof *first->rows);
+    if (!s->parameters[key] || !first->ids || !first->rows)
+        return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for the rows of %s", k->name);
+    first->is_sparse = true;
+    first->row_elements = k->row_elements;
+    first->room = *first->rows = rows;
+    for (int64_t i = 0; i < rows; i++)
+        first->ids[i] = i;
+    return MX_OK;
+}
+
 static mx_status open_servers(struct ranks *r, void *model, struct mxrt_why *why) {
     struct servers *s = r->own = calloc(1, sizeof *s);
     const int n = r->split->key_count;
@@ -135,10 +177,13 @@ static mx_status open_servers(struct ranks *r, void *model, struct mxrt_why *why
     if (s) {
         pthread_mutex_init(&s->lock, NULL);
         s->vars = calloc((size_t)n + 1, sizeof *s->vars);
+        s->rows = calloc((size_t)n + 1, sizeof *s->rows);
+        s->parameters = calloc((size_t)n + 1, sizeof *s->parameters);
         s->last = -1;
     }
-    mx_status status =
-        s && s->vars && keys && values ? single_keys(r, why) : mxrt_fail(why, MX_ERROR_MEMORY, "no memory");
+    mx_status status = s && s->vars && s->rows && s->parameters && keys && values
+                           ? single_keys(r, why)
+                           : mxrt_fail(why, MX_ERROR_MEMORY, "no memory");
     for (int g = 0; g < r->split->group_count && status == MX_OK; g++)
         s->last = r->split->groups[g].key_count ? s->last : g;
     if (status == MX_OK && r->rank < r->options.servers)
@@ -153,9 +198,15 @@ static mx_status open_servers(struct ranks *r, void *model, struct mxrt_why *why
         keys[i].number = i;
         values[i] = (struct mxrt_kv_value){
             .dtype = t.dtype, .elements = r->split->keys[i].elements, .data = t.data, .variable = s->vars[i]};
+        if (status == MX_OK && ranks_rows_pay(&r->split->keys[i], 1))
+            status = open_rows(r, i, &values[i], why);
     }
     if (status == MX_OK)
         status = mxrt_kv_init(r->kv, n, keys, values, why);
+    for (int i = 0; values && i < n; i++) {
+        free(values[i].ids);
+        free(values[i].rows);
+    }
     free(keys);
     free(values);
     return status;
@@ -167,12 +218,20 @@ static void close_servers(struct ranks *r) {
         return;
     for (int i = 0; i < r->split->key_count && s->before; i++)
         free(s->before[i]);
+    for (int i = 0; i < r->split->key_count && s->rows && s->parameters; i++) {
+        if (s->rows[i].is_sparse)
+            ranks_rows_close(&s->rows[i]);
+        free(s->parameters[i]);
+    }
     if (s->model)
         r->p->destroy(s->model);
     pthread_mutex_destroy(&s->lock);
     free(s->vars);
+    free(s->rows);
+    free(s->parameters);
     free(s->arena);
     free(s->keys);
+    free(s->gradient);
     free(s->updates);
     free(s->before);
     free(s);
@@ -204,6 +263,24 @@ static mx_status begin(struct ranks *r) {
     return MX_OK;
 }
 
+static mx_status push(struct ranks *r, int key) {
+    const struct servers *s = r->own;
+    const struct mxrt_key *k = &r->split->keys[key];
+    const struct mxrt_kv_key name = {NULL, key};
+    struct mxrt_kv_value v = {
+        .dtype = k->dtype, .elements = k->elements, .data = r->keys[key], .variable = s->vars[key]};
+    const int priority = ranks_priority(r, k->group);
+    if (s->rows[key].is_sparse) {
+        ranks_rows_gather(&s->rows[key], v.data);
+        v.data = s->parameters[key];
+        v.is_kept = true;
+        return mxrt_kv_pushpull(r->kv, 1, &name, &s->rows[key], &v, priority, &r->why);
+    }
+    if (r->residual && k->dtype == MX_F32)
+        v.residual = r->residual + r->offset[key] / sizeof *r->residual;
+    return mxrt_kv_pushpull(r->kv, 1, &name, &v, NULL, priority, &r->why);
+}
+
 static void send(struct ranks *r, int key) {
     const struct servers *s = r->own;
     struct mxrt_kv_value v = {
@@ -211,19 +288,10 @@ static void send(struct ranks *r, int key) {
     mx_status status = MX_OK;
     if (r->failed)
         return;
-    if (key == r->split->key_count) {
-        if (!ranks_apart(r))
-            status = mxrt_kv_all_reduce(r->kv, 0, &v, 0, &r->why);
-    } else {
-        const struct mxrt_key *k = &r->split->keys[key];
-        const struct mxrt_kv_key name = {NULL, key};
-        v.dtype = k->dtype;
-        v.elements = k->elements;
-        v.data = r->keys[key];
-        if (r->residual && k->dtype == MX_F32)
-            v.residual = r->residual + r->offset[key] / sizeof *r->residual;
-        status = mxrt_kv_pushpull(r->kv, 1, &name, &v, NULL, ranks_priority(r, k->group), &r->why);
-    }
+    if (key < r->split->key_count)
+        status = push(r, key);
+    else if (!ranks_apart(r))
+        status = mxrt_kv_all_reduce(r->kv, 0, &v, 0, &r->why);
     if (status != MX_OK)
         (void)ranks_failed(r, status);
 }
@@ -244,11 +312,12 @@ static mx_status wait_group(struct ranks *r, int group) {
 }
 
 static mx_status change(struct ranks *r, int group) {
+    const struct servers *s = r->own;
     const struct mxrt_group *g = &r->split->groups[group];
     mx_tensor t;
     mx_status status = g->key_count ? tensor_of(r, r->model, g->keys[0], &t) : MX_OK;
     if (status == MX_OK && g->key_count)
-        memcpy(t.data, r->keys[g->keys[0]], t.bytes);
+        memcpy(t.data, s->rows[g->keys[0]].is_sparse ? s->parameters[g->keys[0]] : r->keys[g->keys[0]], t.bytes);
     return status;
 }
 

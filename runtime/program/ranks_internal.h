@@ -93,6 +93,13 @@ mx_status ranks_copy_buffers(struct ranks *r, const bool *which, unsigned char *
 mx_status ranks_failed(struct ranks *r, mx_status status);
 /* Until what was pushed on v has ended; nothing more is waited for once something failed. */
 mx_status ranks_wait(struct ranks *r, struct mxrt_var v);
+/* A gradient as its rows that are not zero (rank_rows.c). Whether those of so many ranks together are few: at most half of the tensor. */
+bool ranks_rows_pay(const struct mxrt_key *k, int ranks);
+/* Memory for them; v has the tensor's type and elements. */
+mx_status ranks_rows_open(const struct mxrt_key *k, int ranks, struct mxrt_kv_value *v, struct mxrt_why *why);
+void ranks_rows_close(struct mxrt_kv_value *v);
+void ranks_rows_gather(struct mxrt_kv_value *v, const void *tensor);
+void ranks_rows_scatter(const struct mxrt_kv_value *v, void *tensor);
 /* A group's own function. */
 mx_status ranks_apply(struct ranks *r, void *model, int group, void *const *args, void *const *keys);
 

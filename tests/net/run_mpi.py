@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The net between processes: run_mpi.py --program mpi_rank [--times N] [--tcp] [--only NAME].
+"""The net between processes: run_mpi.py --program mpi_rank [--times N] [--tcp] [--flood] [--only NAME].
 
   bits    1 to 8 processes do the same random work as as many threads, and have the same results
   loss    a random one of 2 to 6 processes is killed, or stopped, in the middle of sums: every other one ends with a message that names
-          it, within its time-out and a second, and can close; N times
+          it, within its time-out and a second, and can close; N times. --flood: always killed, in large sums, so that writes to it are put off
   measure latency and bandwidth
   fast    sums by MPI itself
 
@@ -108,8 +108,8 @@ def bits(args):
 
 
 def one_loss(args, rng, k):
-    ranks, how = rng.randint(2, 6), rng.choice(['KILL', 'STOP'])
-    elements = rng.choice([1, 500, 40000, 1500000])
+    ranks, how = rng.randint(2, 6), 'KILL' if args.flood else rng.choice(['KILL', 'STOP'])
+    elements = 1500000 if args.flood else rng.choice([1, 500, 40000, 1500000])
     victim, delay, node = rng.randrange(ranks), rng.random() * 0.5, rng.choice([0, 2])
     what = 'run %d: %s rank %d of %d, %d a node, %d elements' % (k, how, victim, ranks, node, elements)
     job = Job(ranks, args.program, 'loss', str(TIMEOUT), str(elements), str(node), tcp=args.tcp)
@@ -172,6 +172,7 @@ def main():
     p.add_argument('--times', type=int, default=4)
     p.add_argument('--seed', type=int, default=None)
     p.add_argument('--tcp', action='store_true')
+    p.add_argument('--flood', action='store_true')
     p.add_argument('--only', choices=['bits', 'loss', 'measure', 'fast'])
     args = p.parse_args()
     if not shutil.which('mpirun'):

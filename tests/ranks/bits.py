@@ -11,6 +11,7 @@ from jobs import Ranks, checkpoint, close, distance, expect, metrics, same, sh, 
 OPTIONS = {
     'digits': ('--batch', '26', '--epochs', '2'), 'plain': ('--batch', '26', '--epochs', '2'), 'two': ('--batch', '26', '--epochs', '2'),
     'lines': ('--batch', '10', '--epochs', '1', '--steps', '20'), 'tied': ('--batch', '15', '--epochs', '1', '--steps', '12'),
+    'rows': ('--batch', '15', '--epochs', '1', '--steps', '12'),
 }
 STOPPED = (0, 130)  # --steps
 EXACT = {'digits': False}  # batch norm: statistics are those of parts
@@ -100,6 +101,13 @@ def cases(env):
             reached = accuracy('--kvstore', 'dist_async', '--servers', '2', **which)
             expect(reached > sync - 0.08, 'dist_async reaches %g, dist_sync %g', reached, sync)
 
+    def rows_apart():
+        """dist_async with gradients that go as rows learns, too."""
+        options = ('--batch', '24', '--epochs', '3')
+        sync, apart = (float(metrics(r.train('rows', *options, *more, virtual=3))[-1]['loss'])
+                       for more in ((), ('--kvstore', 'dist_async', '--servers', '2')))
+        expect(apart < 1.1 * sync + 0.1, 'dist_async ends with a loss of %g, dist_sync with %g', apart, sync)
+
     def compressed(kind, part):
         """Lossy, but it learns: the loss of the last epoch is `part` of that of the first. One bit an element says little more than a sign."""
         out = r.train('plain', '--batch', '32', '--epochs', '3', '--compression', kind, virtual=3, data='more.csv')
@@ -135,7 +143,7 @@ def cases(env):
     for name, ns in {'digits': (2, 4, 8), 'lines': (2, 4, 8), 'tied': (3,), 'two': (4,), 'plain': (5,)}.items():
         for n in ns:
             yield '%d processes: %s' % (n, name), lambda name=name, n=n: processes(name, n)
-    for name in ('plain', 'lines', 'tied', 'two'):
+    for name in ('plain', 'lines', 'tied', 'rows', 'two'):
         yield 'ways and sizes: ' + name, lambda name=name: ways(name, 4 if name == 'plain' else 3)
     yield 'ways of processes', ways_of_processes
     for name in ('plain', 'digits', 'lines', 'two'):
@@ -146,6 +154,7 @@ def cases(env):
     yield 'resumed by processes', resumed_by_processes
     yield 'the library\'s reduction', fast
     yield 'dist_async', apart
+    yield 'dist_async with rows', rows_apart
     for kind, part in {'2bit:0.02': 0.85, '1bit:0': 0.99, 'bf16': 0.85, 'topk:0.1': 0.9}.items():
         yield 'compression ' + kind, lambda kind=kind, part=part: compressed(kind, part)
     for kind, more in {'2bit:0.02': (), 'bf16': (), '1bit:0': ('--servers', '2'), 'topk:0.1': ('--bucket', '4096')}.items():

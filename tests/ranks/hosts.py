@@ -116,6 +116,19 @@ def cases(env):
             if not h.delayed:
                 print('     without delay: the kernel has no netem')
 
+    def rows():
+        """A table's gradients and what comes back of it go as rows: nothing like its size leaves a host in a step."""
+        options, steps, table = ('--epochs', '1', '--batch', '32', '--steps', '30', '--bucket', '65536'), 30, 4000 * 16 * 4
+        with hosts(folder, 2) as h:
+            for servers in ('1', '2'):
+                out = r.folder('rows')
+                before = sum(h.bytes_sent(i) for i in (1, 2))
+                job(h, (1, 1), 'rows', out, *options, '--servers', servers, '--rank-timeout', '30').succeed((130,))
+                sent = sum(h.bytes_sent(i) for i in (1, 2)) - before
+                same(r.train('rows', *options, virtual=2, status=(130,)), out, 'rows on two hosts')
+                # Begins and ends with whole tables: first values, the first that come back, moments for the checkpoint. --bucket: nothing is measured.
+                expect(sent < steps * table / 2, '%s servers: %d bytes were sent in %d steps of a table of %d', servers, sent, steps, table)
+
     def cut():
         """Its link goes down: the others notice within the time-out, and go on without it."""
         with hosts(folder, 3) as h:
@@ -155,5 +168,6 @@ def cases(env):
             same(r.train('two', *options, virtual=3), out, 'on two hosts')
 
     yield 'the same bits', bits
+    yield 'rows', rows
     yield 'the launcher', launched
     yield 'a host is cut off', cut

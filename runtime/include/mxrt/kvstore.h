@@ -37,6 +37,8 @@ struct mxrt_kv_value {
     int64_t room;  /* rows that ids and data have room for */
     float *
         residual; /* [elements] what compression leaves out of a dense f32 gradient, added to the next; NULL: the store keeps it */
+    bool
+        is_kept; /* of a dense out of pushpull: nobody but those pushpulls writes it. Then only rows that changed since the last one need to come */
 };
 
 enum mxrt_kv_compression { MXRT_KV_NONE, MXRT_KV_2BIT, MXRT_KV_1BIT, MXRT_KV_BF16, MXRT_KV_TOP_K };
@@ -75,7 +77,7 @@ mx_status mxrt_kv_push(struct mxrt_kvstore *kv, int count, const struct mxrt_kv_
 /* Into every out. `ignore_sparse`: row-sparse outs are left as they are, else they are an error (use the row-sparse pull). */
 mx_status mxrt_kv_pull(struct mxrt_kvstore *kv, int count, const struct mxrt_kv_key *keys,
                        const struct mxrt_kv_value *outs, bool ignore_sparse, int priority, struct mxrt_why *why);
-/* push, then pull; outs NULL: into the values. */
+/* push, then pull; outs NULL: into the values. Of a row-sparse key into dense outs that are kept, the same ones each time. */
 mx_status mxrt_kv_pushpull(struct mxrt_kvstore *kv, int count, const struct mxrt_kv_key *keys,
                            const struct mxrt_kv_value *values, const struct mxrt_kv_value *outs, int priority,
                            struct mxrt_why *why);
@@ -106,9 +108,11 @@ mx_status mxrt_kv_barrier(struct mxrt_kvstore *kv, struct mxrt_why *why);
 struct mxrt_kv_statistics {
     uint64_t pushes, pulls, reductions;
     uint64_t bytes_before,
-        bytes_sent;    /* of gradients, before and after compression; row-sparse: as dense, and as sent */
-    uint64_t messages; /* of this rank, for what did not go by the net's collectives */
-    uint64_t refused;  /* requests and replies of other ranks that made no sense */
+        bytes_sent; /* of gradients, before and after compression; row-sparse: as dense, and as sent */
+    uint64_t bytes_wanted,
+        bytes_received; /* of what came back from servers; rows: as the dense tensor, and as they came */
+    uint64_t messages;  /* of this rank, for what did not go by the net's collectives */
+    uint64_t refused;   /* requests and replies of other ranks that made no sense */
 };
 struct mxrt_kv_statistics mxrt_kv_statistics(struct mxrt_kvstore *kv);
 
