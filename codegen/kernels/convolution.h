@@ -9,14 +9,15 @@ enum convolution_role { CONVOLUTION_INPUT, CONVOLUTION_KERNEL, CONVOLUTION_OUTPU
 
 enum { CONVOLUTION_AXES = 2 };
 
-struct convolution_axis { /* output[y] = sum[k] input[y * stride + k * dilation - pad] kernel[k], zeros outside of the input */
+struct
+    convolution_axis { /* output[y] = sum[k] input[y * stride + k * dilation - pad] kernel[k], zeros outside of the input */
     ir_dim input, output;
     int64_t kernel, stride, pad, dilation;
 };
 
 struct convolution {
-    enum convolution_role result; /* which of the three the nest computes */
-    enum dtype dtype;             /* of what it reads; it sums in f32 */
+    enum convolution_role result;    /* which of the three the nest computes */
+    enum dtype dtype;                /* of what it reads; it sums in f32 */
     ir_expr load[CONVOLUTION_ROLES]; /* NULL: the result */
     ir_dim batch;
     int64_t inputs, outputs, groups;

@@ -71,9 +71,9 @@ bool lower_cudnn(struct lower *l) {
         if (c.load[r])
             direct &= l->mem(l->context, op->operands[c.load[r]->index]) != l->mem(l->context, y);
     struct loop_mem *library = l->workspace(l->context, l->out, "library", U8, LIBRARY_BYTES);
-    struct loop_mem *to = direct ? l->mem(l->context, y)
-                                 : l->workspace(l->context, l->out, "sums", c.dtype,
-                                                ir_dim_upper(ir_type_elements(l->module, y->type)));
+    struct loop_mem *to =
+        direct ? l->mem(l->context, y)
+               : l->workspace(l->context, l->out, "sums", c.dtype, ir_dim_upper(ir_type_elements(l->module, y->type)));
     struct nest_scope *scope = arena_alloc(b->arena, sizeof *scope);
     nest_scope_init(scope, l);
     nest_scope_enter(scope, 0, l->out, true);
@@ -83,8 +83,8 @@ bool lower_cudnn(struct lower *l) {
         memories[r].mem = c.load[r] ? l->mem(l->context, op->operands[c.load[r]->index]) : to;
     enum { FIRST = 7, EACH = 6 };
     lx numbers[FIRST + EACH * CONVOLUTION_AXES + 1] = {
-        lx_int(b, c.result), lx_int(b, c.dtype),  lx_int(b, l->options->precision == PRECISION_TF32),
-        nest_dim(scope, c.batch),  lx_int(b, c.inputs), lx_int(b, c.outputs),
+        lx_int(b, c.result),      lx_int(b, c.dtype),  lx_int(b, l->options->precision == PRECISION_TF32),
+        nest_dim(scope, c.batch), lx_int(b, c.inputs), lx_int(b, c.outputs),
         lx_int(b, c.groups)};
     for (int a = 0; a < CONVOLUTION_AXES; a++) {
         const struct convolution_axis *x = &c.axis[a];

@@ -197,36 +197,61 @@ static inline double emulated_tf32(double v) {
     return ldexp(nearbyint(ldexp(m, 11)), e - 11);
 }
 
-/* Each pair of elements that a convolution multiplies once: sums by element of what is computed, in memory of the host. */
-static inline void emulated_convolve(emulated_call_of_convolution p) {
-    const emulated_tensor &made = p.role == EMULATED_X ? p.x : p.role == EMULATED_W ? p.w : p.y;
+/* The product of an element of x or w with one of w or y, by the indices of a convolution; 0 where it reads outside of x. */
+static inline float emulated_pair(const emulated_call_of_convolution &p, int64_t n, int64_t o, int64_t c, int64_t y0, int64_t y1, int64_t k0,
+                                  int64_t k1) {
     const int type = p.x.type == CUDNN_DATA_FLOAT ? EMULATED_F32 : p.x.type == CUDNN_DATA_HALF ? EMULATED_F16 : EMULATED_BF16;
-    const int64_t outputs = p.y.dims[1] / p.how.groups, size = emulated_place(made, made.dims[0], 0, 0, 0);
-    float *sums = (float *)calloc((size_t)size, sizeof *sums);
-    emulated_work(p.workspace, p.workspace_bytes);
-    for (int64_t n = 0; n < p.y.dims[0]; n++)
-        for (int64_t o = 0; o < p.y.dims[1]; o++)
+    const int64_t x0 = y0 * p.how.stride[0] + k0 * p.how.dilation[0] - p.how.pad[0];
+    const int64_t x1 = y1 * p.how.stride[1] + k1 * p.how.dilation[1] - p.how.pad[1];
+    if (x0 < 0 || x0 >= p.x.dims[2] || x1 < 0 || x1 >= p.x.dims[3])
+        return 0;
+    const int64_t x = emulated_place(p.x, n, o / (p.y.dims[1] / p.how.groups) * p.w.dims[1] + c, x0, x1);
+    const int64_t w = emulated_place(p.w, o, c, k0, k1), y = emulated_place(p.y, n, o, y0, y1);
+    double a = p.role == EMULATED_X ? emulated_element(p.yt, type, y) : emulated_element(p.xt, type, x);
+    double b = p.role == EMULATED_W ? emulated_element(p.yt, type, y) : emulated_element(p.wt, type, w);
+    if (p.algorithm == EMULATED_TF32)
+        a = emulated_tf32(a), b = emulated_tf32(b);
+    return (float)(a * b);
+}
+
+/* An element of what is computed, at these indices. */
+static inline float emulated_sum(const emulated_call_of_convolution &p, int64_t i, int64_t j, int64_t k, int64_t l) {
+    const int64_t outputs = p.y.dims[1] / p.how.groups;
+    float sum = 0;
+    if (p.role == EMULATED_Y)
+        for (int64_t c = 0; c < p.w.dims[1]; c++)
+            for (int64_t k0 = 0; k0 < p.w.dims[2]; k0++)
+                for (int64_t k1 = 0; k1 < p.w.dims[3]; k1++)
+                    sum += emulated_pair(p, i, j, c, k, l, k0, k1);
+    else if (p.role == EMULATED_W)
+        for (int64_t n = 0; n < p.y.dims[0]; n++)
             for (int64_t y0 = 0; y0 < p.y.dims[2]; y0++)
                 for (int64_t y1 = 0; y1 < p.y.dims[3]; y1++)
-                    for (int64_t c = 0; c < p.w.dims[1]; c++)
-                        for (int64_t k0 = 0; k0 < p.w.dims[2]; k0++)
-                            for (int64_t k1 = 0; k1 < p.w.dims[3]; k1++) {
-                                const int64_t x0 = y0 * p.how.stride[0] + k0 * p.how.dilation[0] - p.how.pad[0];
-                                const int64_t x1 = y1 * p.how.stride[1] + k1 * p.how.dilation[1] - p.how.pad[1];
-                                if (x0 < 0 || x0 >= p.x.dims[2] || x1 < 0 || x1 >= p.x.dims[3])
-                                    continue;
-                                const int64_t x = emulated_place(p.x, n, o / outputs * p.w.dims[1] + c, x0, x1);
-                                const int64_t w = emulated_place(p.w, o, c, k0, k1), y = emulated_place(p.y, n, o, y0, y1);
-                                double a = p.role == EMULATED_X ? emulated_element(p.yt, type, y) : emulated_element(p.xt, type, x);
-                                double b = p.role == EMULATED_W ? emulated_element(p.yt, type, y) : emulated_element(p.wt, type, w);
-                                if (p.algorithm == EMULATED_TF32)
-                                    a = emulated_tf32(a), b = emulated_tf32(b);
-                                sums[p.role == EMULATED_X ? x : p.role == EMULATED_W ? w : y] += (float)(a * b);
-                            }
-    for (int64_t i = 0; i < size; i++)
-        emulated_set(p.role == EMULATED_X ? p.xt : p.role == EMULATED_W ? p.wt : p.yt, type, i, sums[i]);
-    free(sums);
+                    sum += emulated_pair(p, n, i, j, y0, y1, k, l);
+    else
+        for (int64_t o = 0; o < outputs; o++)
+            for (int64_t k0 = 0; k0 < p.w.dims[2]; k0++)
+                for (int64_t k1 = 0; k1 < p.w.dims[3]; k1++) {
+                    const int64_t y0 = k + p.how.pad[0] - k0 * p.how.dilation[0], y1 = l + p.how.pad[1] - k1 * p.how.dilation[1];
+                    if (y0 >= 0 && y1 >= 0 && y0 % p.how.stride[0] == 0 && y1 % p.how.stride[1] == 0 &&
+                        y0 / p.how.stride[0] < p.y.dims[2] && y1 / p.how.stride[1] < p.y.dims[3])
+                        sum += emulated_pair(p, i, j / p.w.dims[1] * outputs + o, j % p.w.dims[1], y0 / p.how.stride[0], y1 / p.how.stride[1], k0, k1);
+                }
+    return sum;
 }
+
+static inline void emulated_convolve(emulated_call_of_convolution p) {
+    const emulated_tensor &made = p.role == EMULATED_X ? p.x : p.role == EMULATED_W ? p.w : p.y;
+    const int type = made.type == CUDNN_DATA_FLOAT ? EMULATED_F32 : made.type == CUDNN_DATA_HALF ? EMULATED_F16 : EMULATED_BF16;
+    emulated_work(p.workspace, p.workspace_bytes);
+    for (int64_t i = 0; i < made.dims[0]; i++)
+        for (int64_t j = 0; j < made.dims[1]; j++)
+            for (int64_t k = 0; k < made.dims[2]; k++)
+                for (int64_t l = 0; l < made.dims[3]; l++)
+                    emulated_set(p.role == EMULATED_X ? p.xt : p.role == EMULATED_W ? p.wt : p.yt, type, emulated_place(made, i, j, k, l),
+                                 emulated_sum(p, i, j, k, l));
+}
+
 static inline cudnnStatus_t emulated_run(const char *function, cudnnHandle_t h, const void *alpha, const void *beta,
                                          const emulated_call_of_convolution &p) {
     const int algorithm = p.x.type == CUDNN_DATA_FLOAT && p.how.math == CUDNN_DEFAULT_MATH ? EMULATED_TF32 : EMULATED_ALGORITHM;
