@@ -38,9 +38,9 @@ void unit_cuda_convolution(struct unit *u) {
     text_printf(
         c,
         "static mx_status %s_mx_cudnn(struct %s *m, cudnnStatus_t e, const char *where) {\n"
-        "    return e == CUDNN_STATUS_SUCCESS ? MX_OK : %s_mx_fail(m, MX_ERROR_DEVICE, \"%%s: cuDNN: %%s\", where, "
-        "cudnnGetErrorString(e));\n}\n\n",
-        p, p, p);
+        "    if (e == CUDNN_STATUS_SUCCESS)\n        return MX_OK;\n    %s_mx_settle(m);\n"
+        "    return %s_mx_fail(m, MX_ERROR_DEVICE, \"%%s: cuDNN: %%s\", where, cudnnGetErrorString(e));\n}\n\n",
+        p, p, p, p);
     text_printf(
         c,
         "/* One of three tensors from the two others: x[batch][inputs][x0][x1], w[outputs][inputs / groups][k0][k1], y[batch][outputs][y0][y1],\n"
@@ -113,11 +113,12 @@ void unit_cuda_convolution(struct unit *u) {
         "    if (dw)\n        (void)cudnnDestroyFilterDescriptor(dw);\n"
         "    if (dy)\n        (void)cudnnDestroyTensorDescriptor(dy);\n"
         "    if (dx)\n        (void)cudnnDestroyTensorDescriptor(dx);\n"
-        "    if (none)\n        return %s_mx_fail(m, MX_ERROR_DEVICE, \"%%s: cuDNN: no algorithm gives the same bits in every run within %%lld bytes of \"\n"
-        "                          \"working memory; compile without --cudnn\", where, (long long)workspace_bytes);\n"
+        "    if (none) {\n        %s_mx_settle(m);\n"
+        "        return %s_mx_fail(m, MX_ERROR_DEVICE, \"%%s: cuDNN: no algorithm gives the same bits in every run within %%lld bytes of \"\n"
+        "                          \"working memory; compile without --cudnn\", where, (long long)workspace_bytes);\n    }\n"
         "    MX_TRY(%s_mx_cudnn(m, e, where));\n"
         "#ifdef MX_CUDA_SYNC\n    MX_TRY(%s_mx_cuda(m, cudaStreamSynchronize(stream), where));\n#endif\n    return MX_OK;\n}\n\n",
-        p, p, p);
+        p, p, p, p);
 }
 
 void unit_cuda_convolution_init(struct unit *u) {

@@ -53,8 +53,9 @@ void unit_cuda_library(struct unit *u) {
     text_printf(
         c,
         "static mx_status %s_mx_library(struct %s *m, cublasStatus_t e, const char *where) {\n"
-        "    return e == CUBLAS_STATUS_SUCCESS ? MX_OK : %s_mx_fail(m, MX_ERROR_DEVICE, \"%%s: cuBLASLt: %%s\", where, cublasLtGetStatusString(e));\n}\n\n",
-        p, p, p);
+        "    if (e == CUBLAS_STATUS_SUCCESS)\n        return MX_OK;\n    %s_mx_settle(m);\n"
+        "    return %s_mx_fail(m, MX_ERROR_DEVICE, \"%%s: cuBLASLt: %%s\", where, cublasLtGetStatusString(e));\n}\n\n",
+        p, p, p, p);
     text_printf(
         c,
         "/* d[count][rows][columns] = a[count][rows][depth] b[count][depth][columns], row-major; with ta, tb transposed in memory. flags: 1 max\n"

@@ -275,11 +275,12 @@ void unit_cuda_helpers(struct unit *u) {
     const char *p = u->prefix;
     text_printf(
         c,
-        "static mx_status %s_mx_cuda(struct %s *m, cudaError_t e, const char *where) {\n"
-        "    if (e == cudaSuccess)\n        return MX_OK;\n"
-        "    for (int i = 0; i < %d && !m->mx_capturing; i++) /* nothing goes on behind a call that failed */\n"
+        "/* Nothing goes on behind a call that failed. */\n"
+        "static void %s_mx_settle(struct %s *m) {\n    for (int i = 0; i < %d && !m->mx_capturing; i++)\n"
         "        if (m->mx_stream[i])\n            (void)cudaStreamSynchronize(m->mx_stream[i]);\n"
-        "    (void)cudaGetLastError();\n"
+        "    (void)cudaGetLastError();\n}\n\n"
+        "static mx_status %s_mx_cuda(struct %s *m, cudaError_t e, const char *where) {\n"
+        "    if (e == cudaSuccess)\n        return MX_OK;\n    %s_mx_settle(m);\n"
         "    size_t available = 0, total = 0;\n    switch (e) {\n"
         "    case cudaErrorMemoryAllocation:\n"
         "        (void)cudaMemGetInfo(&available, &total);\n"
@@ -291,7 +292,7 @@ void unit_cuda_helpers(struct unit *u) {
         "    case cudaErrorNoKernelImageForDevice:\n    case cudaErrorInvalidDeviceFunction:\n"
         "        return %s_mx_fail(m, MX_ERROR_DEVICE, \"%%s: this program was not compiled for this GPU: nvcc -arch=native\", where);\n"
         "    default: return %s_mx_fail(m, MX_ERROR_DEVICE, \"%%s: CUDA: %%s\", where, cudaGetErrorString(e));\n    }\n}\n\n",
-        p, p, stream_count(u->g.cuda), p, movable, u->upper, u->upper, p, p, p);
+        p, p, stream_count(u->g.cuda), p, p, p, p, movable, u->upper, u->upper, p, p, p);
     text_printf(
         c,
         "[[maybe_unused]] static mx_status %s_mx_copy(struct %s *m, void *to, const void *from, size_t bytes, const char *where) {\n"
