@@ -343,6 +343,10 @@ static bool for_target(struct options *o) {
         usage_error("--cublas belongs to --target cuda; --blas names a library of the CPU");
         return false;
     }
+    if (o->compile.target != TARGET_CUDA && o->compile.cudnn) {
+        usage_error("--cudnn belongs to --target cuda");
+        return false;
+    }
     if (o->compile.target != TARGET_CUDA)
         return true;
     const struct {

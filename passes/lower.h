@@ -41,6 +41,8 @@ void lower_gpu_attention_gradient(struct lower *l);
 bool lower_blas(struct lower *l);
 /* false unless cuBLASLt was asked for and the nest is a product that it takes. */
 bool lower_cublas(struct lower *l);
+/* The same for cuDNN and convolutions. */
+bool lower_cudnn(struct lower *l);
 
 /* ---- inside a nest: shared by lower.c and the kernel builders --------------------------------------------------- */
 

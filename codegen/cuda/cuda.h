@@ -24,7 +24,7 @@ struct cuda {
     int64_t total, staging;        /* staging: bytes on the host for what print and C functions read and write */
     VEC(struct cuda_kernel) kernels;
     VEC(struct plan_kernel) launches; /* of the function that is printed; in the module's arena */
-    bool uses_library;                /* cuBLASLt is called */
+    bool uses_library, uses_cudnn;    /* cuBLASLt is called; cuDNN is */
     /* Known once all functions are printed: parts that may become graphs, parts in all, the longest key, values, events. */
     int parts, part_functions, key_most, value_count, event_count;
 };
@@ -69,7 +69,7 @@ struct ir_op *cuda_part(struct function *f, struct ir_op *op);
 /* lanes.c: streams for the operations of a part; events are numbered from first_event on, *events: behind the last. */
 struct cuda_node *cuda_lanes(struct function *f, struct ir_op *const *ops, int count, int first_event, int *events);
 
-/* library.c: a call of cuBLASLt, and what the unit needs for it (if any is called). */
+/* library.c: a call of a library, and what the unit needs for cuBLASLt; convolution.c: for cuDNN (if it is called). */
 void cuda_library_call(struct function *f, const struct loop_stmt *s);
 struct unit;
 int64_t unit_cuda_library_bytes(const struct unit *u);
@@ -77,6 +77,11 @@ void unit_cuda_library_struct(struct unit *u);
 void unit_cuda_library(struct unit *u);
 void unit_cuda_library_init(struct unit *u);
 void unit_cuda_library_free(struct unit *u);
+int64_t unit_cuda_convolution_bytes(const struct unit *u);
+void unit_cuda_convolution_struct(struct unit *u);
+void unit_cuda_convolution(struct unit *u);
+void unit_cuda_convolution_init(struct unit *u);
+void unit_cuda_convolution_free(struct unit *u);
 /* cost.c: notes what a launch in the function's present operation moves and computes; and leaves all of them in the function's plan. */
 void cuda_note_launch(struct function *f, const char *name, const struct cgen_captures *c);
 void cuda_keep_launches(struct function *f);

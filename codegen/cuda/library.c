@@ -3,6 +3,8 @@
  * Descriptors are made for each call, which is cheap; the choice of an algorithm is not, so the last ones are kept with what they were
  * chosen for. In a graph none of it is done again.
  */
+#include <string.h>
+
 #include "codegen/c/model_internal.h"
 #include "codegen/cuda/cuda.h"
 
@@ -11,7 +13,10 @@ enum { ALGORITHMS = 32, KEY = 16 };
 void cuda_library_call(struct function *f, const struct loop_stmt *s) {
     struct cgen *g = f->g;
     struct text line = {0};
-    g->cuda->uses_library = true;
+    if (strcmp(s->callee->name, "mx_convolution") == 0)
+        g->cuda->uses_cudnn = true;
+    else
+        g->cuda->uses_library = true;
     for (int i = 0; i < s->callee->var_count; i++)
         text_printf(&line, ", %s", function_expr(f, s->call_args[i]));
     for (int i = 0; i < s->callee->mem_count; i++) {
@@ -20,7 +25,7 @@ void cuda_library_call(struct function *f, const struct loop_stmt *s) {
                     function_expr(f, s->call_mems[i].offset));
     }
     size_t at = f->print.out->length;
-    cprint_line(&f->print, "MX_TRY(%s_mx_product(m, m->mx_stream[%d]%s, \"%s\"));", g->prefix, f->lane,
+    cprint_line(&f->print, "MX_TRY(%s_%s(m, m->mx_stream[%d]%s, \"%s\"));", g->prefix, s->callee->name, f->lane,
                 text_string(&line), cuda_place(f));
     if (f->part) /* a launch, though sizes stand in it that a graph must have exactly */
         VEC_PUSH(&g->arena, f->part->launches, (struct cuda_span){at, at});
@@ -48,8 +53,9 @@ void unit_cuda_library(struct unit *u) {
     text_printf(
         c,
         "static mx_status %s_mx_library(struct %s *m, cublasStatus_t e, const char *where) {\n"
-        "    return e == CUBLAS_STATUS_SUCCESS ? MX_OK : %s_mx_fail(m, MX_ERROR_DEVICE, \"%%s: cuBLASLt: %%s\", where, cublasLtGetStatusString(e));\n}\n\n",
-        p, p, p);
+        "    if (e == CUBLAS_STATUS_SUCCESS)\n        return MX_OK;\n    %s_mx_settle(m);\n"
+        "    return %s_mx_fail(m, MX_ERROR_DEVICE, \"%%s: cuBLASLt: %%s\", where, cublasLtGetStatusString(e));\n}\n\n",
+        p, p, p, p);
     text_printf(
         c,
         "/* d[count][rows][columns] = a[count][rows][depth] b[count][depth][columns], row-major; with ta, tb transposed in memory. flags: 1 max\n"

@@ -15,6 +15,8 @@
 void unit_cuda_includes(const struct unit *u, struct text *out) {
     if (u->g.cuda->uses_library)
         text_add(out, "#include <cublasLt.h>\n");
+    if (u->g.cuda->uses_cudnn)
+        text_add(out, "#include <cudnn.h>\n");
     text_add(
         out,
         "#include <cuda_runtime.h>\n\n"
@@ -58,7 +60,7 @@ int64_t unit_cuda_struct_bytes(const struct unit *u) {
     const struct cuda *d = u->g.cuda;
     return 8 * (CUDA_LANES + 16) + (d->ahead_bytes ? 2 * (AHEAD * 24 + 16) + 16 : 0) + 8 * (int64_t)event_count(d) +
            8 * (int64_t)d->value_count + 24 * TAKEN + (int64_t)d->parts * GRAPHS * (8 * (int64_t)d->key_most + 32) +
-           u->module->buffer_count + 64 + unit_cuda_library_bytes(u) + unit_cuda_exchange_bytes(u);
+           u->module->buffer_count + 64 + unit_cuda_library_bytes(u) + unit_cuda_convolution_bytes(u) + unit_cuda_exchange_bytes(u);
 }
 
 static int64_t pinned_bytes(const struct unit *u) {
@@ -91,6 +93,7 @@ void unit_cuda_struct(struct unit *u) {
             "    } mx_ahead[2]; /* arguments of the next calls; a thread of the loader's sends them */\n",
             AHEAD);
     unit_cuda_library_struct(u);
+    unit_cuda_convolution_struct(u);
     if (d->outside)
         text_add(
             c,
@@ -272,11 +275,12 @@ void unit_cuda_helpers(struct unit *u) {
     const char *p = u->prefix;
     text_printf(
         c,
-        "static mx_status %s_mx_cuda(struct %s *m, cudaError_t e, const char *where) {\n"
-        "    if (e == cudaSuccess)\n        return MX_OK;\n"
-        "    for (int i = 0; i < %d && !m->mx_capturing; i++) /* nothing goes on behind a call that failed */\n"
+        "/* Nothing goes on behind a call that failed. */\n"
+        "static void %s_mx_settle(struct %s *m) {\n    for (int i = 0; i < %d && !m->mx_capturing; i++)\n"
         "        if (m->mx_stream[i])\n            (void)cudaStreamSynchronize(m->mx_stream[i]);\n"
-        "    (void)cudaGetLastError();\n"
+        "    (void)cudaGetLastError();\n}\n\n"
+        "static mx_status %s_mx_cuda(struct %s *m, cudaError_t e, const char *where) {\n"
+        "    if (e == cudaSuccess)\n        return MX_OK;\n    %s_mx_settle(m);\n"
         "    size_t available = 0, total = 0;\n    switch (e) {\n"
         "    case cudaErrorMemoryAllocation:\n"
         "        (void)cudaMemGetInfo(&available, &total);\n"
@@ -288,7 +292,7 @@ void unit_cuda_helpers(struct unit *u) {
         "    case cudaErrorNoKernelImageForDevice:\n    case cudaErrorInvalidDeviceFunction:\n"
         "        return %s_mx_fail(m, MX_ERROR_DEVICE, \"%%s: this program was not compiled for this GPU: nvcc -arch=native\", where);\n"
         "    default: return %s_mx_fail(m, MX_ERROR_DEVICE, \"%%s: CUDA: %%s\", where, cudaGetErrorString(e));\n    }\n}\n\n",
-        p, p, stream_count(u->g.cuda), p, movable, u->upper, u->upper, p, p, p);
+        p, p, stream_count(u->g.cuda), p, p, p, p, movable, u->upper, u->upper, p, p, p);
     text_printf(
         c,
         "[[maybe_unused]] static mx_status %s_mx_copy(struct %s *m, void *to, const void *from, size_t bytes, const char *where) {\n"
@@ -307,6 +311,7 @@ void unit_cuda_helpers(struct unit *u) {
                 p, p, p, p, p, p);
     print_copies(u);
     unit_cuda_library(u);
+    unit_cuda_convolution(u);
     print_play(u);
     unit_cuda_exchange_helpers(u);
 }
@@ -420,6 +425,7 @@ void unit_cuda_init(struct unit *u) {
         (long long)unit_staging_offset(u), stream_count(d), p, event_count(d), p, p, (long long)pinned_bytes(u), p,
         u->upper);
     unit_cuda_library_init(u);
+    unit_cuda_convolution_init(u);
     if (d->outside)
         text_printf(
             &u->c,
@@ -450,6 +456,7 @@ void unit_cuda_free(struct unit *u) {
                     "                (void)cudaGraphExecDestroy(m->mx_graphs[i / %d][i %% %d].exec);\n",
                     d->parts * GRAPHS, GRAPHS, GRAPHS, GRAPHS, GRAPHS);
     unit_cuda_library_free(u);
+    unit_cuda_convolution_free(u);
     text_printf(
         &u->c,
         "        for (int i = 0; i < %d; i++)\n            if (m->mx_event[i])\n                (void)cudaEventDestroy(m->mx_event[i]);\n"

@@ -6,8 +6,8 @@
  * Which algorithm it takes depends on the GPU, so last bits differ from GPU to GPU; on one they are the same in every run, for each
  * product has a workspace of its own and none uses atomic additions.
  */
+#include "codegen/kernels/library_call.h"
 #include "codegen/kernels/product.h"
-#include "passes/gpu.h"
 
 enum {
     LEAST_WORK = 1 << 21,    /* multiply-adds of one product; below, a call costs more than it saves */
@@ -88,29 +88,6 @@ static bool batch_stride(struct lower *l, const struct matrix_product *p, ir_exp
     return p->batch.count == 0 || product_stride(l, load, p->batch, stride);
 }
 
-/* What follows, as a kernel over all elements of the result. */
-static void finish(struct lower *l, struct loop_mem *product) {
-    const struct ir_nest *nest = &l->op->nest;
-    struct loop_builder *b = l->b;
-    ir_dim all = ir_dim_const(l->module, 1);
-    for (int i = 0; i < nest->pars; i++)
-        all = ir_dim_mul(l->module, all, nest->indices[i].extent);
-    struct gpu_each each = gpu_open_each(b, l->out, lx_dim(b, all, l->symbol, l->context), ir_dim_upper(all), "i");
-    struct nest_scope *scope = arena_alloc(b->arena, sizeof *scope);
-    nest_scope_init(scope, l);
-    nest_scope_enter(scope, 0, each.body, true);
-    lx at = each.at;
-    for (int i = nest->pars; i-- > 0;) {
-        lx extent = nest_dim(scope, nest->indices[i].extent);
-        nest_scope_set(scope, i, gpu_named(b, each.body, nest->indices[i].name, i ? lx_mod(b, at, extent) : at), 0);
-        if (i)
-            at = gpu_named(b, each.body, "rest", lx_div(b, at, extent));
-    }
-    scope->acc[0] = lx_load(b, product, each.at, 1);
-    nest_store(scope, 0, nest_value(scope, nest->results[0].value));
-    gpu_close_each(&each);
-}
-
 bool lower_cublas(struct lower *l) {
     const struct ir_op *op = l->op;
     struct matrix_product p;
@@ -135,43 +112,32 @@ bool lower_cublas(struct lower *l) {
     nest_scope_enter(scope, 0, l->out, true);
     for (int i = 0; i < op->nest.pars + op->nest.reds; i++)
         nest_scope_set(scope, i, lx_int(b, 0), 0);
-    enum { VARS = 15, MEMS = 6 };
-    struct loop_func *f = ARENA_NEW(b->arena, struct loop_func);
-    *f = (struct loop_func){.name = "mx_product", .is_helper = true, .mem_count = MEMS, .var_count = VARS};
-    f->mems = ARENA_ARRAY(b->arena, struct loop_mem *, MEMS);
-    struct loop_stmt *call = loop_call(b, NULL, f);
     to->written = library->written = true;
     const ir_expr loads[5] = {p.a.load, p.b.load, NULL, x.bias, x.residual};
+    struct library_memory memories[6] = {[5] = {library, NULL}};
     for (int i = 0; i < 5; i++) {
-        bool absent = i != 2 && !loads[i]; /* then it is not looked at */
-        const struct ir_value *v = i == 2 || absent ? NULL : op->operands[loads[i]->index];
-        call->call_mems[i].mem = v ? l->mem(l->context, v) : to;
-        call->call_mems[i].offset = v ? nest_address(scope, v->type, loads[i]->args) : lx_int(b, 0);
+        const struct ir_value *v = loads[i] ? op->operands[loads[i]->index] : NULL;
+        memories[i] = v ? (struct library_memory){l->mem(l->context, v), nest_address(scope, v->type, loads[i]->args)}
+                        : (struct library_memory){to, NULL}; /* the result; what is absent is not looked at */
     }
-    call->call_mems[5].mem = library;
-    call->call_mems[5].offset = lx_int(b, 0);
-    lx args[VARS] = {lx_int(b, p.a.load->dtype),
-                     lx_int(b, x.out),
-                     lx_int(b, p.dtype),
-                     lx_int(b, x.flags),
-                     lx_int(b, p.a.depth != 1),
-                     lx_int(b, p.b.depth == 1),
-                     nest_dim(scope, p.rows.extent),
-                     nest_dim(scope, p.columns.extent),
-                     nest_dim(scope, p.depth.extent),
-                     lx_int(b, p.lda),
-                     lx_int(b, p.ldb),
-                     nest_dim(scope, p.batch.extent),
-                     lx_int(b, stride[0]),
-                     lx_int(b, stride[1]),
-                     lx_int(b, LIBRARY_BYTES)};
-    for (int i = 0; i < VARS; i++)
-        call->call_args[i] = args[i];
-    for (int i = 0; i < MEMS; i++)
-        f->mems[i] = loop_mem_new(b, "matrix", call->call_mems[i].mem->dtype, MEM_PARAM);
-    loop_append(l->out, call);
+    const lx numbers[] = {lx_int(b, p.a.load->dtype),
+                          lx_int(b, x.out),
+                          lx_int(b, p.dtype),
+                          lx_int(b, x.flags),
+                          lx_int(b, p.a.depth != 1),
+                          lx_int(b, p.b.depth == 1),
+                          nest_dim(scope, p.rows.extent),
+                          nest_dim(scope, p.columns.extent),
+                          nest_dim(scope, p.depth.extent),
+                          lx_int(b, p.lda),
+                          lx_int(b, p.ldb),
+                          nest_dim(scope, p.batch.extent),
+                          lx_int(b, stride[0]),
+                          lx_int(b, stride[1]),
+                          lx_int(b, LIBRARY_BYTES)};
+    library_call(l, "mx_product", numbers, sizeof numbers / sizeof *numbers, memories, 6);
     if (!direct)
-        finish(l, to);
+        library_finish(l, to);
     l->flops += nest_flops(&op->nest, 1);
     return true;
 }

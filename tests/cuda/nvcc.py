@@ -35,6 +35,11 @@ def find_nvcc():
     return None
 
 
+def has_header(nvcc, header):
+    """Whether the toolkit, or a path that it searches, has it."""
+    return subprocess.run([nvcc, '-E', '-x', 'cu', '-', '-include', header], input='', capture_output=True, text=True).returncode == 0
+
+
 def run(*command):
     p = subprocess.run([str(c) for c in command], capture_output=True, text=True)
     return p.returncode, p.stdout + p.stderr

@@ -1,18 +1,22 @@
-/* What generated units call of cuBLASLt, by plain loops: a product is a kernel of one thread, so the emulation checks its accesses,
- * its place among the streams, and that it runs from a graph. As far as units use it: column-major, strided batches, the epilogues for
- * max(…, 0) and a bias. The workspace is written, as a library may. An alignment that was promised and is not there, a layout that a call
- * does not fit, are errors. */
+/* What generated units call of cuBLASLt, by plain loops (emulated_library.h). As far as units use it: column-major, strided batches, the
+ * epilogues for max(…, 0) and a bias. The workspace is written, as a library may. An alignment that was promised and is not there, a layout
+ * that a call does not fit, are errors. */
 #ifndef CUBLASLT_EMULATION_H
 #define CUBLASLT_EMULATION_H
 
-#include <cuda_runtime.h>
+#include "emulated_library.h"
 
 enum cublasStatus_t {
     CUBLAS_STATUS_SUCCESS = 0,
     CUBLAS_STATUS_INVALID_VALUE = 7,
     CUBLAS_STATUS_NOT_SUPPORTED = 15
 };
-enum cudaDataType { CUDA_R_32F = 0, CUDA_R_64F = 1, CUDA_R_16F = 2, CUDA_R_16BF = 14 };
+enum cudaDataType {
+    CUDA_R_32F = EMULATED_F32,
+    CUDA_R_64F = EMULATED_F64,
+    CUDA_R_16F = EMULATED_F16,
+    CUDA_R_16BF = EMULATED_BF16
+};
 enum cublasComputeType_t { CUBLAS_COMPUTE_32F = 68, CUBLAS_COMPUTE_64F = 70 };
 enum cublasOperation_t { CUBLAS_OP_N, CUBLAS_OP_T };
 enum cublasLtEpilogue_t {
@@ -161,46 +165,8 @@ struct emulated_call_of_product {
     double alpha, beta;
 };
 
-static inline double emulated_element(const void *p, int type, int64_t i) {
-    uint32_t bits;
-    float f;
-    switch (type) {
-    case CUDA_R_32F: return ((const float *)p)[i];
-    case CUDA_R_64F: return ((const double *)p)[i];
-    case CUDA_R_16BF:
-        bits = (uint32_t)((const uint16_t *)p)[i] << 16;
-        memcpy(&f, &bits, 4);
-        return f;
-    default: {
-        uint16_t h = ((const uint16_t *)p)[i];
-        int exponent = h >> 10 & 31, mantissa = h & 1023;
-        double v = exponent == 31 ? (mantissa ? NAN : INFINITY) : exponent ? ldexp(1024 + mantissa, exponent - 25) : ldexp(mantissa, -24);
-        return h >> 15 ? -v : v;
-    }
-    }
-}
-static inline void emulated_set(void *p, int type, int64_t i, double v) {
-    if (type == CUDA_R_32F)
-        ((float *)p)[i] = (float)v;
-    else if (type == CUDA_R_64F)
-        ((double *)p)[i] = v;
-    else if (type == CUDA_R_16BF) {
-        float f = (float)v;
-        uint32_t bits;
-        memcpy(&bits, &f, 4);
-        ((uint16_t *)p)[i] = (uint16_t)(f != f ? bits >> 16 | 64 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-    } else {
-        uint16_t sign = signbit(v) ? 0x8000 : 0;
-        double m = fabs(v);
-        int e = m > 0 ? ilogb(m) : -15;
-        uint16_t bits = (uint16_t)(m != m ? 0x7e00 : m >= 65520 ? 0x7c00 : e < -14 ? (int)nearbyint(ldexp(m, 24)) : ((e + 15) << 10) + (int)nearbyint(ldexp(m, 10 - e)) - 1024);
-        ((uint16_t *)p)[i] = (uint16_t)(sign | bits);
-    }
-}
-
 static inline void emulated_matmul(emulated_call_of_product p) {
-    for (uint64_t i = 0; i < p.workspace_bytes; i += 1 << 18) /* a part of it is used */
-        ((unsigned char *)p.workspace)[i] = 0xee;
+    emulated_work(p.workspace, p.workspace_bytes);
     int64_t depth = p.what.transposed[0] ? p.a.rows : p.a.columns;
     for (int64_t k = 0; k < p.d.batch; k++)
         for (int64_t j = 0; j < p.d.columns; j++)
