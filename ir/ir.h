@@ -423,6 +423,7 @@ struct ir_op *ir_op_new(struct ir_builder *b, enum ir_opcode code, struct ir_val
 struct ir_value *ir_op_result(struct ir_op *op, struct ir_type t);
 void ir_op_remove(struct ir_op *op);             /* unlinks it; results must be unused */
 void ir_op_move_before(struct ir_op *op, struct ir_op *before);
+void ir_op_move(struct ir_op *op, struct ir_region *region, struct ir_op *before); /* before NULL: to its end */
 int ir_op_add_operand(struct ir_op *op, struct ir_value *v); /* its slot; an existing one if present */
 
 /* Common operations; all return the (first) result. */

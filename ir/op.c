@@ -92,11 +92,15 @@ void ir_op_remove(struct ir_op *op) {
     unlink_op(op);
 }
 
-void ir_op_move_before(struct ir_op *op, struct ir_op *before) {
+void ir_op_move(struct ir_op *op, struct ir_region *region, struct ir_op *before) {
     if (op == before)
         return;
     unlink_op(op);
-    link_op(op, before->parent, before);
+    link_op(op, region, before);
+}
+
+void ir_op_move_before(struct ir_op *op, struct ir_op *before) {
+    ir_op_move(op, before->parent, before);
 }
 
 int ir_op_add_operand(struct ir_op *op, struct ir_value *v) {

@@ -505,6 +505,7 @@ static void check_op(struct verifier *v) {
             check_loop(v);
         break;
     case OP_kernel:
+    case OP_rows:
     case OP_checkpoint: check_kernel(v); break;
     case OP_grad:
         if (op->operand_count < 1)

@@ -562,6 +562,7 @@ void function_operation(struct function *f, struct ir_op *op) {
             bug(f, arena_printf(&f->g->arena, "`%s` has no definition, and the target has none of its own", op->name));
         nest(f, op);
         break;
+    case OP_rows:
     case OP_nest: nest(f, op); break;
     case OP_const: {
         const struct storage *s = function_storage(f, op->results[0]);

@@ -52,6 +52,7 @@ static void see_inner(struct ir_op *op, void *context) {
     struct inner *x = context;
     switch (op->code) {
     case OP_nest:
+    case OP_rows:
     case OP_const:
     case OP_reshape:
     case OP_stop:
@@ -126,6 +127,7 @@ static enum kind kind_of(struct function *f, struct ir_op *op) {
     case OP_write:
         s = function_storage(f, op->operands[0]);
         return s && s->kind == STORAGE_BUFFER && s->buffer == op->buffer.buffer ? NEITHER : DEVICE;
+    case OP_rows:
     case OP_sort:
     case OP_scan:
     case OP_rng: return DEVICE;

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "passes/mutation/access.h"
+#include "passes/mutation/inplace.h"
 #include "passes/mutation/incremental.h"
 #include "passes/nest_edit.h"
 
@@ -242,7 +243,9 @@ static void check_memory(struct validator *v, const struct ir_op *op) {
             const struct storage *o = v->p->of_value[op->operands[i]->id];
             if (!o)
                 continue;
-            if (o != s ? overlap(o, s) : op->code != OP_nest && s->kind != STORAGE_SCALAR)
+            bool in_place =
+                op->code == OP_nest || (op->code == OP_rows && inplace_allowed(op, k, op->operands[i], v->token));
+            if (o != s ? overlap(o, s) : !in_place && s->kind != STORAGE_SCALAR)
                 fail(v, op, "an operand and a result share memory");
         }
     }
@@ -349,14 +352,9 @@ static void run_if(struct validator *v, const struct ir_op *op) {
     v->dirty = dirty;
 }
 
-/* Whether a nest looks at an operand at all: others only order it. */
-static bool loaded(const struct ir_op *op, int slot) {
-    return op->code != OP_nest || nest_is_base(op, slot) || nest_loads_slot(op, slot);
-}
-
 static void run_op(struct validator *v, const struct ir_op *op) {
     for (int i = 0; i < op->operand_count; i++)
-        if (loaded(op, i))
+        if (op_loads_slot(op, i))
             read_value(v, op, op->operands[i]);
     if ((op->code == OP_check || (op->code == OP_dim && !op->dim.inside)) && v->dirty)
         fail(v, op, "a check stands after a buffer was changed");
