@@ -20,6 +20,8 @@ const char *const reduce_names[RED_COUNT] = {
     [RED_ANY] = "any", [RED_ALL] = "all",   [RED_ARGMAX] = "argmax", [RED_ARGMIN] = "argmin",
 };
 
+const char *const rows_by_names[ROWS_BY_COUNT] = {"threads", "warps", "blocks"};
+
 static void link_op(struct ir_op *op, struct ir_region *region, struct ir_op *before) {
     assert(!before || before->parent == region);
     op->parent = region;

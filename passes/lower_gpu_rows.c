@@ -21,7 +21,7 @@ struct rows {
     struct lower inner; /* of the nest that is lowered */
     struct rows_member members[ROWS_MAX_MEMBERS];
     int count;
-    enum gpu_schedule schedule;
+    enum rows_by by;
     struct gpu_kernel k;
     struct loop_block *body;
     lx coordinate[ROWS_MAX_INDICES]; /* of the row */
@@ -98,7 +98,7 @@ struct giving {
 static lx shared_at(const struct rows *r, const struct made *m, lx element) {
     struct loop_builder *b = r->l->b;
     /* Threads that have a row each lie side by side. */
-    if (r->schedule == GPU_BY_THREADS)
+    if (r->by == ROWS_BY_THREADS)
         return lx_add(b, lx_mul(b, element, lx_int(b, r->rows_at_once)), r->place);
     return lx_add(b, lx_mul(b, r->place, lx_int(b, m->stride)), element);
 }
@@ -191,9 +191,9 @@ static void number_nest(struct rows *r, struct gpu_nest *w) {
         gpu_nest_accumulate(w);
         gpu_nest_leave(w);
         loop_append(gpu_nest_here(w), s);
-        if (r->schedule == GPU_BY_WARPS)
+        if (r->by == ROWS_BY_WARPS)
             gpu_nest_fold_warp(w);
-        else if (r->schedule == GPU_BY_BLOCKS)
+        else if (r->by == ROWS_BY_BLOCKS)
             gpu_nest_fold_block(w, &r->k, true);
         gpu_nest_close_accumulators(w);
     }
@@ -303,15 +303,13 @@ void lower_gpu_rows(struct lower *l) {
     r->inner.context = r;
     r->count = rows_members(l->op, r->members);
     bool meets = false;
-    for (int i = r->count; i-- > 0;) {
+    r->by = l->op->rows.by;
+    for (int i = 0; i < r->count; i++)
         meets |= is_overwritten(r, &r->members[i]);
-        if (r->members[i].op->nest.reds)
-            r->schedule = gpu_reduction_schedule(l->module, r->members[i].op);
-    }
     lx all = row_extent(r, 0, r->members[0].rows);
-    if (r->schedule == GPU_BY_THREADS)
+    if (r->by == ROWS_BY_THREADS)
         by_threads(r, all);
-    else if (r->schedule == GPU_BY_BLOCKS)
+    else if (r->by == ROWS_BY_BLOCKS)
         by_blocks(r, all, GPU_THREADS);
     else if (meets) /* warps of one block cannot meet alone */
         by_blocks(r, all, GPU_WARP);

@@ -39,7 +39,7 @@ struct unit { /* of a stretch: a group, or an operation that cannot be in one */
     uint64_t bits;  /* its own; 0: it cannot be joined */
     uint64_t needs; /* the units that its operands come from, itself aside */
     int rows;       /* indices of the rows; -1: there is no reduction yet */
-    enum gpu_schedule schedule;
+    enum rows_by by;
     const struct ir_op *seed; /* a reduction */
     int first, last;          /* places, once it is complete */
     bool is_update, visited;
@@ -152,7 +152,7 @@ static uint64_t closure(const struct grouping *g, uint64_t set) {
 
 static bool same_rows(const struct unit *a, const struct unit *b) {
     const struct ir_nest *x = &a->seed->nest, *y = &b->seed->nest;
-    if (a->rows != b->rows || a->schedule != b->schedule)
+    if (a->rows != b->rows || a->by != b->by)
         return false;
     for (int i = 0; i < a->rows; i++)
         if (x->indices[i].extent != y->indices[i].extent)
@@ -162,7 +162,7 @@ static bool same_rows(const struct unit *a, const struct unit *b) {
 
 static bool join(struct grouping *g, struct unit *a, struct unit *b) {
     const struct unit *rows = a->rows >= 0 ? a : b;
-    struct unit u = {.bits = a->bits | b->bits, .rows = rows->rows, .schedule = rows->schedule, .seed = rows->seed};
+    struct unit u = {.bits = a->bits | b->bits, .rows = rows->rows, .by = rows->by, .seed = rows->seed};
     if (rows->rows < 0 || (a->rows >= 0 && b->rows >= 0 && !same_rows(a, b)) || a->count + b->count > ROWS_MAX_MEMBERS)
         return false;
     for (int i = 0, k = 0; i < a->count || k < b->count; u.count++) {
@@ -204,8 +204,9 @@ static void add(struct grouping *g, struct ir_op *op) {
     VEC_PUSH(&g->arena, g->ops, op);
     VEC_PUSH(&g->arena, g->units, u);
     if (joins && op->nest.reds) {
-        u->schedule = gpu_reduction_schedule(g->module, op);
-        joins = u->schedule != GPU_IN_PARTS && u->schedule != GPU_IN_PARTS_BY_BLOCKS;
+        enum gpu_schedule s = gpu_reduction_schedule(g->module, op);
+        joins = s != GPU_IN_PARTS && s != GPU_IN_PARTS_BY_BLOCKS;
+        u->by = s == GPU_BY_THREADS ? ROWS_BY_THREADS : s == GPU_BY_WARPS ? ROWS_BY_WARPS : ROWS_BY_BLOCKS;
         u->rows = op->nest.pars;
         u->seed = op;
     }
@@ -252,9 +253,7 @@ static double shared_bytes(const struct unit *u, const struct rows_member *x, co
     double bytes = dtype_size(v->type.dtype);
     for (int i = 0; i < count; i++)
         bytes *= (double)ir_dim_upper(x->op->nest.indices[list[i]].extent);
-    return bytes * (u->schedule == GPU_BY_THREADS ? GPU_THREADS
-                    : u->schedule == GPU_BY_WARPS ? GPU_THREADS / GPU_WARP
-                                                  : 1);
+    return bytes * (u->by == ROWS_BY_THREADS ? GPU_THREADS : u->by == ROWS_BY_WARPS ? GPU_THREADS / GPU_WARP : 1);
 }
 
 /* Computes result k of member i again in all members that read it; false if that would be too much. */
@@ -346,6 +345,7 @@ static void build(struct grouping *g, struct unit *u) {
         .module = g->module, .func = g->func, .region = last->parent, .before = last, .span = last->span};
     struct ir_op *rows = ir_op_new(&b, OP_rows, NULL, 0, 1);
     struct ir_region *r = rows->regions[0];
+    rows->rows.by = u->by;
     struct arena *arena = &g->module->arena;
     VEC(struct ir_value *) yields = {0};
     VEC(struct ir_value *) results = {0};

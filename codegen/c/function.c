@@ -306,29 +306,33 @@ bool function_on_host(struct function *f, const struct ir_op *op) {
     return f->g->cuda != NULL;
 }
 
-static void nest(struct function *f, struct ir_op *op) {
-    struct loop_block k;
-    loop_block_init(&k);
-    function_begin(f);
-    f->hint = op->result_count ? op->results[0]->name : NULL;
+void function_lower(struct function *f, struct ir_op *op, struct loop_block *k) {
     struct lower l = {.module = f->g->module,
                       .b = f->b,
                       .options = f->g->options,
                       .op = op,
-                      .out = &k,
+                      .out = k,
                       .mem = function_mem,
                       .symbol = function_symbol,
                       .workspace = function_workspace,
                       .shared = shared_kernel,
                       .share = share_kernel,
                       .context = f};
-    int first = f->b->next_id;
     if (f->host)
         lower_nest(&l);
     else
         codegen_lower(&l);
-    loop_drop_unused(f->b, &k, first);
     f->flops += f->repeat * (double)l.flops;
+}
+
+static void nest(struct function *f, struct ir_op *op) {
+    struct loop_block k;
+    int first = f->b->next_id;
+    loop_block_init(&k);
+    function_begin(f);
+    f->hint = op->result_count ? op->results[0]->name : NULL;
+    function_lower(f, op, &k);
+    loop_drop_unused(f->b, &k, first);
     function_finish(f, &k);
 }
 

@@ -451,7 +451,8 @@ struct needs {
 
 static void check_need(struct ir_op *op, void *context) {
     struct needs *n = context;
-    int64_t need = n->c->workspace(n->c->options, n->p, op), given = 0;
+    const bool is_part = op->parent->op && op->parent->op->code == OP_rows; /* the whole is what has a kernel */
+    int64_t need = is_part ? 0 : n->c->workspace(n->c->options, n->p, op), given = 0;
     for (int i = 0; i < n->p->storage_count; i++)
         if (n->p->storages[i]->kind == STORAGE_ARENA && n->p->storages[i]->op == op)
             given = n->p->storages[i]->bytes;
