@@ -65,6 +65,10 @@ void codegen_lower(struct lower *l) {
         lower_function(l);
         return;
     }
+    if (l->op->code == OP_rows) {
+        lower_gpu_rows(l);
+        return;
+    }
     for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++)
         if (kernels[i].target == l->options->target && kernels[i].lower(l))
             return;

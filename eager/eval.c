@@ -263,6 +263,7 @@ static int run_step(struct eager *e, struct step *s) {
     case OP_for: return run_for(e, s);
     case OP_while: return run_while(e, s);
     case OP_kernel:
+    case OP_rows:
     case OP_checkpoint: return run_inline(e, s, s->regions[0]);
     case OP_extern: return eager_extern(e, op);
     case OP_check:

@@ -220,6 +220,8 @@ struct ir_opinfo {
 };
 extern const struct ir_opinfo ir_optable[OP_COUNT];
 
+enum rows_by { ROWS_BY_THREADS, ROWS_BY_WARPS, ROWS_BY_BLOCKS, ROWS_BY_COUNT }; /* who computes a row */
+extern const char *const rows_by_names[ROWS_BY_COUNT]; /* "threads", … */
 enum reduce_op { RED_SUM, RED_PROD, RED_MAX, RED_MIN, RED_ANY, RED_ALL, RED_ARGMAX, RED_ARGMIN, RED_COUNT };
 extern const char *const reduce_names[RED_COUNT]; /* "sum", … */
 
@@ -322,6 +324,7 @@ struct ir_op {
             int param_count;
             bool returns; /* result 0 is the C return value */
         } external;
+        struct { enum rows_by by; } rows; /* region 0: nests over args = operands; yields: results */
         struct { struct ir_buffer *buffer; } buffer; /* read (result), write (operand 0) */
     };
 };
@@ -423,6 +426,7 @@ struct ir_op *ir_op_new(struct ir_builder *b, enum ir_opcode code, struct ir_val
 struct ir_value *ir_op_result(struct ir_op *op, struct ir_type t);
 void ir_op_remove(struct ir_op *op);             /* unlinks it; results must be unused */
 void ir_op_move_before(struct ir_op *op, struct ir_op *before);
+void ir_op_move(struct ir_op *op, struct ir_region *region, struct ir_op *before); /* before NULL: to its end */
 int ir_op_add_operand(struct ir_op *op, struct ir_value *v); /* its slot; an existing one if present */
 
 /* Common operations; all return the (first) result. */

@@ -133,7 +133,7 @@ struct check {
     int vector_bytes;
     /* Registers and local memories in scope, innermost last. */
     const void *scope[4096];
-    int depth;
+    int depth, own;                      /* own: of `scope`, where what differs from thread to thread begins */
     bool in_grid, in_threads, in_branch; /* in_branch: of threads, which some may not take */
 };
 
@@ -208,6 +208,25 @@ static void check_expr(lx e, void *context) {
     }
 }
 
+struct uniform {
+    const struct check *c;
+    bool holds;
+};
+
+static void see_own(lx e, void *context) {
+    struct uniform *u = context;
+    u->holds &= e->kind == LX_INT || e->kind == LX_OP || e->kind == LX_VAR;
+    for (int i = u->c->own; i < u->c->depth && e->kind == LX_VAR; i++)
+        u->holds &= u->c->scope[i] != e->var;
+}
+
+/* Whether all threads of a block find the same: it depends on the block's number and what the host gives alone. */
+static bool is_uniform(const struct check *c, lx e) {
+    struct uniform u = {c, true};
+    lx_walk(e, see_own, &u);
+    return u.holds;
+}
+
 static void check_block(struct check *c, const struct loop_block *k) {
     int depth = c->depth;
     int64_t n;
@@ -228,6 +247,8 @@ static void check_block(struct check *c, const struct loop_block *k) {
                 broken(c, "the grid %s stands in a kernel or has a step", s->var->name);
             if (s->loop == LOOP_THREADS && (!c->in_grid || c->in_threads || !lx_is_int(s->hi, &n) || n < 1 || n > 1024))
                 broken(c, "the threads %s stand outside of a grid, or their number is no constant", s->var->name);
+            if (s->loop == LOOP_THREADS)
+                c->own = c->depth;
             enter(c, s->var, s->var->name);
             bool in_grid = c->in_grid, in_threads = c->in_threads;
             c->in_grid |= s->loop == LOOP_GRID;
@@ -240,7 +261,7 @@ static void check_block(struct check *c, const struct loop_block *k) {
         }
         case LS_IF: {
             bool outer = c->in_branch;
-            c->in_branch = c->in_threads;
+            c->in_branch |= c->in_threads && !is_uniform(c, s->cond);
             check_block(c, &s->body);
             check_block(c, &s->other);
             c->in_branch = outer;

@@ -20,6 +20,8 @@ const char *const reduce_names[RED_COUNT] = {
     [RED_ANY] = "any", [RED_ALL] = "all",   [RED_ARGMAX] = "argmax", [RED_ARGMIN] = "argmin",
 };
 
+const char *const rows_by_names[ROWS_BY_COUNT] = {"threads", "warps", "blocks"};
+
 static void link_op(struct ir_op *op, struct ir_region *region, struct ir_op *before) {
     assert(!before || before->parent == region);
     op->parent = region;
@@ -92,11 +94,15 @@ void ir_op_remove(struct ir_op *op) {
     unlink_op(op);
 }
 
-void ir_op_move_before(struct ir_op *op, struct ir_op *before) {
+void ir_op_move(struct ir_op *op, struct ir_region *region, struct ir_op *before) {
     if (op == before)
         return;
     unlink_op(op);
-    link_op(op, before->parent, before);
+    link_op(op, region, before);
+}
+
+void ir_op_move_before(struct ir_op *op, struct ir_op *before) {
+    ir_op_move(op, before->parent, before);
 }
 
 int ir_op_add_operand(struct ir_op *op, struct ir_value *v) {

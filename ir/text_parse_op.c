@@ -285,6 +285,16 @@ static void read_kernel(struct reader *r, struct ir_op *op) {
         op->kernel.limit = read_dim(r);
 }
 
+static void read_rows(struct reader *r, struct ir_op *op) {
+    int by = 0;
+    read_expect_word(r, "by");
+    while (by + 1 < ROWS_BY_COUNT && !read_accept_word(r, rows_by_names[by]))
+        by++;
+    if (by + 1 == ROWS_BY_COUNT)
+        read_expect_word(r, rows_by_names[by]);
+    op->rows.by = (enum rows_by)by;
+}
+
 static void read_attributes(struct reader *r, struct ir_op *op, const struct value_list *results) {
     switch (op->code) {
     case OP_nest: read_nest(r, op, results); break;
@@ -318,6 +328,7 @@ static void read_attributes(struct reader *r, struct ir_op *op, const struct val
             op->loop.limit = read_dim(r);
         break;
     case OP_kernel: read_kernel(r, op); break;
+    case OP_rows: read_rows(r, op); break;
     case OP_grad: read_grad(r, op); break;
     case OP_extern: read_extern(r, op); break;
     case OP_read:

@@ -340,6 +340,9 @@ static void check_kernel(struct verifier *v) {
     same_types(v, "yields", r->yields, r->yield_count, op->results, op->result_count);
     if (op->code == OP_kernel && !op->name)
         fail(v, "the kernel has no name");
+    for (const struct ir_op *x = op->code == OP_rows ? r->first : NULL; x; x = x->next)
+        if (x->code != OP_nest)
+            fail(v, "`%s` stands among the nests over rows", ir_optable[x->code].name);
     if (regions == 1)
         return;
     const struct ir_region *g = op->regions[1];
@@ -503,6 +506,7 @@ static void check_op(struct verifier *v) {
             check_loop(v);
         break;
     case OP_kernel:
+    case OP_rows:
     case OP_checkpoint: check_kernel(v); break;
     case OP_grad:
         if (op->operand_count < 1)

@@ -37,4 +37,11 @@ lx gpu_named(struct loop_builder *b, struct loop_block *k, const char *name, lx 
 /* passes/lower_gpu.c: any nest, as kernels. */
 void lower_gpu_nest(struct lower *l);
 
+/* Who makes a result of a reduction. */
+enum gpu_schedule { GPU_BY_THREADS, GPU_BY_WARPS, GPU_BY_BLOCKS, GPU_IN_PARTS, GPU_IN_PARTS_BY_BLOCKS };
+enum gpu_schedule gpu_reduction_schedule(struct ir_module *m, struct ir_op *op);
+
+/* passes/lower_gpu_rows.c: a `rows` operation, as one kernel. */
+void lower_gpu_rows(struct lower *l);
+
 #endif

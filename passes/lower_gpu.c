@@ -15,272 +15,9 @@
  */
 #include <string.h>
 
-#include "passes/gpu.h"
+#include "passes/gpu_nest.h"
 
 enum { ALONE_TERMS = 32, WARP_TERMS = 1024, MANY_RESULTS = 1 << 15, SPLIT_TERMS = 4096, SPLIT_PARTS = 256, LANES = 4 };
-
-struct gpu_nest {
-    struct lower *l;
-    struct loop_builder *b;
-    const struct ir_nest *nest;
-    struct nest_scope n;
-    struct loop_var *acc[NEST_MAX], *position[NEST_MAX];
-    int flat_pars;          /* trailing parallel indices that are one */
-    int64_t results, terms; /* at most */
-    bool updates;
-};
-
-/* ---- indices ---------------------------------------------------------------------------------------------------------- */
-
-static int64_t upper_of(const struct ir_nest *nest, int first, int count) {
-    double n = 1;
-    for (int i = first; i < first + count; i++)
-        n *= (double)ir_dim_upper(nest->indices[i].extent);
-    return n < 4e18 ? (int64_t)n : (int64_t)4e18;
-}
-
-static lx extent_of(struct gpu_nest *w, int first, int count) {
-    ir_dim d = ir_dim_const(w->l->module, 1);
-    for (int i = first; i < first + count; i++)
-        d = ir_dim_mul(w->l->module, d, w->nest->indices[i].extent);
-    return lx_dim(w->b, d, w->l->symbol, w->l->context);
-}
-
-static struct loop_block *here(struct gpu_nest *w) {
-    return w->n.block[w->n.depth];
-}
-
-static lx named(struct gpu_nest *w, const char *name, lx e) {
-    return gpu_named(w->b, here(w), name, e);
-}
-
-/* Sets the `count` indices of list, row-major, to position `at` among their extents; lo: their first values, NULL: 0. */
-static void set_position(struct gpu_nest *w, const int *list, int count, const lx *extent, const lx *lo, lx at) {
-    for (int i = count; i-- > 0;) {
-        lx value = i > 0 ? lx_mod(w->b, at, extent[i]) : at;
-        if (lo)
-            value = lx_add(w->b, lo[i], value);
-        nest_scope_set(&w->n, list[i], named(w, w->nest->indices[list[i]].name, value), w->n.depth);
-        if (i > 0)
-            at = named(w, "rest", lx_div(w->b, at, extent[i]));
-    }
-}
-
-/* Sets all parallel indices to result number `at`. */
-static void set_result(struct gpu_nest *w, lx at) {
-    int pars = w->nest->pars, q = w->flat_pars > 1 ? w->flat_pars : 1, list[NEST_MAX], count = 0;
-    lx extent[NEST_MAX];
-    if (!pars)
-        return;
-    for (int i = 0; i <= pars - q; i++) {
-        extent[count] = extent_of(w, i, i == pars - q ? q : 1);
-        list[count++] = i == pars - q ? pars - 1 : i;
-    }
-    for (int i = pars - q; i < pars - 1; i++)
-        nest_scope_set(&w->n, i, lx_int(w->b, 0), 0);
-    set_position(w, list, count, extent, NULL, at);
-}
-
-static void enter(struct gpu_nest *w, struct loop_block *k) {
-    nest_scope_enter(&w->n, w->n.depth + 1, k, false);
-}
-
-static void leave(struct gpu_nest *w) {
-    w->n.depth--;
-}
-
-/* A scope whose outermost block is the body of a kernel's thread. */
-static void begin(struct gpu_nest *w, struct loop_block *body) {
-    nest_scope_init(&w->n, w->l);
-    nest_scope_enter(&w->n, 0, body, true);
-}
-
-/* ---- accumulators ----------------------------------------------------------------------------------------------------- */
-
-static void open_accumulators(struct gpu_nest *w) {
-    for (int i = 0; i < w->nest->acc_count; i++) {
-        const struct ir_acc *a = &w->nest->accs[i];
-        w->acc[i] = loop_var_new(w->b, reduce_names[a->op], a->body->dtype, 1);
-        w->acc[i]->is_mutable = true;
-        loop_def(w->b, here(w), w->acc[i], lower_identity(w->b, a->op, a->body->dtype));
-        if (!lower_is_arg(a->op))
-            continue;
-        w->position[i] = loop_var_new(w->b, "position", I64, 1);
-        w->position[i]->is_mutable = true;
-        loop_def(w->b, here(w), w->position[i], lx_int(w->b, -1));
-    }
-}
-
-/* The term of the indices as they are set. */
-static void accumulate(struct gpu_nest *w) {
-    for (int i = 0; i < w->nest->acc_count; i++) {
-        const struct ir_acc *a = &w->nest->accs[i];
-        lx value = nest_value(&w->n, a->body);
-        if (lower_is_arg(a->op))
-            lower_extremum(&w->n, a->op, w->acc[i], w->position[i], value,
-                           nest_index(&w->n, ir_nest_position(w->l->module, w->nest)));
-        else
-            loop_set(w->b, here(w), w->acc[i], NULL, lower_combine(w->b, a->op, lx_var(w->b, w->acc[i]), value));
-    }
-}
-
-/* Takes in what another thread has, x from position p: of equal extrema the earlier one. */
-static void merge(struct gpu_nest *w, int i, lx x, lx p) {
-    struct loop_builder *b = w->b;
-    enum reduce_op op = w->nest->accs[i].op;
-    struct loop_block *k = here(w);
-    if (!lower_is_arg(op)) {
-        loop_set(b, k, w->acc[i], NULL, lower_combine(b, op, lx_var(b, w->acc[i]), x));
-        return;
-    }
-    x = named(w, "other", x);
-    p = named(w, "other_position", p);
-    lx best = lx_var(b, w->acc[i]), at = lx_var(b, w->position[i]), none = lx_int(b, 0);
-    lx better = op == RED_ARGMAX ? lx_fn2(b, FN_lt, best, x) : lx_fn2(b, FN_lt, x, best),
-       equal = lx_fn2(b, FN_eq, x, best);
-    if (dtype_is_float(x->dtype)) {
-        lx nan_x = lx_fn(b, FN_isnan, BOOL, 1, &x), nan_best = lx_fn(b, FN_isnan, BOOL, 1, &best);
-        better = lx_op(b, I_OR, better, lx_op(b, I_AND, nan_x, lx_op(b, I_NOT, nan_best, NULL)));
-        equal = lx_op(b, I_OR, equal, lx_op(b, I_AND, nan_x, nan_best));
-    }
-    better = lx_op(b, I_OR, better, lx_op(b, I_AND, equal, lx_op(b, I_LT, p, at)));
-    better = lx_op(b, I_OR, lx_op(b, I_LT, at, none), better);
-    struct loop_stmt *s = loop_if(b, k, lx_op(b, I_AND, lx_op(b, I_LE, none, p), better));
-    loop_set(b, &s->body, w->acc[i], NULL, x);
-    loop_set(b, &s->body, w->position[i], NULL, p);
-}
-
-/* Over the lanes of a warp; all lanes get the whole. */
-static void fold_warp(struct gpu_nest *w) {
-    struct loop_builder *b = w->b;
-    for (int bits = GPU_WARP / 2; bits > 0; bits /= 2)
-        for (int i = 0; i < w->nest->acc_count; i++)
-            merge(w, i, lx_shuffle(b, lx_var(b, w->acc[i]), bits),
-                  w->position[i] ? lx_shuffle(b, lx_var(b, w->position[i]), bits) : NULL);
-}
-
-/* Over the warps of a block, in their order; thread 0 gets the whole. */
-static void fold_block(struct gpu_nest *w, struct gpu_kernel *k) {
-    struct loop_builder *b = w->b;
-    int warps = k->count / GPU_WARP;
-    struct loop_mem *values[NEST_MAX], *places[NEST_MAX] = {0};
-    fold_warp(w);
-    struct loop_stmt *first = loop_if(b, NULL, lx_op(b, I_EQ, lx_mod(b, k->thread, lx_int(b, GPU_WARP)), lx_int(b, 0)));
-    lx warp = lx_div(b, k->thread, lx_int(b, GPU_WARP));
-    for (int i = 0; i < w->nest->acc_count; i++) {
-        values[i] = gpu_shared(k, reduce_names[w->nest->accs[i].op], w->acc[i]->dtype, warps);
-        loop_store(b, &first->body, values[i], warp, lx_var(b, w->acc[i]));
-        if (w->position[i]) {
-            places[i] = gpu_shared(k, "positions", I64, warps);
-            loop_store(b, &first->body, places[i], warp, lx_var(b, w->position[i]));
-        }
-    }
-    loop_append(here(w), first);
-    loop_barrier(b, here(w));
-    struct loop_var *v = loop_var_new(b, "warp", I64, 1);
-    struct loop_stmt *zero = loop_if(b, NULL, lx_op(b, I_EQ, k->thread, lx_int(b, 0)));
-    struct loop_stmt *each = loop_for(b, &zero->body, v, lx_int(b, 1), lx_int(b, warps), 1, LOOP_SERIAL);
-    enter(w, &zero->body);
-    enter(w, &each->body);
-    for (int i = 0; i < w->nest->acc_count; i++)
-        merge(w, i, lx_load(b, values[i], lx_var(b, v), 1), places[i] ? lx_load(b, places[i], lx_var(b, v), 1) : NULL);
-    leave(w);
-    leave(w);
-    loop_append(here(w), zero);
-}
-
-static void close_accumulators(struct gpu_nest *w) {
-    for (int i = 0; i < w->nest->acc_count; i++) {
-        w->n.acc[i] = lx_var(w->b, w->acc[i]);
-        if (w->position[i])
-            w->n.acc[i] = lx_cast(w->b, I32, lx_op(w->b, I_MAX, lx_var(w->b, w->position[i]), lx_int(w->b, 0)));
-    }
-}
-
-/* All values are computed before the first store, which may overwrite an operand. */
-static void store_results(struct gpu_nest *w) {
-    lx values[NEST_MAX];
-    int count = w->l->op->result_count;
-    for (int r = 0; r < count; r++) {
-        values[r] = nest_value(&w->n, w->nest->results[r].value);
-        if (count > 1)
-            values[r] = named(w, "value", values[r]);
-    }
-    for (int r = 0; r < count; r++)
-        nest_store(&w->n, r, values[r]);
-}
-
-/* ---- terms ------------------------------------------------------------------------------------------------------------ */
-
-/* The reduction as a rectangle, if no bound depends on a reduction index; its terms are numbered row-major. */
-struct terms {
-    int list[NEST_MAX], count;
-    lx lo[NEST_MAX], extent[NEST_MAX], all;
-};
-
-static bool is_rectangle(const struct ir_nest *nest) {
-    uint32_t inner = ((1u << nest->reds) - 1) << nest->pars;
-    for (int i = nest->pars; i < nest->pars + nest->reds; i++)
-        if ((nest_uses(nest->indices[i].lo) | nest_uses(nest->indices[i].hi)) & inner)
-            return false;
-    return true;
-}
-
-static struct terms terms_of(struct gpu_nest *w) {
-    struct terms t = {.all = lx_int(w->b, 1)};
-    int first = w->nest->pars, end = first + w->nest->reds, q = lower_flat_count(w->l, first, w->nest->reds);
-    for (int i = first; i < end; i++) {
-        const struct ir_nest_index *x = &w->nest->indices[i];
-        bool flat = q > 1 && i == end - q;
-        lx lo = nest_index(&w->n, x->lo);
-        lx extent = flat ? extent_of(w, i, q) : lx_sub(w->b, nest_index(&w->n, x->hi), lo);
-        int64_t exact;
-        if (lx_is_int(extent, &exact))
-            extent = lx_int(w->b, exact < 0 ? 0 : exact);
-        else if (!flat)
-            extent = named(w, "extent", lx_op(w->b, I_MAX, extent, lx_int(w->b, 0)));
-        t.lo[t.count] = lo;
-        t.extent[t.count] = extent;
-        t.list[t.count++] = flat ? end - 1 : i;
-        t.all = lx_mul(w->b, t.all, extent);
-        if (flat) {
-            for (int z = i; z < end - 1; z++)
-                nest_scope_set(&w->n, z, lx_int(w->b, 0), 0);
-            break;
-        }
-    }
-    t.all = named(w, "terms", t.all);
-    return t;
-}
-
-/* Terms first, first + step … below end. */
-static void every_term(struct gpu_nest *w, const struct terms *t, lx first, lx end, int64_t step) {
-    struct loop_var *v = loop_var_new(w->b, t->count == 1 ? w->nest->indices[t->list[0]].name : "term", I64, 1);
-    struct loop_stmt *s = loop_for(w->b, NULL, v, first, end, step, LOOP_SERIAL);
-    struct loop_block *parent = here(w);
-    enter(w, &s->body);
-    set_position(w, t->list, t->count, t->extent, t->lo, lx_var(w->b, v));
-    accumulate(w);
-    leave(w);
-    loop_append(parent, s);
-}
-
-/* All terms by one thread, as nested loops from reduction index i on. */
-static void reduce_alone(struct gpu_nest *w, int i) {
-    if (i == w->nest->pars + w->nest->reds) {
-        accumulate(w);
-        return;
-    }
-    const struct ir_nest_index *x = &w->nest->indices[i];
-    struct loop_block *parent = here(w);
-    struct loop_var *v = loop_var_new(w->b, x->name, I64, 1);
-    struct loop_stmt *s = loop_for(w->b, NULL, v, nest_index(&w->n, x->lo), nest_index(&w->n, x->hi), 1, LOOP_SERIAL);
-    enter(w, &s->body);
-    nest_scope_set(&w->n, i, lx_var(w->b, v), w->n.depth);
-    reduce_alone(w, i + 1);
-    leave(w);
-    loop_append(parent, s);
-}
 
 /* ---- vectors ---------------------------------------------------------------------------------------------------------- */
 
@@ -329,21 +66,21 @@ static bool by_fours(struct gpu_nest *w) {
         return false;
     for (int r = 0; r < count; r++)
         ir_expr_walk(w->nest->results[r].value, note_vector, &loads);
-    row = extent_of(w, pars - loads.q, loads.q);
+    row = gpu_nest_extent(w, pars - loads.q, loads.q);
     if (!loads.found.n || loads.found.n > 8 || !lx_is_int(row, &exact) || exact % LANES)
         return false;
     for (int i = 0; i <= pars - loads.q; i++) {
         bool last = i == pars - loads.q;
-        extent[lists] = last ? lx_int(b, exact / LANES) : extent_of(w, i, 1);
+        extent[lists] = last ? lx_int(b, exact / LANES) : gpu_nest_extent(w, i, 1);
         all = lx_mul(b, all, extent[lists]);
         list[lists++] = last ? pars - 1 : i;
     }
     struct gpu_each e = gpu_open_each(b, w->l->out, all, w->results / LANES, "at");
-    begin(w, e.k.body);
+    gpu_nest_begin(w, e.k.body);
     if (e.around)
-        enter(w, e.body);
-    set_position(w, list, lists, extent, NULL, e.at);
-    lx four = named(w, "first", lx_mul(b, w->n.index[pars - 1], lx_int(b, LANES)));
+        gpu_nest_enter(w, e.body);
+    gpu_nest_set_position(w, list, lists, extent, NULL, e.at);
+    lx four = gpu_nest_named(w, "first", lx_mul(b, w->n.index[pars - 1], lx_int(b, LANES)));
     for (int i = pars - loads.q; i < pars - 1; i++)
         nest_scope_set(&w->n, i, lx_int(b, 0), 0);
     nest_scope_set(&w->n, pars - 1, four, w->n.depth);
@@ -351,14 +88,14 @@ static bool by_fours(struct gpu_nest *w) {
     for (int i = 0; i < loads.found.n; i++) {
         const struct ir_value *v = w->l->op->operands[loads.found.at[i]->index];
         lx at = nest_address(&w->n, v->type, loads.found.at[i]->args);
-        vectors[i] = named(w, v->name, lx_load(b, w->l->mem(w->l->context, v), at, LANES));
+        vectors[i] = gpu_nest_named(w, v->name, lx_load(b, w->l->mem(w->l->context, v), at, LANES));
     }
     for (int lane = 0; lane < LANES; lane++) {
         nest_scope_set(&w->n, pars - 1, lane ? lx_add(b, four, lx_int(b, lane)) : four, w->n.depth);
         for (int i = 0; i < loads.found.n; i++)
             nest_scope_give(&w->n, loads.found.at[i], lx_lane(b, vectors[i], lane));
         for (int r = 0; r < count; r++)
-            values[r * LANES + lane] = named(w, "value", nest_value(&w->n, w->nest->results[r].value));
+            values[r * LANES + lane] = gpu_nest_named(w, "value", nest_value(&w->n, w->nest->results[r].value));
     }
     nest_scope_set(&w->n, pars - 1, four, w->n.depth);
     for (int r = 0; r < count; r++)
@@ -371,18 +108,18 @@ static bool by_fours(struct gpu_nest *w) {
 
 static void serial(struct gpu_nest *w) {
     struct gpu_each e =
-        gpu_open_each(w->b, w->l->out, extent_of(w, 0, w->nest->pars), w->results,
+        gpu_open_each(w->b, w->l->out, gpu_nest_extent(w, 0, w->nest->pars), w->results,
                       w->flat_pars == w->nest->pars && w->nest->pars ? w->nest->indices[w->nest->pars - 1].name : "at");
-    begin(w, e.k.body);
+    gpu_nest_begin(w, e.k.body);
     if (e.around)
-        enter(w, e.body);
-    set_result(w, e.at);
+        gpu_nest_enter(w, e.body);
+    gpu_nest_set_result(w, e.at);
     if (w->nest->reds) {
-        open_accumulators(w);
-        reduce_alone(w, w->nest->pars);
-        close_accumulators(w);
+        gpu_nest_open_accumulators(w);
+        gpu_nest_reduce_alone(w, w->nest->pars);
+        gpu_nest_close_accumulators(w);
     }
-    store_results(w);
+    gpu_nest_store_results(w);
     gpu_close_each(&e);
 }
 
@@ -391,48 +128,49 @@ static struct loop_stmt *open_warps(struct gpu_nest *w, lx results, lx *at, lx *
     struct loop_builder *b = w->b;
     int64_t warps = GPU_THREADS / GPU_WARP;
     struct gpu_kernel k = gpu_open(b, w->l->out, gpu_ceil_div(b, results, warps), GPU_THREADS);
-    begin(w, k.body);
-    *at = named(w, "at", lx_add(b, lx_mul(b, k.block, lx_int(b, warps)), lx_div(b, k.thread, lx_int(b, GPU_WARP))));
-    *lane = named(w, "lane_", lx_mod(b, k.thread, lx_int(b, GPU_WARP)));
+    gpu_nest_begin(w, k.body);
+    *at = gpu_nest_named(w, "at",
+                         lx_add(b, lx_mul(b, k.block, lx_int(b, warps)), lx_div(b, k.thread, lx_int(b, GPU_WARP))));
+    *lane = gpu_nest_named(w, "lane_", lx_mod(b, k.thread, lx_int(b, GPU_WARP)));
     struct loop_stmt *inside = loop_if(b, NULL, lx_op(b, I_LT, *at, results));
-    enter(w, &inside->body);
+    gpu_nest_enter(w, &inside->body);
     return inside;
 }
 
 static void by_warps(struct gpu_nest *w) {
     struct loop_builder *b = w->b;
     lx at, lane;
-    struct loop_stmt *inside = open_warps(w, extent_of(w, 0, w->nest->pars), &at, &lane);
-    set_result(w, at);
-    struct terms t = terms_of(w);
-    open_accumulators(w);
-    every_term(w, &t, lane, t.all, GPU_WARP);
-    fold_warp(w);
-    close_accumulators(w);
+    struct loop_stmt *inside = open_warps(w, gpu_nest_extent(w, 0, w->nest->pars), &at, &lane);
+    gpu_nest_set_result(w, at);
+    struct gpu_terms t = gpu_nest_terms(w);
+    gpu_nest_open_accumulators(w);
+    gpu_nest_every_term(w, &t, lane, t.all, GPU_WARP);
+    gpu_nest_fold_warp(w);
+    gpu_nest_close_accumulators(w);
     struct loop_stmt *first = loop_if(b, NULL, lx_op(b, I_EQ, lane, lx_int(b, 0)));
-    enter(w, &first->body);
-    store_results(w);
-    leave(w);
-    loop_append(here(w), first);
-    leave(w);
-    loop_append(here(w), inside);
+    gpu_nest_enter(w, &first->body);
+    gpu_nest_store_results(w);
+    gpu_nest_leave(w);
+    loop_append(gpu_nest_here(w), first);
+    gpu_nest_leave(w);
+    loop_append(gpu_nest_here(w), inside);
 }
 
 static void by_blocks(struct gpu_nest *w) {
     struct loop_builder *b = w->b;
-    struct gpu_kernel k = gpu_open(b, w->l->out, extent_of(w, 0, w->nest->pars), GPU_THREADS);
-    begin(w, k.body);
-    set_result(w, k.block);
-    struct terms t = terms_of(w);
-    open_accumulators(w);
-    every_term(w, &t, k.thread, t.all, GPU_THREADS);
-    fold_block(w, &k);
-    close_accumulators(w);
+    struct gpu_kernel k = gpu_open(b, w->l->out, gpu_nest_extent(w, 0, w->nest->pars), GPU_THREADS);
+    gpu_nest_begin(w, k.body);
+    gpu_nest_set_result(w, k.block);
+    struct gpu_terms t = gpu_nest_terms(w);
+    gpu_nest_open_accumulators(w);
+    gpu_nest_every_term(w, &t, k.thread, t.all, GPU_THREADS);
+    gpu_nest_fold_block(w, &k, false);
+    gpu_nest_close_accumulators(w);
     struct loop_stmt *first = loop_if(b, NULL, lx_op(b, I_EQ, k.thread, lx_int(b, 0)));
-    enter(w, &first->body);
-    store_results(w);
-    leave(w);
-    loop_append(here(w), first);
+    gpu_nest_enter(w, &first->body);
+    gpu_nest_store_results(w);
+    gpu_nest_leave(w);
+    loop_append(gpu_nest_here(w), first);
 }
 
 /* Where the parts' accumulators wait for the second kernel: [part, result]. */
@@ -443,45 +181,46 @@ struct parts {
 
 static void store_parts(struct gpu_nest *w, const struct parts *p, lx at) {
     for (int i = 0; i < w->nest->acc_count; i++) {
-        loop_store(w->b, here(w), p->values[i], at, lx_var(w->b, w->acc[i]));
+        loop_store(w->b, gpu_nest_here(w), p->values[i], at, lx_var(w->b, w->acc[i]));
         if (p->places[i])
-            loop_store(w->b, here(w), p->places[i], at, lx_var(w->b, w->position[i]));
+            loop_store(w->b, gpu_nest_here(w), p->places[i], at, lx_var(w->b, w->position[i]));
     }
 }
 
 /* The terms of one part: *end is exclusive. */
-static lx part_of(struct gpu_nest *w, const struct parts *p, const struct terms *t, lx part, lx *end) {
+static lx part_of(struct gpu_nest *w, const struct parts *p, const struct gpu_terms *t, lx part, lx *end) {
     struct loop_builder *b = w->b;
-    lx share = named(w, "share", gpu_ceil_div(b, t->all, p->count));
-    lx first = named(w, "first", lx_mul(b, part, share));
-    *end = named(w, "end", lx_min(b, lx_add(b, first, share), t->all));
+    lx share = gpu_nest_named(w, "share", gpu_ceil_div(b, t->all, p->count));
+    lx first = gpu_nest_named(w, "first", lx_mul(b, part, share));
+    *end = gpu_nest_named(w, "end", lx_min(b, lx_add(b, first, share), t->all));
     return first;
 }
 
 /* A warp a result folds the parts: its lanes take every 32nd. */
 static void fold_parts(struct gpu_nest *w, const struct parts *p) {
     struct loop_builder *b = w->b;
-    lx results = extent_of(w, 0, w->nest->pars), at, lane;
+    lx results = gpu_nest_extent(w, 0, w->nest->pars), at, lane;
     struct loop_stmt *inside = open_warps(w, results, &at, &lane);
-    open_accumulators(w);
+    gpu_nest_open_accumulators(w);
     struct loop_var *part = loop_var_new(b, "part_of", I64, 1);
     struct loop_stmt *s = loop_for(b, NULL, part, lane, lx_int(b, p->count), GPU_WARP, LOOP_SERIAL);
-    enter(w, &s->body);
-    lx from = named(w, "from", lx_add(b, lx_mul(b, lx_var(b, part), results), at));
+    gpu_nest_enter(w, &s->body);
+    lx from = gpu_nest_named(w, "from", lx_add(b, lx_mul(b, lx_var(b, part), results), at));
     for (int i = 0; i < w->nest->acc_count; i++)
-        merge(w, i, lx_load(b, p->values[i], from, 1), p->places[i] ? lx_load(b, p->places[i], from, 1) : NULL);
-    leave(w);
-    loop_append(here(w), s);
-    fold_warp(w);
+        gpu_nest_merge(w, i, lx_load(b, p->values[i], from, 1),
+                       p->places[i] ? lx_load(b, p->places[i], from, 1) : NULL);
+    gpu_nest_leave(w);
+    loop_append(gpu_nest_here(w), s);
+    gpu_nest_fold_warp(w);
     struct loop_stmt *first = loop_if(b, NULL, lx_op(b, I_EQ, lane, lx_int(b, 0)));
-    enter(w, &first->body);
-    set_result(w, at);
-    close_accumulators(w);
-    store_results(w);
-    leave(w);
-    loop_append(here(w), first);
-    leave(w);
-    loop_append(here(w), inside);
+    gpu_nest_enter(w, &first->body);
+    gpu_nest_set_result(w, at);
+    gpu_nest_close_accumulators(w);
+    gpu_nest_store_results(w);
+    gpu_nest_leave(w);
+    loop_append(gpu_nest_here(w), first);
+    gpu_nest_leave(w);
+    loop_append(gpu_nest_here(w), inside);
 }
 
 static void in_parts(struct gpu_nest *w, bool blocks, int64_t count) {
@@ -493,32 +232,32 @@ static void in_parts(struct gpu_nest *w, bool blocks, int64_t count) {
         if (lower_is_arg(a->op))
             p.places[i] = w->l->workspace(w->l->context, w->l->out, "places", I64, count * w->results);
     }
-    lx results = extent_of(w, 0, w->nest->pars), end;
+    lx results = gpu_nest_extent(w, 0, w->nest->pars), end;
     lx all = lx_mul(b, results, lx_int(b, count));
     if (blocks) {
         struct gpu_kernel k = gpu_open(b, w->l->out, all, GPU_THREADS);
-        begin(w, k.body);
-        set_result(w, named(w, "at", lx_mod(b, k.block, results)));
-        struct terms t = terms_of(w);
-        lx first = part_of(w, &p, &t, named(w, "part_of", lx_div(b, k.block, results)), &end);
-        open_accumulators(w);
-        every_term(w, &t, lx_add(b, first, k.thread), end, GPU_THREADS);
-        fold_block(w, &k);
+        gpu_nest_begin(w, k.body);
+        gpu_nest_set_result(w, gpu_nest_named(w, "at", lx_mod(b, k.block, results)));
+        struct gpu_terms t = gpu_nest_terms(w);
+        lx first = part_of(w, &p, &t, gpu_nest_named(w, "part_of", lx_div(b, k.block, results)), &end);
+        gpu_nest_open_accumulators(w);
+        gpu_nest_every_term(w, &t, lx_add(b, first, k.thread), end, GPU_THREADS);
+        gpu_nest_fold_block(w, &k, false);
         struct loop_stmt *zero = loop_if(b, NULL, lx_op(b, I_EQ, k.thread, lx_int(b, 0)));
-        enter(w, &zero->body);
+        gpu_nest_enter(w, &zero->body);
         store_parts(w, &p, k.block);
-        leave(w);
-        loop_append(here(w), zero);
+        gpu_nest_leave(w);
+        loop_append(gpu_nest_here(w), zero);
     } else {
         struct gpu_each e = gpu_open_each(b, w->l->out, all, w->results * count, "each");
-        begin(w, e.k.body);
+        gpu_nest_begin(w, e.k.body);
         if (e.around)
-            enter(w, e.body);
-        set_result(w, named(w, "at", lx_mod(b, e.at, results)));
-        struct terms t = terms_of(w);
-        lx first = part_of(w, &p, &t, named(w, "part_of", lx_div(b, e.at, results)), &end);
-        open_accumulators(w);
-        every_term(w, &t, first, end, 1);
+            gpu_nest_enter(w, e.body);
+        gpu_nest_set_result(w, gpu_nest_named(w, "at", lx_mod(b, e.at, results)));
+        struct gpu_terms t = gpu_nest_terms(w);
+        lx first = part_of(w, &p, &t, gpu_nest_named(w, "part_of", lx_div(b, e.at, results)), &end);
+        gpu_nest_open_accumulators(w);
+        gpu_nest_every_term(w, &t, first, end, 1);
         store_parts(w, &p, e.at);
         gpu_close_each(&e);
     }
@@ -580,11 +319,11 @@ static lx met_address(struct gpu_nest *w, int r, uint32_t free_subscripts) {
 
 static void write_one(struct gpu_nest *w) {
     if (w->nest->reds) {
-        open_accumulators(w);
-        reduce_alone(w, w->nest->pars);
-        close_accumulators(w);
+        gpu_nest_open_accumulators(w);
+        gpu_nest_reduce_alone(w, w->nest->pars);
+        gpu_nest_close_accumulators(w);
     }
-    store_results(w);
+    gpu_nest_store_results(w);
 }
 
 static void in_order(struct gpu_nest *w, const int *list, int count, int i, uint32_t free_subscripts, lx owner,
@@ -592,13 +331,13 @@ static void in_order(struct gpu_nest *w, const int *list, int count, int i, uint
     struct loop_builder *b = w->b;
     if (i < count) {
         const struct ir_nest_index *x = &w->nest->indices[list[i]];
-        struct loop_block *parent = here(w);
+        struct loop_block *parent = gpu_nest_here(w);
         struct loop_var *v = loop_var_new(b, x->name, I64, 1);
         struct loop_stmt *s = loop_for(b, NULL, v, lx_int(b, 0), nest_dim(&w->n, x->extent), 1, LOOP_SERIAL);
-        enter(w, &s->body);
+        gpu_nest_enter(w, &s->body);
         nest_scope_set(&w->n, list[i], lx_var(b, v), w->n.depth);
         in_order(w, list, count, i + 1, free_subscripts, owner, owners);
-        leave(w);
+        gpu_nest_leave(w);
         loop_append(parent, s);
         return;
     }
@@ -609,12 +348,12 @@ static void in_order(struct gpu_nest *w, const int *list, int count, int i, uint
     int r = 0;
     while (w->nest->results[r].base < 0)
         r++;
-    lx whose = lx_op(b, I_FMOD, named(w, "place", met_address(w, r, free_subscripts)), lx_int(b, owners));
+    lx whose = lx_op(b, I_FMOD, gpu_nest_named(w, "place", met_address(w, r, free_subscripts)), lx_int(b, owners));
     struct loop_stmt *mine = loop_if(b, NULL, lx_op(b, I_EQ, whose, owner));
-    enter(w, &mine->body);
+    gpu_nest_enter(w, &mine->body);
     write_one(w);
-    leave(w);
-    loop_append(here(w), mine);
+    gpu_nest_leave(w);
+    loop_append(gpu_nest_here(w), mine);
 }
 
 /* Whether all results that are written by element are written in the same place. */
@@ -649,7 +388,7 @@ static void by_owners(struct gpu_nest *w) {
         int d = own_subscript(w, i);
         if (d >= 0 && !(subscripts >> d & 1)) {
             subscripts |= 1u << d;
-            extent[frees] = extent_of(w, i, 1);
+            extent[frees] = gpu_nest_extent(w, i, 1);
             all = lx_mul(b, all, extent[frees]);
             free_list[frees++] = i;
             dealt *= (double)ir_dim_upper(w->nest->indices[i].extent);
@@ -664,12 +403,13 @@ static void by_owners(struct gpu_nest *w) {
         owners *= 2;
     struct gpu_each e = gpu_open_each(b, w->l->out, lx_mul(b, all, lx_int(b, owners)),
                                       (int64_t)(dealt < 1e15 ? dealt : 1e15) * owners, "each");
-    begin(w, e.k.body);
+    gpu_nest_begin(w, e.k.body);
     if (e.around)
-        enter(w, e.body);
-    lx owner = owners > 1 ? named(w, "owner", lx_div(b, e.at, all)) : NULL;
+        gpu_nest_enter(w, e.body);
+    lx owner = owners > 1 ? gpu_nest_named(w, "owner", lx_div(b, e.at, all)) : NULL;
     if (frees)
-        set_position(w, free_list, frees, extent, NULL, owners > 1 ? named(w, "at", lx_mod(b, e.at, all)) : e.at);
+        gpu_nest_set_position(w, free_list, frees, extent, NULL,
+                              owners > 1 ? gpu_nest_named(w, "at", lx_mod(b, e.at, all)) : e.at);
     in_order(w, met, mets, 0, subscripts, owner, owners);
     gpu_close_each(&e);
 }
@@ -707,24 +447,44 @@ static bool walks_along(const struct gpu_nest *w) {
     return score[1] >= score[0];
 }
 
-static void reduce(struct gpu_nest *w) {
+static enum gpu_schedule schedule_of(const struct gpu_nest *w, int64_t *parts) {
     bool along = walks_along(w);
-    if (w->terms <= ALONE_TERMS || !is_rectangle(w->nest) || (w->results >= MANY_RESULTS && !along)) {
-        serial(w);
-        return;
-    }
+    *parts = 1;
+    if (w->terms <= ALONE_TERMS || !gpu_nest_is_rectangle(w->nest) || (w->results >= MANY_RESULTS && !along))
+        return GPU_BY_THREADS;
     /* Enough threads for the machine: parts of at least so many terms. */
-    int64_t want = MANY_RESULTS / (along ? GPU_WARP : 1), parts = 1, least = along ? SPLIT_TERMS : ALONE_TERMS * 2;
-    while (parts < SPLIT_PARTS && parts * w->results < want && w->terms / (2 * parts) >= least)
-        parts *= 2;
-    if (parts > 1)
-        in_parts(w, along, parts);
-    else if (!along && w->terms <= WARP_TERMS / 4)
-        serial(w);
-    else if (w->terms <= WARP_TERMS)
-        by_warps(w);
-    else
-        by_blocks(w);
+    int64_t want = MANY_RESULTS / (along ? GPU_WARP : 1), least = along ? SPLIT_TERMS : ALONE_TERMS * 2;
+    while (*parts < SPLIT_PARTS && *parts * w->results < want && w->terms / (2 * *parts) >= least)
+        *parts *= 2;
+    if (*parts > 1)
+        return along ? GPU_IN_PARTS_BY_BLOCKS : GPU_IN_PARTS;
+    if (!along && w->terms <= WARP_TERMS / 4)
+        return GPU_BY_THREADS;
+    return w->terms <= WARP_TERMS ? GPU_BY_WARPS : GPU_BY_BLOCKS;
+}
+
+static void size_up(struct gpu_nest *w) {
+    w->results = gpu_nest_upper(w->nest, 0, w->nest->pars);
+    w->terms = gpu_nest_upper(w->nest, w->nest->pars, w->nest->reds);
+}
+
+enum gpu_schedule gpu_reduction_schedule(struct ir_module *m, struct ir_op *op) {
+    struct lower l = {.module = m, .op = op};
+    struct gpu_nest w = {.l = &l, .nest = &op->nest};
+    int64_t parts;
+    size_up(&w);
+    return schedule_of(&w, &parts);
+}
+
+static void reduce(struct gpu_nest *w) {
+    int64_t parts;
+    switch (schedule_of(w, &parts)) {
+    case GPU_BY_THREADS: serial(w); break;
+    case GPU_BY_WARPS: by_warps(w); break;
+    case GPU_BY_BLOCKS: by_blocks(w); break;
+    case GPU_IN_PARTS: in_parts(w, false, parts); break;
+    case GPU_IN_PARTS_BY_BLOCKS: in_parts(w, true, parts); break;
+    }
 }
 
 void lower_gpu_nest(struct lower *l) {
@@ -735,8 +495,7 @@ void lower_gpu_nest(struct lower *l) {
     w->nest = &l->op->nest;
     for (int r = 0; r < l->op->result_count; r++)
         w->updates |= w->nest->results[r].base >= 0;
-    w->results = upper_of(w->nest, 0, w->nest->pars);
-    w->terms = upper_of(w->nest, w->nest->pars, w->nest->reds);
+    size_up(w);
     w->flat_pars = w->updates || w->nest->pars == 0 ? 1 : lower_flat_count(l, 0, w->nest->pars);
     l->flops += nest_flops(w->nest, l->op->result_count);
     if (w->updates)

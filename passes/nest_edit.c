@@ -65,6 +65,18 @@ bool nest_loads_slot(const struct ir_op *op, int slot) {
     return s.found;
 }
 
+bool op_loads_slot(const struct ir_op *op, int slot) {
+    if (op->code == OP_nest)
+        return nest_is_base(op, slot) || nest_loads_slot(op, slot);
+    if (op->code != OP_rows)
+        return true;
+    for (const struct ir_op *x = op->regions[0]->first; x; x = x->next)
+        for (int i = 0; i < x->operand_count; i++)
+            if (x->operands[i] == op->regions[0]->args[slot] && nest_loads_slot(x, i))
+                return true;
+    return false;
+}
+
 bool nest_is_base(const struct ir_op *op, int slot) {
     for (int i = 0; i < op->result_count; i++)
         if (op->nest.results[i].base == slot)

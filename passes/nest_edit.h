@@ -12,6 +12,8 @@ void nest_walk(const struct ir_op *op, void (*fn)(ir_expr, void *), void *contex
 void nest_map(struct ir_op *op, ir_expr (*fn)(ir_expr, void *), void *context);
 bool nest_loads_slot(const struct ir_op *op, int slot);
 bool nest_is_base(const struct ir_op *op, int slot);
+/* Whether any operation looks at an operand at all: some of a nest's only order it. */
+bool op_loads_slot(const struct ir_op *op, int slot);
 /* e with INDEX k replaced by index[k] (NULL: as it is), loads of slot s moved to slots[s] (NULL: same), ACC k to k + acc_shift.
  * guard: loads without an `else` get one of 0, for expressions that may be evaluated outside. */
 ir_expr nest_subst(struct ir_module *m, ir_expr e, const ir_expr *index, const int *slots, int acc_shift, bool guard);

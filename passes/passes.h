@@ -222,6 +222,7 @@ bool pass_fuse(struct pass_context *);
 bool pass_polyphase(struct pass_context *); /* strided windows by phases */
 bool pass_precision(struct pass_context *); /* which values are of 16 bits */
 bool pass_remat(struct pass_context *);     /* recomputation */
+bool pass_rows(struct pass_context *);      /* for a GPU: nests over the same rows */
 bool pass_order(struct pass_context *);
 bool pass_mutation(struct pass_context *); /* in-place classes, copies */
 bool pass_place(struct pass_context *);

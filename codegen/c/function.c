@@ -115,29 +115,33 @@ static void share_kernel(void *context, const char *key, struct loop_func *kerne
     cprint_func(f->g, kernel);
 }
 
-static void nest(struct function *f, struct ir_op *op) {
-    struct loop_block k;
-    loop_block_init(&k);
-    function_begin(f);
-    f->hint = op->result_count ? op->results[0]->name : NULL;
+void function_lower(struct function *f, struct ir_op *op, struct loop_block *k) {
     struct lower l = {.module = f->g->module,
                       .b = f->b,
                       .options = f->g->options,
                       .op = op,
-                      .out = &k,
+                      .out = k,
                       .mem = function_mem,
                       .symbol = function_symbol,
                       .workspace = function_workspace,
                       .shared = shared_kernel,
                       .share = share_kernel,
                       .context = f};
-    int first = f->b->next_id;
     if (f->host)
         lower_nest(&l);
     else
         codegen_lower(&l);
-    loop_drop_unused(f->b, &k, first);
     f->flops += f->repeat * (double)l.flops;
+}
+
+static void nest(struct function *f, struct ir_op *op) {
+    struct loop_block k;
+    int first = f->b->next_id;
+    loop_block_init(&k);
+    function_begin(f);
+    f->hint = op->result_count ? op->results[0]->name : NULL;
+    function_lower(f, op, &k);
+    loop_drop_unused(f->b, &k, first);
     function_finish(f, &k);
 }
 
@@ -194,6 +198,7 @@ void function_operation(struct function *f, struct ir_op *op) {
                 f, arena_printf(&f->g->arena, "`%s` has no definition, and the target has none of its own", op->name));
         nest(f, op);
         break;
+    case OP_rows:
     case OP_nest: nest(f, op); break;
     case OP_const: {
         const struct storage *s = function_storage(f, op->results[0]);

@@ -29,19 +29,20 @@ struct function {
     const char **scalar_type;     /* CUDA, [storage_count] of those of the host that the function itself has declared */
     struct loop_var **symbol_var; /* [module->symbol_count] */
     VEC(struct op_mem) mems;
-    VEC(struct loop_mem *) pointers; /* to be declared in the operation's block, in order of first use */
-    const char *hint;                /* a name for the operation, if it becomes a function */
-    int scope;                       /* names in use where the operation began */
-    const struct ir_op *op;          /* the operation being printed */
-    int64_t workspace;               /* bytes of its workspace that are given out */
-    int *slot;                       /* CUDA, [storage_count]: places of scalars on the device, cuda_scalar_slots */
-    bool host;                       /* CUDA: the operation is computed on the host */
-    int64_t staged;                  /* CUDA: bytes of staging that the operation has taken */
-    struct cuda_part *part;          /* CUDA: where launches are recorded; NULL: they stand in the function itself */
-    int lane;                        /* CUDA: the stream of the operation */
-    struct deps *deps;               /* CUDA: made when they are first asked for */
-    VEC(const char *) counters;      /* CUDA: of the loops around, where these are the function's own */
-    VEC(struct cuda_value) values;   /* CUDA: what kernels read from the device that the host puts there */
+    VEC(struct loop_mem *) pointers;  /* to be declared in the operation's block, in order of first use */
+    const char *hint;                 /* a name for the operation, if it becomes a function */
+    int scope;                        /* names in use where the operation began */
+    const struct ir_op *op;           /* the operation being printed */
+    int64_t workspace;                /* bytes of its workspace that are given out */
+    int *slot;                        /* CUDA, [storage_count]: places of scalars on the device, cuda_scalar_slots */
+    bool host;                        /* CUDA: the operation is computed on the host */
+    int64_t staged;                   /* CUDA: bytes of staging that the operation has taken */
+    struct cuda_part *part;           /* CUDA: where launches are recorded; NULL: they stand in the function itself */
+    const struct cuda_unit *together; /* CUDA: what the operation is launched with; NULL: nothing */
+    int lane;                         /* CUDA: the stream of the operation */
+    struct deps *deps;                /* CUDA: made when they are first asked for */
+    VEC(const char *) counters;       /* CUDA: of the loops around, where these are the function's own */
+    VEC(struct cuda_value) values;    /* CUDA: what kernels read from the device that the host puts there */
     double repeat; /* largest number of runs of the region that is printed; of a loop without a bound: 1 */
     double flops;
 };
@@ -67,6 +68,8 @@ const char *function_scalar_variable(struct function *f, const struct storage *s
 /* ---- function.c ---- */
 
 void function_comment(struct function *f, const struct ir_op *op);
+/* Lowers a nest, or what the target has kernels of its own for, into k. */
+void function_lower(struct function *f, struct ir_op *op, struct loop_block *k);
 /* Starts an operation: forgets the pointers of the one before. */
 void function_begin(struct function *f);
 /* Whether a memory is the device's. */

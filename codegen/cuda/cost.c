@@ -5,15 +5,14 @@
 #include "codegen/cuda/cuda.h"
 #include "passes/memplan/report.h"
 
-static double bytes_of(struct function *f, const struct loop_mem *m) {
-    const struct ir_op *op = f->op;
+static double bytes_of(struct function *f, const struct ir_op *op, const struct loop_mem *m) {
     const struct storage *s = NULL;
     double moved = 0;
     for (int i = 0; i < f->mems.n; i++)
         if (f->mems.at[i].mem == m)
             s = f->mems.at[i].storage;
     if (!s)
-        return (double)m->count * dtype_size(m->dtype);
+        return op == f->op ? (double)m->count * dtype_size(m->dtype) : 0;
     for (int i = 0; op && i < op->operand_count; i++) {
         bool seen = false;
         for (int k = 0; k < i; k++)
@@ -24,7 +23,7 @@ static double bytes_of(struct function *f, const struct loop_mem *m) {
     for (int i = 0; op && i < op->result_count; i++)
         if (op->results[i]->type.dtype == m->dtype && function_storage(f, op->results[i]) == s)
             moved += plan_op_traffic(op, op->results[i]);
-    return moved > 0 ? moved : (double)s->bytes;
+    return moved > 0 || f->together ? moved : (double)s->bytes;
 }
 
 static void find_type(ir_expr e, void *context) {
@@ -39,8 +38,7 @@ void cuda_note_launch(struct function *f, const char *name, const struct cgen_ca
     const struct ir_op *op = f->op;
     bool first = !d->launches.n || d->launches.at[d->launches.n - 1].op != op;
     struct plan_kernel k = {.name = arena_strdup(a, name), .op = op, .launches = f->repeat, .type = BOOL};
-    for (int i = 0; i < c->mems.n; i++)
-        k.bytes += bytes_of(f, c->mems.at[i]);
+    int count = f->together ? f->together->count : 1;
     if (op && op->code == OP_nest && op->nest.acc_count) {
         const struct ir_acc *acc = &op->nest.accs[0];
         k.is_product =
@@ -49,9 +47,14 @@ void cuda_note_launch(struct function *f, const char *name, const struct cgen_ca
     }
     if (k.type == BOOL && op && op->result_count)
         k.type = op->results[0]->type.dtype;
-    int64_t bytes, flops;
-    if (first && op && plan_op_cost(op, &bytes, &flops))
-        k.flops = (double)flops;
+    for (int i = 0; i < count; i++) {
+        const struct ir_op *x = f->together ? f->together->ops[i] : op;
+        int64_t bytes, flops;
+        for (int q = 0; q < c->mems.n; q++)
+            k.bytes += bytes_of(f, x, c->mems.at[q]);
+        if (first && x && plan_op_cost(x, &bytes, &flops))
+            k.flops += (double)flops;
+    }
     VEC_PUSH(a, d->launches, k);
 }
 

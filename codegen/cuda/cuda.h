@@ -45,7 +45,12 @@ struct cuda_part {
     bool runs_once, loops; /* loops: some launches stand in one */
 };
 
-struct cuda_node {   /* an operation of a part, and its place among the streams */
+struct cuda_unit { /* operations of a part that are one launch, or an operation alone */
+    struct ir_op **ops;
+    int count;
+};
+
+struct cuda_node {   /* a unit of a part, and its place among the streams */
     int lane, event; /* event: recorded behind it; -1: none */
     int *waits;      /* earlier operations on other streams */
     int wait_count;
@@ -66,8 +71,14 @@ const char *cuda_place(struct function *f); /* "model.mxl:12 loss", for messages
 
 /* part.c: prints what can be recorded from op on; gives the first operation behind it, op itself if there is nothing. */
 struct ir_op *cuda_part(struct function *f, struct ir_op *op);
-/* lanes.c: streams for the operations of a part; events are numbered from first_event on, *events: behind the last. */
-struct cuda_node *cuda_lanes(struct function *f, struct ir_op *const *ops, int count, int first_event, int *events);
+/* together.c: what of a part's operations is launched together, in the order of the launches; and such a launch. */
+struct cuda_unit **cuda_units(struct function *f, struct ir_op *const *ops, int count, int *units);
+void cuda_launch_together(struct function *f, const struct cuda_unit *u);
+/* lanes.c: streams for the units of a part; events are numbered from first_event on, *events: behind the last. */
+struct cuda_node *cuda_lanes(struct function *f, struct cuda_unit *const *units, int count, int first_event,
+                             int *events);
+/* [count][count]: row b, column a: unit b must come after unit a, which stands before it. */
+bool *cuda_after(struct function *f, struct cuda_unit *const *units, int count, struct arena *a);
 
 /* library.c: a call of a library, and what the unit needs for cuBLASLt; convolution.c: for cuDNN (if it is called). */
 void cuda_library_call(struct function *f, const struct loop_stmt *s);

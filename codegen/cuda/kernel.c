@@ -64,6 +64,8 @@ static const char *operation_name(const struct ir_op *op) {
         return op->results[0]->name;
     if (op->name && op->name[0])
         return op->name;
+    if (op->code == OP_rows)
+        return operation_name(op->regions[0]->last);
     return op->code == OP_nest ? nest_name(op) : ir_optable[op->code].name;
 }
 

@@ -23,7 +23,7 @@ struct use { /* of bytes, by an operation of the part */
 struct lanes {
     struct function *f;
     struct arena scratch;
-    struct ir_op *const *ops;
+    struct cuda_unit *const *units;
     int count, node;
     VEC(struct use) uses;
     bool *after; /* [count][count]: row b, column a: b directly after a */
@@ -41,12 +41,12 @@ static bool is_exact(const struct ir_op *op) {
 }
 
 static void use(struct lanes *l, const struct storage *s, int space, int64_t from, int64_t to, bool write) {
-    const struct ir_op *op = l->ops[l->node];
+    const struct ir_op *op = l->units[l->node]->ops[0]; /* several are all nests */
     for (int i = 0; i < l->uses.n; i++) {
         const struct use *u = &l->uses.at[i];
         if (u->space != space || u->to <= from || to <= u->from || !(u->write || write) || u->node == l->node)
             continue;
-        if (s && u->storage == s && is_exact(op) && is_exact(l->ops[u->node]))
+        if (s && u->storage == s && is_exact(op) && is_exact(l->units[u->node]->ops[0]))
             continue;
         l->after[(size_t)l->node * (size_t)l->count + (size_t)u->node] = true;
     }
@@ -93,15 +93,24 @@ static void see_dependences(struct lanes *l) {
     struct function *f = l->f;
     if (!f->deps)
         f->deps = deps_new(f->plan, &f->g->arena);
-    int *node = ARENA_ARRAY(&l->scratch, int, f->deps->op_count + 1), at = 0;
-    for (int i = 0; i < f->deps->op_count; i++) {
+    /* Units and dependences are both in the plan's order but for operations that wait for others. */
+    int *node = ARENA_ARRAY(&l->scratch, int, f->deps->op_count + 1);
+    for (int i = 0; i < f->deps->op_count; i++)
         node[i] = -1;
-        if (at < l->count && f->deps->ops[i].op == l->ops[at])
-            node[i] = at++;
-    }
+    for (int u = 0, at = 0; u < l->count; u++)
+        for (int k = 0; k < l->units[u]->count; k++) {
+            if (l->units[u]->count > 1)
+                at = 0;
+            while (at < f->deps->op_count && f->deps->ops[at].op != l->units[u]->ops[k])
+                at++;
+            if (at < f->deps->op_count)
+                node[at] = u;
+            else
+                at = 0;
+        }
     for (int i = 0; i < f->deps->edge_count; i++) {
         const struct dep *e = &f->deps->edges[i];
-        if (!e->carried && node[e->from] >= 0 && node[e->to] >= 0)
+        if (!e->carried && node[e->from] >= 0 && node[e->to] >= 0 && node[e->from] != node[e->to])
             l->after[(size_t)node[e->to] * (size_t)l->count + (size_t)node[e->from]] = true;
     }
 }
@@ -138,13 +147,22 @@ static int number_events(struct lanes *l, struct cuda_node *nodes, int first) {
     return most;
 }
 
-struct cuda_node *cuda_lanes(struct function *f, struct ir_op *const *ops, int count, int first_event, int *events) {
-    struct lanes l = {.f = f, .ops = ops, .count = count};
-    struct cuda_node *nodes = ARENA_ARRAY(&f->g->arena, struct cuda_node, count + 1);
-    l.after = ARENA_ARRAY(&l.scratch, bool, (size_t)count *(size_t)count + 1);
+bool *cuda_after(struct function *f, struct cuda_unit *const *units, int count, struct arena *a) {
+    struct lanes l = {.f = f, .units = units, .count = count};
+    l.after = ARENA_ARRAY(a, bool, (size_t)count *(size_t)count + 1);
     for (l.node = 0; l.node < count; l.node++)
-        use_op(&l, ops[l.node]);
+        for (int k = 0; k < units[l.node]->count; k++)
+            use_op(&l, units[l.node]->ops[k]);
     see_dependences(&l);
+    arena_free(&l.scratch);
+    return l.after;
+}
+
+struct cuda_node *cuda_lanes(struct function *f, struct cuda_unit *const *units, int count, int first_event,
+                             int *events) {
+    struct lanes l = {.f = f, .units = units, .count = count};
+    struct cuda_node *nodes = ARENA_ARRAY(&f->g->arena, struct cuda_node, count + 1);
+    l.after = cuda_after(f, units, count, &l.scratch);
     int last[CUDA_LANES], known[CUDA_LANES][CUDA_LANES]; /* [s][t]: the last of t's that s has waited for */
     int(*knew)[CUDA_LANES] = arena_alloc(&l.scratch, sizeof *knew * (size_t)(count + 1)); /* at each node */
     for (int s = 0; s < CUDA_LANES; s++) {

@@ -48,8 +48,8 @@ static void follow(struct scan *c, const struct ir_value *to, const struct ir_va
 
 static void see(struct ir_op *op, void *context) {
     struct scan *c = context;
-    bool device = op->code == OP_kernel || op->code == OP_rng || op->code == OP_sort || op->code == OP_scan ||
-                  op->code == OP_read;
+    bool device = op->code == OP_kernel || op->code == OP_rows || op->code == OP_rng || op->code == OP_sort ||
+                  op->code == OP_scan || op->code == OP_read;
     switch (op->code) {
     case OP_nest:
         for (int i = 0; i < op->operand_count; i++)

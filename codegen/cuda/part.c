@@ -52,6 +52,7 @@ static void see_inner(struct ir_op *op, void *context) {
     struct inner *x = context;
     switch (op->code) {
     case OP_nest:
+    case OP_rows:
     case OP_const:
     case OP_reshape:
     case OP_stop:
@@ -126,6 +127,7 @@ static enum kind kind_of(struct function *f, struct ir_op *op) {
     case OP_write:
         s = function_storage(f, op->operands[0]);
         return s && s->kind == STORAGE_BUFFER && s->buffer == op->buffer.buffer ? NEITHER : DEVICE;
+    case OP_rows:
     case OP_sort:
     case OP_scan:
     case OP_rng: return DEVICE;
@@ -256,7 +258,7 @@ static void print_call(struct function *f, const struct cuda_part *p, const char
         g->cuda->value_count = most;
 }
 
-static void record(struct function *f, struct cuda_part *p, struct ir_op *op) {
+static void record(struct function *f, struct cuda_part *p, const struct cuda_unit *u) {
     struct text main = f->locals;
     struct text *out = f->print.out;
     int indent = f->print.indent;
@@ -264,7 +266,10 @@ static void record(struct function *f, struct cuda_part *p, struct ir_op *op) {
     f->print.out = &p->body;
     f->print.indent = 1;
     f->locals = p->locals;
-    function_operation(f, op);
+    if (u->count > 1)
+        cuda_launch_together(f, u);
+    else
+        function_operation(f, u->ops[0]);
     p->locals = f->locals;
     f->locals = main;
     f->print.indent = indent;
@@ -281,28 +286,30 @@ static void mark(struct function *f, struct cuda_part *p, int lane, int event) {
 }
 
 /* Event 0 is where the part began; an event a stream ends it. */
-static void record_all(struct function *f, struct cuda_part *p, struct ir_op *const *ops, int count) {
+static void record_all(struct function *f, struct cuda_part *p, struct ir_op *const *ops, int op_count) {
     enum { BEGIN = 0, FIRST = CUDA_LANES };
     int events = 0;
     bool used[CUDA_LANES] = {true};
-    struct cuda_node *nodes = count >= LEAST_LANES ? cuda_lanes(f, ops, count, FIRST, &events) : NULL;
+    int count;
+    struct cuda_unit **units = cuda_units(f, ops, op_count, &count);
+    struct cuda_node *nodes = count >= LEAST_LANES ? cuda_lanes(f, units, count, FIRST, &events) : NULL;
     bool several = false;
     for (int i = 0; nodes && i < count; i++)
         several |= nodes[i].lane > 0;
-    f->op = ops[0];
+    f->op = units[0]->ops[0];
     if (several)
         mark(f, p, 0, BEGIN);
     for (int i = 0; i < count; i++) {
         const struct cuda_node *n = several ? &nodes[i] : NULL;
-        f->op = ops[i];
+        f->op = units[i]->ops[0];
         f->lane = n ? n->lane : 0;
         if (n && n->lane && n->is_first) /* also where it waits for another: that stream may not have waited itself */
             wait_on(f, p, n->lane, BEGIN);
         for (int k = 0; n && k < n->wait_count; k++)
             wait_on(f, p, n->lane, nodes[n->waits[k]].event);
-        record(f, p, ops[i]);
+        record(f, p, units[i]);
         used[f->lane] = true;
-        f->op = ops[i];
+        f->op = units[i]->ops[0];
         if (n && n->event >= 0)
             mark(f, p, n->lane, n->event);
     }

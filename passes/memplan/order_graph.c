@@ -539,8 +539,8 @@ static void touch(struct order *order, struct graph *o, struct order_node *x, in
 /* A fresh result of the same size may take the place of an operand that dies, where the nest allows that. */
 static void find_over(struct order *order, struct graph *o, struct order_node *x) {
     struct ir_op *op = x->op;
-    for (int k = 0; op->code == OP_nest && op->nest.reds == 0 && k < op->result_count; k++)
-        for (int j = 0; j < op->operand_count; j++) {
+    for (int k = 0; k < op->result_count; k++)
+        for (int j = 0; inplace_is_fresh(op, k) && j < op->operand_count; j++) {
             int made = op->results[k]->id, home = o->home[o->root[op->operands[j]->id]];
             if (o->home[made] != made || !order->bytes[made] || made == home ||
                 order->bytes[home] != order->bytes[made] || !inplace_allowed(op, k, op->operands[j], o->root))

@@ -5,6 +5,7 @@
  */
 #include "passes/passes.h"
 
+#include "passes/memplan/late.h"
 #include "passes/memplan/placement.h"
 #include "passes/memplan/plan_steps.h"
 #include "passes/mutation/liveness.h"
@@ -12,6 +13,7 @@
 #define ARENA_ALIGN 64
 #define FAST_STEPS  (PLACEMENT_STEPS_PER_SECOND / 10)
 #define BEST_STEPS  (PLACEMENT_STEPS_PER_SECOND * 2)
+#define LATE_BYTES  (1 << 17)
 
 struct plan_func *plan_of(struct plan *p, const struct ir_func *f) {
     for (int i = 0; p && i < p->func_count; i++)
@@ -80,27 +82,75 @@ void place_lifetimes(struct pass_context *c, struct plan_func *p, const struct l
     p->positions = l->positions;
 }
 
-void place_func(struct pass_context *c, struct plan_func *p) {
-    struct arena a = {0};
-    place_lifetimes(c, p, liveness_new(p->func, &a), true);
-    struct placement_item *items = ARENA_ARRAY(&a, struct placement_item, p->storage_count + 1);
-    struct storage **of = ARENA_ARRAY(&a, struct storage *, p->storage_count + 1);
-    int n = 0;
+struct to_place {
+    struct placement_item *items;
+    struct storage **of;
+    int count;
+};
+
+static struct to_place what_to_place(const struct plan_func *p, struct arena *a) {
+    struct to_place t = {.items = ARENA_ARRAY(a, struct placement_item, p->storage_count + 1),
+                         .of = ARENA_ARRAY(a, struct storage *, p->storage_count + 1)};
     for (int i = 0; i < p->storage_count; i++) {
         struct storage *s = p->storages[i];
         if (s->kind != STORAGE_ARENA || s->upper <= s->lower)
             continue;
         int64_t size = (s->bytes + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
-        items[n] = (struct placement_item){s->lower, s->upper, size ? size : ARENA_ALIGN, 0};
-        of[n++] = s;
+        t.items[t.count] = (struct placement_item){s->lower, s->upper, size ? size : ARENA_ALIGN, 0};
+        t.of[t.count++] = s;
     }
-    p->lower_bound = placement_load(items, n);
+    return t;
+}
+
+static void place_at(const struct to_place *t) {
+    for (int i = 0; i < t->count; i++)
+        t->of[i]->offset = t->items[i].offset;
+}
+
+void place_func(struct pass_context *c, struct plan_func *p) {
+    struct arena a = {0};
+    place_lifetimes(c, p, liveness_new(p->func, &a), true);
+    struct to_place t = what_to_place(p, &a);
+    p->lower_bound = placement_load(t.items, t.count);
     if (p->order.bound > p->lower_bound) /* more found a place in others than was foreseen: that says nothing */
         p->order.bound = 0;
     int64_t steps = c->options && c->options->plan_best ? BEST_STEPS : FAST_STEPS;
-    p->arena_bytes = placement_solve(items, n, ARENA_ALIGN, 0, steps).height;
-    for (int i = 0; i < n; i++)
-        of[i]->offset = items[i].offset;
+    p->arena_bytes = placement_solve(t.items, t.count, ARENA_ALIGN, 0, steps).height;
+    place_at(&t);
+    arena_free(&a);
+}
+
+/* What operations that may wait (late.h) read stays to the end, if the arena becomes no larger by that, or by less than what
+ * cudaMalloc rounds up to: then many of them share a launch. Of too many bytes, the smaller ones. */
+static void keep_for_late(const struct compile_options *o, struct plan_func *p) {
+    static const int64_t limits[] = {INT64_MAX, 1 << 16, 1 << 12};
+    const int64_t most = p->arena_bytes + (o->memory_limit ? 0 : LATE_BYTES);
+    struct arena a = {0};
+    int *uses = plan_inner_uses(p->func, &a);
+    bool *read = ARENA_ARRAY(&a, bool, p->storage_count + 1), any = false;
+    for (struct ir_op *op = p->func->body->first; op; op = op->next)
+        for (int i = 0; plan_is_late(op, uses) && i < op->operand_count; i++) {
+            const struct storage *s = p->of_value[op->operands[i]->id];
+            if (s && s->kind == STORAGE_ARENA)
+                any = read[s->id] = true;
+        }
+    for (int k = 0; any && k < (int)(sizeof limits / sizeof *limits); k++) {
+        struct to_place t = what_to_place(p, &a);
+        for (int i = 0; i < t.count; i++)
+            if (read[t.of[i]->id] && t.of[i]->bytes <= limits[k])
+                t.items[i].upper = p->positions;
+        int64_t load = placement_load(t.items, t.count), height = INT64_MAX;
+        if (load <= most)
+            height = placement_solve(t.items, t.count, ARENA_ALIGN, most, FAST_STEPS).height;
+        if (height > most)
+            continue;
+        p->arena_bytes = height;
+        p->lower_bound = load;
+        place_at(&t);
+        for (int i = 0; i < t.count; i++)
+            t.of[i]->upper = (int)t.items[i].upper;
+        break;
+    }
     arena_free(&a);
 }
 
@@ -111,6 +161,8 @@ bool pass_place(struct pass_context *c) {
     p->arena_bytes = 0;
     for (int i = 0; i < p->func_count; i++) {
         place_func(c, &p->funcs[i]);
+        if (c->options && c->options->target == TARGET_CUDA && !p->funcs[i].func->is_incremental)
+            keep_for_late(c->options, &p->funcs[i]);
         if (p->funcs[i].arena_bytes > p->arena_bytes)
             p->arena_bytes = p->funcs[i].arena_bytes;
     }

@@ -83,6 +83,9 @@ bool plan_op_cost(const struct ir_op *op, int64_t *bytes, int64_t *flops) {
     *bytes = moved < 9e18 ? (int64_t)moved : INT64_MAX;
     if (op->code == OP_nest)
         *flops = nest_flops(&op->nest, op->result_count);
+    else if (op->code == OP_rows)
+        for (const struct ir_op *x = op->regions[0]->first; x; x = x->next)
+            *flops += nest_flops(&x->nest, x->result_count);
     else if (op->code == OP_scan)
         *flops = ir_dim_upper(ir_type_elements(op->parent->func->module, op->operands[0]->type));
     return true;

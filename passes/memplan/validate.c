@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "passes/mutation/access.h"
+#include "passes/mutation/inplace.h"
 #include "passes/mutation/incremental.h"
 #include "passes/nest_edit.h"
 
@@ -241,7 +242,9 @@ static void check_memory(struct validator *v, const struct ir_op *op) {
             const struct storage *o = v->p->of_value[op->operands[i]->id];
             if (!o)
                 continue;
-            if (o != s ? overlap(o, s) : op->code != OP_nest && s->kind != STORAGE_SCALAR)
+            bool in_place =
+                op->code == OP_nest || (op->code == OP_rows && inplace_allowed(op, k, op->operands[i], v->token));
+            if (o != s ? overlap(o, s) : !in_place && s->kind != STORAGE_SCALAR)
                 fail(v, op, "an operand and a result share memory");
         }
     }
@@ -348,14 +351,9 @@ static void run_if(struct validator *v, const struct ir_op *op) {
     v->dirty = dirty;
 }
 
-/* Whether a nest looks at an operand at all: others only order it. */
-static bool loaded(const struct ir_op *op, int slot) {
-    return op->code != OP_nest || nest_is_base(op, slot) || nest_loads_slot(op, slot);
-}
-
 static void run_op(struct validator *v, const struct ir_op *op) {
     for (int i = 0; i < op->operand_count; i++)
-        if (loaded(op, i))
+        if (op_loads_slot(op, i))
             read_value(v, op, op->operands[i]);
     if ((op->code == OP_check || (op->code == OP_dim && !op->dim.inside)) && v->dirty)
         fail(v, op, "a check stands after a buffer was changed");
@@ -452,7 +450,8 @@ struct needs {
 
 static void check_need(struct ir_op *op, void *context) {
     struct needs *n = context;
-    int64_t need = n->c->workspace(n->c->options, n->p, op), given = 0;
+    const bool is_part = op->parent->op && op->parent->op->code == OP_rows; /* the whole is what has a kernel */
+    int64_t need = is_part ? 0 : n->c->workspace(n->c->options, n->p, op), given = 0;
     for (int i = 0; i < n->p->storage_count; i++)
         if (n->p->storages[i]->kind == STORAGE_ARENA && n->p->storages[i]->op == op)
             given = n->p->storages[i]->bytes;

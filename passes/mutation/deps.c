@@ -127,6 +127,9 @@ static void touch_op(struct builder *b, const struct ir_op *op) {
             ir_dim_symbols(op->results[i]->type.dims[d], touch_symbol, b);
     if (op->code == OP_kernel && op->kernel.limit)
         ir_dim_symbols(op->kernel.limit, touch_symbol, b);
+    for (const struct ir_op *x = op->code == OP_rows ? op->regions[0]->first : NULL; x; x = x->next)
+        for (int i = 0; i < x->nest.pars + x->nest.reds; i++)
+            ir_dim_symbols(x->nest.indices[i].extent, touch_symbol, b);
     if (op_may_fail(op))
         for (int i = 0; i < b->persistent.n; i++)
             touch_object(b, b->persistent.at[i], false, NULL);
@@ -387,10 +390,13 @@ static void reach_region(struct closure *c, const struct ir_region *r, int *numb
                 ir_dim_symbols(op->results[i]->type.dims[k], join_symbol, c);
         if (op->code == OP_kernel && op->kernel.limit)
             ir_dim_symbols(op->kernel.limit, join_symbol, c);
-        if (op->code == OP_nest) {
-            for (int i = 0; i < op->nest.pars + op->nest.reds; i++)
-                ir_dim_symbols(op->nest.indices[i].extent, join_symbol, c);
-            nest_walk(op, join_expr, c);
+        for (const struct ir_op *x = op->code == OP_nest   ? op
+                                     : op->code == OP_rows ? op->regions[0]->first
+                                                           : NULL;
+             x; x = x == op ? NULL : x->next) {
+            for (int i = 0; i < x->nest.pars + x->nest.reds; i++)
+                ir_dim_symbols(x->nest.indices[i].extent, join_symbol, c);
+            nest_walk(x, join_expr, c);
         }
         for (int s = 0; s < d->source_count; s++)
             if ((op->code == OP_read && d->sources[s].buffer == op->buffer.buffer) ||

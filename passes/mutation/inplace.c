@@ -89,6 +89,8 @@ static bool injective(struct ir_module *m, const struct ir_nest *n, const ir_exp
 }
 
 bool inplace_allowed(const struct ir_op *op, int result, const struct ir_value *old, const int *content) {
+    if (op->code == OP_rows)
+        return inplace_rows_allowed(op, result, old, content);
     if (op->code != OP_nest || result >= op->result_count)
         return false;
     const struct ir_nest *n = &op->nest;
@@ -121,4 +123,8 @@ bool inplace_allowed(const struct ir_op *op, int result, const struct ir_value *
             s.allowed = false;
     }
     return s.allowed;
+}
+
+bool inplace_is_fresh(const struct ir_op *op, int result) {
+    return op->code == OP_rows || (op->code == OP_nest && op->nest.reds == 0 && op->nest.results[result].base < 0);
 }

@@ -12,5 +12,9 @@
  *   - free of reductions, with a fresh result of old's type, that loads old's content only at the element written.
  * Generated code must compute all results of an iteration before it stores one. */
 bool inplace_allowed(const struct ir_op *op, int result, const struct ir_value *old, const int *content);
+/* inplace_rows.c: of a `rows` operation. */
+bool inplace_rows_allowed(const struct ir_op *op, int result, const struct ir_value *old, const int *content);
+/* Whether a result is made element by element and no version of another value, so that it may take the place of an operand that dies. */
+bool inplace_is_fresh(const struct ir_op *op, int result);
 
 #endif

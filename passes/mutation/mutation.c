@@ -605,11 +605,9 @@ static void reuse_operands(struct mutation *t) {
     struct liveness *l = t->live;
     for (int i = 0; i < l->op_count; i++) {
         struct ir_op *op = l->ops[i].op;
-        if (op->code != OP_nest || op->nest.reds > 0)
-            continue;
         for (int k = 0; k < op->result_count; k++) {
             struct ir_value *r = op->results[k];
-            if (op->nest.results[k].base >= 0 || r->type.rank == 0)
+            if (!inplace_is_fresh(op, k) || r->type.rank == 0)
                 continue;
             for (int j = 0; j < op->operand_count; j++) {
                 struct ir_value *v = op->operands[j];
@@ -656,11 +654,9 @@ static void make_storages(struct mutation *t) {
                 used = false;
                 for (int k = 0; k < l->use_count[i]; k++) {
                     const struct ir_op *user = l->uses[i][k].op;
-                    if (!user || user->code != OP_nest)
-                        used = true;
-                    else
-                        for (int s = 0; s < user->operand_count; s++)
-                            used |= user->operands[s] == v && nest_loads_slot(user, s);
+                    used |= !user;
+                    for (int s = 0; user && s < user->operand_count; s++)
+                        used |= user->operands[s] == v && op_loads_slot(user, s);
                 }
                 if (!used)
                     continue;
