@@ -439,6 +439,8 @@ static void visit(struct ir_op *op, void *context) {
 bool pass_polyphase(struct pass_context *c) {
     struct ir_module *m = c->module;
     bool any = false;
+    if (c->options->cudnn) /* that takes such a gradient as a whole */
+        return false;
     for (int i = 0; i <= m->func_count; i++) {
         struct ir_func *f = i < m->func_count ? m->funcs[i] : m->init;
         bool changed = false;
