@@ -111,6 +111,8 @@ static int link_unit(struct options *o, struct command c, bool zlib) {
         add(&c, "-lopenblas");
     if (o->compile.cublas)
         add(&c, "-lcublasLt");
+    if (o->compile.nccl)
+        add(&c, "-lnccl");
     add(&c, "-lm");
     return finish(start(c.argv, o->verbose));
 }

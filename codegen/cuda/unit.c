@@ -15,6 +15,8 @@
 void unit_cuda_includes(const struct unit *u, struct text *out) {
     if (u->g.cuda->uses_library)
         text_add(out, "#include <cublasLt.h>\n");
+    if (cuda_averages(&u->g))
+        text_add(out, "#include <nccl.h>\n#include <time.h>\n");
     text_add(
         out,
         "#include <cuda_runtime.h>\n\n"
@@ -274,6 +276,7 @@ void unit_cuda_helpers(struct unit *u) {
         c,
         "static mx_status %s_mx_cuda(struct %s *m, cudaError_t e, const char *where) {\n"
         "    if (e == cudaSuccess)\n        return MX_OK;\n"
+        "%s"
         "    for (int i = 0; i < %d && !m->mx_capturing; i++) /* nothing goes on behind a call that failed */\n"
         "        if (m->mx_stream[i])\n            (void)cudaStreamSynchronize(m->mx_stream[i]);\n"
         "    (void)cudaGetLastError();\n"
@@ -288,7 +291,10 @@ void unit_cuda_helpers(struct unit *u) {
         "    case cudaErrorNoKernelImageForDevice:\n    case cudaErrorInvalidDeviceFunction:\n"
         "        return %s_mx_fail(m, MX_ERROR_DEVICE, \"%%s: this program was not compiled for this GPU: nvcc -arch=native\", where);\n"
         "    default: return %s_mx_fail(m, MX_ERROR_DEVICE, \"%%s: CUDA: %%s\", where, cudaGetErrorString(e));\n    }\n}\n\n",
-        p, p, stream_count(u->g.cuda), p, movable, u->upper, u->upper, p, p, p);
+        p, p,
+        cuda_averages(&u->g) ? "    mx_nccl_give_up(&m->mx_nccl); /* or what it does would wait for others */\n" : "",
+        stream_count(u->g.cuda), p, movable, u->upper, u->upper, p, p, p);
+    unit_cuda_nccl_wait(u);
     text_printf(
         c,
         "[[maybe_unused]] static mx_status %s_mx_copy(struct %s *m, void *to, const void *from, size_t bytes, const char *where) {\n"
@@ -299,7 +305,7 @@ void unit_cuda_helpers(struct unit *u) {
         "/* The same, and waits for it. */\n"
         "[[maybe_unused]] static mx_status %s_mx_fetch(struct %s *m, void *to, const void *from, size_t bytes, const char *where) {\n"
         "    MX_TRY(%s_mx_copy(m, to, from, bytes, where));\n"
-        "    return %s_mx_cuda(m, cudaStreamSynchronize(m->mx_stream[0]), where);\n}\n\n",
+        "    return %s_mx_wait(m, m->mx_stream[0], where);\n}\n\n",
         p, p, p, p);
     text_printf(c,
                 "static mx_status %s_mx_move_newer(struct %s *m);\nstatic mx_status %s_mx_begin(struct %s *m);\n"
@@ -335,13 +341,13 @@ void unit_cuda_buffers(struct unit *u) {
                 "[[maybe_unused]] static mx_status %s_mx_move_all(struct %s *m, int up, const char *where) {\n"
                 "    for (int i = 0; i < %s_BUFFER_COUNT; i++)\n        if (up || !m->mx_viewed[i])\n"
                 "            MX_TRY(%s_mx_move(m, i, up, where));\n"
-                "    return %s_mx_cuda(m, cudaStreamSynchronize(m->mx_stream[0]), where);\n}\n\n",
+                "    return %s_mx_wait(m, m->mx_stream[0], where);\n}\n\n",
                 p, p, up, p, p);
     text_printf(c,
                 "/* Makes a mirror current. how: 1 until the next call, 2 for good. */\n"
                 "[[maybe_unused]] static mx_status %s_mx_see(struct %s *m, int i, unsigned char how) {\n"
                 "    if (!m->mx_viewed[i]) {\n        MX_TRY(%s_mx_move(m, i, 0, \"param\"));\n"
-                "        MX_TRY(%s_mx_cuda(m, cudaStreamSynchronize(m->mx_stream[0]), \"param\"));\n    }\n"
+                "        MX_TRY(%s_mx_wait(m, m->mx_stream[0], \"param\"));\n    }\n"
                 "    m->mx_viewed[i] |= how;\n    return MX_OK;\n}\n\n",
                 p, p, p, p);
     text_printf(c,
@@ -361,8 +367,8 @@ void unit_cuda_buffers(struct unit *u) {
                 "static mx_status %s_mx_end(struct %s *m, const char *where) {\n"
                 "    for (int i = 0; i < %s_BUFFER_COUNT; i++)\n        if (m->mx_viewed[i])\n"
                 "            MX_TRY(%s_mx_move(m, i, 0, where));\n"
-                "    MX_TRY(%s_mx_cuda(m, cudaStreamSynchronize(m->mx_stream[0]), where));\n"
-                "    MX_TRY(%s_mx_cuda(m, cudaStreamSynchronize(m->mx_stream[%d]), where));\n"
+                "    MX_TRY(%s_mx_wait(m, m->mx_stream[0], where));\n"
+                "    MX_TRY(%s_mx_wait(m, m->mx_stream[%d], where));\n"
                 "    for (int i = 0; i < m->mx_taken_count; i++)\n"
                 "        memcpy(m->mx_taken[i].to, m->mx_taken[i].from, m->mx_taken[i].bytes);\n%s"
                 "    return MX_OK;\n}\n\n",
