@@ -341,6 +341,11 @@ struct mx_nccl_cut { /* of a bucket: rank r's part begins at r * part */
     size_t size; /* of an element */
 };
 
+/* A call within a group. */
+static int mx_nccl_goes(ncclResult_t e) {
+    return e == ncclSuccess || e == ncclInProgress;
+}
+
 static int64_t mx_nccl_count(const struct mx_nccl_cut *c, int rank) {
     const int64_t left = c->elements - rank * c->part;
     return left < 0 ? 0 : left < c->part ? left : c->part;
@@ -355,28 +360,28 @@ static mx_status mx_nccl_exchange(struct mx_nccl *x, const struct mx_nccl_cut *c
         const int64_t theirs = mx_nccl_count(c, r), out = others ? theirs : mine, in = others ? mine : theirs;
         unsigned char *from = c->at + (others ? r : me) * c->part * c->size,
                       *to = (others ? others : c->at) + r * c->part * c->size;
-        if (r != me && out && e == ncclSuccess)
+        if (r != me && out && mx_nccl_goes(e))
             e = ncclSend(MX_AT(from, out * c->size), (size_t)out * c->size, ncclUint8, r, x->comm, x->stream);
-        if (r != me && in && e == ncclSuccess)
+        if (r != me && in && mx_nccl_goes(e))
             e = ncclRecv(MX_AT(to, in * c->size), (size_t)in * c->size, ncclUint8, r, x->comm, x->stream);
     }
     end = ncclGroupEnd();
-    return mx_nccl_settle(x, e == ncclSuccess || e == ncclInProgress ? end : e);
+    return mx_nccl_settle(x, mx_nccl_goes(e) ? end : e);
 }
 
 /* Each rank's share, whole, to all. */
 static mx_status mx_nccl_spread(struct mx_nccl *x, const struct mx_nccl_cut *c, unsigned char *others) {
     const size_t bytes = (size_t)c->elements * c->size;
     ncclResult_t e = ncclGroupStart(), end;
-    for (int r = 0; r < x->rank.ranks && e == ncclSuccess; r++) {
+    for (int r = 0; r < x->rank.ranks && mx_nccl_goes(e); r++) {
         if (r == x->rank.rank)
             continue;
         e = ncclSend(MX_AT(c->at, bytes), bytes, ncclUint8, r, x->comm, x->stream);
-        if (e == ncclSuccess)
+        if (mx_nccl_goes(e))
             e = ncclRecv(MX_AT(others + r * c->part * c->size, bytes), bytes, ncclUint8, r, x->comm, x->stream);
     }
     end = ncclGroupEnd();
-    return mx_nccl_settle(x, e == ncclSuccess || e == ncclInProgress ? end : e);
+    return mx_nccl_settle(x, mx_nccl_goes(e) ? end : e);
 }
 
 static mx_status mx_nccl_sum(struct mx_nccl *x, struct mx_nccl_cut *c, mx_dtype dtype) {

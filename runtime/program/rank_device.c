@@ -25,7 +25,7 @@ struct device {
     struct bucket *at;
     int count, *of; /* [key_count] */
     struct mxrt_kv_value status;
-    void *model;
+    void *model, *id; /* id: what ranks find each other by */
     bool joined;
     int64_t average; /* that the host waits for, and since when */
     double since;
@@ -92,42 +92,44 @@ static size_t cut(struct ranks *r, size_t most) {
     return largest;
 }
 
+/* All ranks at once. */
+static mx_status join(struct ranks *r, struct mxrt_why *why) {
+    struct device *d = r->own;
+    const size_t largest = cut(r, r->options.bucket ? r->options.bucket : USUAL_BYTES);
+    const struct mxrt_device_rank rank = {.id = d->id,
+                                          .rank = r->rank,
+                                          .ranks = r->size,
+                                          .fast = r->options.fast,
+                                          .bytes = r->offset[r->split->key_count],
+                                          .bucket_bytes = largest,
+                                          .buckets = d->count,
+                                          .watch = watch,
+                                          .context = r};
+    void *memory = NULL;
+    d->joined = true;
+    mx_status status = r->split->device->join(d->model, &rank, &memory);
+    if (status != MX_OK) {
+        (void)ranks_device_failed(r, status);
+        *why = r->why;
+        return status;
+    }
+    for (int i = 0; i < r->split->key_count; i++)
+        r->keys[i] = (unsigned char *)memory + r->offset[i];
+    return MX_OK;
+}
+
 static mx_status open_device(struct ranks *r, void *model, struct mxrt_why *why) {
     const struct mxrt_split *s = r->split;
-    struct device *d = r->own = calloc(1, sizeof *d);
-    void *id = calloc(1, s->device->id_bytes), *memory = NULL;
     const char *message = NULL;
     mx_status status = MX_OK;
-    if (d)
-        d->model = model;
-    if (!d || !id || !(d->at = calloc((size_t)s->key_count + 1, sizeof *d->at)) ||
+    struct device *d = r->own = calloc(1, sizeof *d);
+    if (!d || !(d->id = calloc(1, s->device->id_bytes)) || !(d->at = calloc((size_t)s->key_count + 1, sizeof *d->at)) ||
         !(d->of = calloc((size_t)s->key_count + 1, sizeof *d->of)))
-        status = mxrt_fail(why, MX_ERROR_MEMORY, "no memory for buckets");
-    if (status == MX_OK && r->rank == 0 && (status = s->device->identify(id, &message)) != MX_OK)
-        (void)mxrt_fail(why, status, "%s", message);
-    if (status == MX_OK)
-        status = ranks_broadcast(r, 0, id, s->device->id_bytes, why);
-    if (status == MX_OK) {
-        const size_t largest = cut(r, r->options.bucket ? r->options.bucket : USUAL_BYTES);
-        const struct mxrt_device_rank rank = {.id = id,
-                                              .rank = r->rank,
-                                              .ranks = r->size,
-                                              .fast = r->options.fast,
-                                              .bytes = r->offset[s->key_count],
-                                              .bucket_bytes = largest,
-                                              .buckets = d->count,
-                                              .watch = watch,
-                                              .context = r};
-        d->joined = true;
-        if ((status = s->device->join(model, &rank, &memory)) != MX_OK) {
-            (void)ranks_device_failed(r, status);
-            *why = r->why;
-        }
-    }
-    free(id);
-    for (int i = 0; i < s->key_count && status == MX_OK; i++)
-        r->keys[i] = (unsigned char *)memory + r->offset[i];
-    if (status != MX_OK)
+        return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for buckets");
+    d->model = model;
+    if (r->rank == 0 && (status = s->device->identify(d->id, &message)) != MX_OK)
+        return mxrt_fail(why, status, "%s", message);
+    if ((status = ranks_broadcast(r, 0, d->id, s->device->id_bytes, why)) != MX_OK || (status = join(r, why)) != MX_OK)
         return status;
     d->status = (struct mxrt_kv_value){.data = r->status_vector, .elements = r->status_count, .dtype = MX_F64};
     return mxrt_var_new(r->engine, "status", &d->status.variable, why);
@@ -141,6 +143,7 @@ static void close_device(struct ranks *r) {
         r->split->device->leave(d->model, mxrt_net_lost(r->net, NULL) >= 0);
     if (d->status.data && r->engine)
         (void)mxrt_var_delete(r->engine, d->status.variable, NULL, NULL, NULL);
+    free(d->id);
     free(d->at);
     free(d->of);
     free(d);

@@ -270,13 +270,12 @@ mx_status ranks_open(struct ranks **out, const struct mxrt_program *p, struct mx
     r->rank = mxrt_net_rank(net);
     r->size = mxrt_net_size(net);
     r->step = step_of(p);
-    r->way = options->servers               ? &ranks_servers
-             : options->shard               ? &ranks_shards
-             : r->split && r->split->device ? &ranks_device
-                                            : &ranks_buckets;
+    r->way = options->servers ? &ranks_servers : options->shard ? &ranks_shards : &ranks_buckets;
     mx_status status = check(r, why);
-    if (status == MX_OK)
+    if (status == MX_OK) {
+        r->way = r->split->device ? &ranks_device : r->way;
         status = allocate(r, why);
+    }
     /* A server answers while its rank computes. */
     const struct mxrt_engine_options threads = {.threads = r->rank < options->servers ? 2 : 1};
     if (status == MX_OK)
