@@ -113,6 +113,8 @@ static int link_unit(struct options *o, struct command c, bool zlib) {
         add(&c, "-lcublasLt");
     if (o->compile.cudnn)
         add(&c, "-lcudnn");
+    if (o->compile.nccl)
+        add(&c, "-lnccl");
     add(&c, "-lm");
     return finish(start(c.argv, o->verbose));
 }

@@ -347,6 +347,14 @@ static bool for_target(struct options *o) {
         usage_error("--cudnn belongs to --target cuda");
         return false;
     }
+    if (o->compile.target != TARGET_CUDA && o->compile.nccl) {
+        usage_error("--nccl belongs to --target cuda; other programs average over MPI, or between threads");
+        return false;
+    }
+    if (o->compile.nccl && (!o->compile.with_main || o->compile.no_ranks)) {
+        usage_error("--nccl belongs to programs that train over ranks: --main, without --no-ranks");
+        return false;
+    }
     if (o->compile.target != TARGET_CUDA)
         return true;
     const struct {

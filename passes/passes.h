@@ -31,7 +31,7 @@ struct compile_options {
     bool no_runtime, threads, with_main, python, unchecked, line_directives;
     enum weights_mode weights;
     const void *const *weight_data; /* WEIGHTS_SOURCE: [buffer_count] the initial value of each buffer */
-    bool blas, cublas, cudnn;
+    bool blas, cublas, cudnn, nccl;
     enum precision precision;
     double loss_scale;        /* F16: what the loss is multiplied by at first; 0: 65536 */
     int64_t loss_scale_steps; /* F16: steps with finite gradients until it doubles; 0: 2000 */

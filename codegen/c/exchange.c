@@ -39,10 +39,15 @@ bool exchange_key(struct function *f, const char *printed, const char *name, str
                   bool is_result) {
     const char *type = cgen_c_type(t.dtype);
     struct text *out = &f->g->functions;
-    if (!cgen_mentions(printed, name))
+    const bool averaged = f->g->cuda && cuda_averages(f->g); /* tensors are where the instance says */
+    if (!cgen_mentions(printed, name) || (averaged && !is_result && t.rank > 0))
         return false;
     if (is_result)
         text_printf(out, "    %s *const %s = (%s *)keys[%d];\n", type, name, type, key);
+    else if (t.rank == 0 && averaged)
+        text_printf(out,
+                    "    %s %s;\n    MX_TRY(%s_mx_fetch(m, &%s, MX_AT(keys[%d], sizeof %s), sizeof %s, \"%s: %s\"));\n",
+                    type, name, f->g->prefix, name, key, name, name, f->func->name, name);
     else if (t.rank == 0) /* scalars are arguments by value */
         text_printf(out, "    const %s %s = *(const %s *)keys[%d];\n", type, name, type, key);
     else

@@ -84,6 +84,8 @@ static void includes(struct unit *u, struct text *out) {
         text_add(out, unit_needs_zlib(u->module) ? "\n#include <mxrt/gzip.h>\n#include <mxrt/program.h>\n"
                                                  : "\n#include <mxrt/program.h>\n");
     text_add(out, "\n");
+    if (u->g.cuda && cuda_averages(&u->g))
+        text_printf(out, "%s\n", embedded_text("nccl.h"));
 }
 
 static void print_functions(struct unit *u, struct cgen *g) {

@@ -2,6 +2,7 @@
  * over ranks and what changes by it, and functions that unpack the runtime's arrays. */
 
 #include "codegen/c/model_internal.h"
+#include "codegen/cuda/cuda.h"
 
 const struct step_split *unit_split_step(const struct unit *u) {
     const struct step_split *s = u->g.plan->split;
@@ -25,6 +26,8 @@ static void call_part(struct unit *u, const struct ir_func *f) {
 
 /* On a device they have a region of its memory. */
 static void enter_arena(struct unit *u) {
+    if (u->g.cuda && cuda_averages(&u->g))
+        text_add(&u->c, "    m->mx_keys = keys;\n");
     text_add(&u->c, u->g.cuda ? "    (void)arena;\n"
                               : "    unsigned char *own = m->arena;\n    m->arena = (unsigned char *)arena;\n");
 }
@@ -177,7 +180,7 @@ void unit_ranks(struct unit *u) {
         unit_quoted(c, text_string(&why));
         text_add(
             c,
-            ", 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, false, false, 0, NULL, NULL, NULL, NULL, NULL};\n\n");
+            ", 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, false, false, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL};\n\n");
         text_free(&why);
         return;
     }
@@ -196,8 +199,9 @@ void unit_ranks(struct unit *u) {
     text_printf(
         c,
         "static const struct mxrt_split mx_split = {\n    NULL, %d, %d, mx_split_keys, mx_split_groups, mx_split_final, mx_split_needed, "
-        "mx_split_group_of, mx_split_read, mx_split_carried, mx_split_late,\n    %s, %s, %lld, mx_split_gradients, %s, mx_split_apply, %s};\n\n",
+        "mx_split_group_of, mx_split_read, mx_split_carried, mx_split_late,\n    %s, %s, %lld, mx_split_gradients, %s, mx_split_apply, %s, %s};\n\n",
         s->key_count, s->group_count, s->report ? "true" : "false", s->gradients->uses_random ? "true" : "false",
         (long long)arena, s->report ? "mx_split_report" : "NULL",
-        u->g.cuda ? "mx_split_use_device, mx_split_pin" : "NULL, NULL");
+        u->g.cuda ? "mx_split_use_device, mx_split_pin, mx_split_wait" : "NULL, NULL, NULL",
+        u->g.cuda && cuda_averages(&u->g) ? "&mx_split_device" : "NULL");
 }

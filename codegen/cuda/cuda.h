@@ -113,4 +113,14 @@ bool cuda_hands_out(const struct function *f);
 bool cuda_is_key(const struct function *f, int result);
 void cuda_hand_out(struct function *f, int key, int result);
 
+/* nccl.c: whether averages are made on the devices; whether an argument is one of them, which stays where it was averaged. */
+bool cuda_averages(const struct cgen *g);
+bool cuda_averaged_argument(const struct cgen *g, const struct ir_func *f, int arg);
+int64_t unit_cuda_nccl_bytes(const struct unit *u);
+void unit_cuda_nccl_struct(struct unit *u);
+void unit_cuda_nccl_free(struct unit *u);
+void unit_cuda_nccl_wait(struct unit *u);     /* the function that waits for a stream */
+void unit_cuda_nccl_hand_out(struct unit *u); /* the function that a key leaves by */
+void unit_cuda_nccl_hooks(struct unit *u);
+
 #endif

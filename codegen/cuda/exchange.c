@@ -5,6 +5,8 @@
  * cannot stand where the operation is launched, as in C. There a copy to the host is put on a stream of its own, behind an
  * event; `final` is called when the copy has ended, in the order of the copies, at later such places or behind the last launch.
  *
+ * With --nccl averages are made on the devices, and the copy is one into the memory that is summed: nccl.c.
+ *
  * What applies averages run inside the next call of `gradients`, whose memory on the device is in use: it has a region of
  * its own. Nobody waits for it; what follows on the stream sees what it changed.
  */
@@ -31,15 +33,23 @@ void cuda_hand_out(struct function *f, int key, int result) {
     const struct ir_value *v = f->func->body->yields[result];
     function_begin(f);
     const struct loop_mem *m = function_mem(f, v);
-    cprint_line(&f->print, "MX_TRY(%s_mx_hand_out(m, %d, %s, %s, (size_t)(%s) * %d, \"%s: %s\"));", g->prefix, key,
-                cgen_result_name(g, f->func, result), m->base, function_expr(f, function_elements(f, v->type)),
-                dtype_size(v->type.dtype), f->func->name, cgen_result_name(g, f->func, result));
+    struct text dtype = {0};
+    unit_dtype(&dtype, v->type.dtype);
+    if (cuda_averages(g))
+        cprint_line(&f->print, "MX_TRY(%s_mx_hand_out(m, %d, %s, %s, %s, %s, \"%s: %s\"));", g->prefix, key,
+                    cgen_result_name(g, f->func, result), m->base, function_expr(f, function_elements(f, v->type)),
+                    text_string(&dtype), f->func->name, cgen_result_name(g, f->func, result));
+    else
+        cprint_line(&f->print, "MX_TRY(%s_mx_hand_out(m, %d, %s, %s, (size_t)(%s) * %d, \"%s: %s\"));", g->prefix, key,
+                    cgen_result_name(g, f->func, result), m->base, function_expr(f, function_elements(f, v->type)),
+                    dtype_size(v->type.dtype), f->func->name, cgen_result_name(g, f->func, result));
+    text_free(&dtype);
     cgen_scope_leave(g, f->scope);
 }
 
 int64_t unit_cuda_exchange_bytes(const struct unit *u) {
     const struct step_split *s = unit_split_step(u);
-    return s ? 32 + 12 * (int64_t)(s->key_count + 1) : 0;
+    return s ? 32 + 12 * (int64_t)(s->key_count + 1) + unit_cuda_nccl_bytes(u) : 0;
 }
 
 void unit_cuda_exchange_struct(struct unit *u) {
@@ -49,8 +59,15 @@ void unit_cuda_exchange_struct(struct unit *u) {
             &u->c,
             "    cudaStream_t mx_copies;       /* of gradients to the host */\n"
             "    cudaEvent_t mx_made, mx_out[%d]; /* the last gradient; copies of keys' tensors */\n"
-            "    int mx_leaving[%d], mx_left, mx_leaving_count; /* keys on their way, those that arrived first */\n",
-            s->key_count + 1, s->key_count + 1);
+            "%s",
+            s->key_count + 1,
+            cuda_averages(&u->g)
+                ? "    int mx_last; /* key of this step that was handed out; -1: none */\n"
+                : arena_printf(
+                      &u->g.arena,
+                      "    int mx_leaving[%d], mx_left, mx_leaving_count; /* keys on their way, those that arrived first */\n",
+                      s->key_count + 1));
+    unit_cuda_nccl_struct(u);
 }
 
 void unit_cuda_exchange_init(struct unit *u) {
@@ -71,6 +88,7 @@ void unit_cuda_exchange_init(struct unit *u) {
 
 void unit_cuda_exchange_free(struct unit *u) {
     const struct step_split *s = unit_split_step(u);
+    unit_cuda_nccl_free(u);
     if (s)
         text_printf(&u->c,
                     "    if (m && m->mx_copies)\n        (void)cudaStreamDestroy(m->mx_copies);\n"
@@ -84,6 +102,10 @@ void unit_cuda_exchange_helpers(struct unit *u) {
     const char *p = u->prefix;
     if (!unit_split_step(u))
         return;
+    if (cuda_averages(&u->g)) {
+        unit_cuda_nccl_hand_out(u);
+        return;
+    }
     text_printf(
         &u->c,
         "/* Calls `final` for the keys whose copies have ended; with `all` it waits for them. */\n"
@@ -91,7 +113,7 @@ void unit_cuda_exchange_helpers(struct unit *u) {
         "    for (; m->mx_left < m->mx_leaving_count; m->mx_left++) {\n"
         "        const int key = m->mx_leaving[m->mx_left];\n"
         "        const cudaError_t e = all ? cudaEventSynchronize(m->mx_out[key]) : cudaEventQuery(m->mx_out[key]);\n"
-        "        if (e == cudaErrorNotReady)\n            break;\n"
+        "        if (e == cudaErrorNotReady) {\n            (void)cudaGetLastError(); /* which is none */\n            break;\n        }\n"
         "        MX_TRY(%s_mx_cuda(m, e, \"a gradient to the host\"));\n"
         "        m->mx_exchange->final(m->mx_exchange->context, key);\n    }\n    return MX_OK;\n}\n\n",
         p, p, p);
@@ -108,6 +130,10 @@ void unit_cuda_exchange_helpers(struct unit *u) {
 }
 
 void unit_cuda_exchange_hooks(struct unit *u) {
+    text_printf(&u->c,
+                "static mx_status mx_split_wait(void *model) {\n    %s *m = (%s *)model;\n"
+                "    return %s_mx_wait(m, m->mx_stream[0], \"averages\");\n}\n\n",
+                u->prefix, u->prefix, u->prefix);
     text_add(
         &u->c,
         "static void mx_split_use_device(int local_rank) {\n    int count = 0;\n"
@@ -116,4 +142,5 @@ void unit_cuda_exchange_hooks(struct unit *u) {
         "static void mx_split_pin(void *memory, size_t bytes, bool on) {\n"
         "    (void)(on ? cudaHostRegister(memory, bytes, cudaHostRegisterPortable) : cudaHostUnregister(memory));\n"
         "    (void)cudaGetLastError();\n}\n\n");
+    unit_cuda_nccl_hooks(u);
 }

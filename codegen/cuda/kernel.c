@@ -27,6 +27,9 @@ const char *cuda_base(struct function *f, const struct storage *s) {
         bytes = 8;
         break;
     case STORAGE_ARG:
+        if (cuda_averaged_argument(g, f->func, s->index))
+            return arena_printf(&g->arena, "MX_AT(m->mx_keys[%d], %lld)", exchange_key_of_arg(f, s->index),
+                                (long long)ir_type_bytes_upper(f->func->body->args[s->index]->type));
         at = (inner ? d->inner_arguments : d->arguments) + cuda_argument_offset(g, f->func, false, s->index);
         bytes = ir_type_bytes_upper(f->func->body->args[s->index]->type);
         break;

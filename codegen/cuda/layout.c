@@ -110,7 +110,7 @@ int *cuda_scalar_slots(struct cgen *g, const struct plan_func *p, int *count) {
 int64_t cuda_argument_offset(struct cgen *g, const struct ir_func *f, bool result, int index) {
     int64_t at = 0;
     for (int i = 0; i < f->body->arg_count && (result || i < index); i++)
-        at += aligned(ir_type_bytes_upper(f->body->args[i]->type));
+        at += cuda_averaged_argument(g, f, i) ? 0 : aligned(ir_type_bytes_upper(f->body->args[i]->type));
     for (int i = 0; result && i < index; i++)
         at += aligned(ir_type_bytes_upper(f->body->yields[i]->type));
     return at;

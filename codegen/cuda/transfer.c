@@ -18,10 +18,10 @@ void cuda_arguments(struct function *f) {
     bool some = false;
     cprint_line(&f->print, "MX_TRY(%s_mx_%s(m));", g->prefix, inner ? "move_newer" : "begin");
     if (cuda_hands_out(f))
-        cprint_line(&f->print, "m->mx_left = m->mx_leaving_count = 0;");
+        cprint_line(&f->print, cuda_averages(g) ? "m->mx_last = -1;" : "m->mx_left = m->mx_leaving_count = 0;");
     for (int i = 0; i < f->func->body->arg_count; i++) {
         struct ir_type t = f->func->body->args[i]->type;
-        if (t.rank == 0 && !is_inout(f->func, i))
+        if ((t.rank == 0 && !is_inout(f->func, i)) || cuda_averaged_argument(g, f->func, i))
             continue;
         const struct storage s = {.kind = STORAGE_ARG, .index = i};
         const char *name = cgen_arg_name(g, f->func, i);
@@ -84,7 +84,7 @@ void cuda_results(struct function *f) {
         give_back(f, body->yields[i], cgen_arg_name(f->g, func, inout++));
     }
     if (cuda_hands_out(f))
-        cprint_line(&f->print, "MX_TRY(%s_mx_handed(m, 1));", f->g->prefix);
+        cprint_line(&f->print, "MX_TRY(%s_mx_handed(m%s));", f->g->prefix, cuda_averages(f->g) ? "" : ", 1");
     if (!cuda_is_inner(f->g, f->func)) /* else what follows on the stream needs nobody to wait */
         cprint_line(&f->print, "MX_TRY(%s_mx_end(m, \"%s\"));", f->g->prefix, func->name);
 }

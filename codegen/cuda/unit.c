@@ -17,6 +17,8 @@ void unit_cuda_includes(const struct unit *u, struct text *out) {
         text_add(out, "#include <cublasLt.h>\n");
     if (u->g.cuda->uses_cudnn)
         text_add(out, "#include <cudnn.h>\n");
+    if (cuda_averages(&u->g))
+        text_add(out, "#include <nccl.h>\n#include <time.h>\n");
     text_add(
         out,
         "#include <cuda_runtime.h>\n\n"
@@ -60,7 +62,8 @@ int64_t unit_cuda_struct_bytes(const struct unit *u) {
     const struct cuda *d = u->g.cuda;
     return 8 * (CUDA_LANES + 16) + (d->ahead_bytes ? 2 * (AHEAD * 24 + 16) + 16 : 0) + 8 * (int64_t)event_count(d) +
            8 * (int64_t)d->value_count + 24 * TAKEN + (int64_t)d->parts * GRAPHS * (8 * (int64_t)d->key_most + 32) +
-           u->module->buffer_count + 64 + unit_cuda_library_bytes(u) + unit_cuda_convolution_bytes(u) + unit_cuda_exchange_bytes(u);
+           u->module->buffer_count + 64 + unit_cuda_library_bytes(u) + unit_cuda_convolution_bytes(u) +
+           unit_cuda_exchange_bytes(u);
 }
 
 static int64_t pinned_bytes(const struct unit *u) {
@@ -276,7 +279,7 @@ void unit_cuda_helpers(struct unit *u) {
     text_printf(
         c,
         "/* Nothing goes on behind a call that failed. */\n"
-        "static void %s_mx_settle(struct %s *m) {\n    for (int i = 0; i < %d && !m->mx_capturing; i++)\n"
+        "static void %s_mx_settle(struct %s *m) {\n%s    for (int i = 0; i < %d && !m->mx_capturing; i++)\n"
         "        if (m->mx_stream[i])\n            (void)cudaStreamSynchronize(m->mx_stream[i]);\n"
         "    (void)cudaGetLastError();\n}\n\n"
         "static mx_status %s_mx_cuda(struct %s *m, cudaError_t e, const char *where) {\n"
@@ -292,7 +295,10 @@ void unit_cuda_helpers(struct unit *u) {
         "    case cudaErrorNoKernelImageForDevice:\n    case cudaErrorInvalidDeviceFunction:\n"
         "        return %s_mx_fail(m, MX_ERROR_DEVICE, \"%%s: this program was not compiled for this GPU: nvcc -arch=native\", where);\n"
         "    default: return %s_mx_fail(m, MX_ERROR_DEVICE, \"%%s: CUDA: %%s\", where, cudaGetErrorString(e));\n    }\n}\n\n",
-        p, p, stream_count(u->g.cuda), p, p, p, p, movable, u->upper, u->upper, p, p, p);
+        p, p,
+        cuda_averages(&u->g) ? "    mx_nccl_give_up(&m->mx_nccl); /* or what it does would wait for others */\n" : "",
+        stream_count(u->g.cuda), p, p, p, p, movable, u->upper, u->upper, p, p, p);
+    unit_cuda_nccl_wait(u);
     text_printf(
         c,
         "[[maybe_unused]] static mx_status %s_mx_copy(struct %s *m, void *to, const void *from, size_t bytes, const char *where) {\n"
@@ -303,7 +309,7 @@ void unit_cuda_helpers(struct unit *u) {
         "/* The same, and waits for it. */\n"
         "[[maybe_unused]] static mx_status %s_mx_fetch(struct %s *m, void *to, const void *from, size_t bytes, const char *where) {\n"
         "    MX_TRY(%s_mx_copy(m, to, from, bytes, where));\n"
-        "    return %s_mx_cuda(m, cudaStreamSynchronize(m->mx_stream[0]), where);\n}\n\n",
+        "    return %s_mx_wait(m, m->mx_stream[0], where);\n}\n\n",
         p, p, p, p);
     text_printf(c,
                 "static mx_status %s_mx_move_newer(struct %s *m);\nstatic mx_status %s_mx_begin(struct %s *m);\n"
@@ -340,13 +346,13 @@ void unit_cuda_buffers(struct unit *u) {
                 "[[maybe_unused]] static mx_status %s_mx_move_all(struct %s *m, int up, const char *where) {\n"
                 "    for (int i = 0; i < %s_BUFFER_COUNT; i++)\n        if (up || !m->mx_viewed[i])\n"
                 "            MX_TRY(%s_mx_move(m, i, up, where));\n"
-                "    return %s_mx_cuda(m, cudaStreamSynchronize(m->mx_stream[0]), where);\n}\n\n",
+                "    return %s_mx_wait(m, m->mx_stream[0], where);\n}\n\n",
                 p, p, up, p, p);
     text_printf(c,
                 "/* Makes a mirror current. how: 1 until the next call, 2 for good. */\n"
                 "[[maybe_unused]] static mx_status %s_mx_see(struct %s *m, int i, unsigned char how) {\n"
                 "    if (!m->mx_viewed[i]) {\n        MX_TRY(%s_mx_move(m, i, 0, \"param\"));\n"
-                "        MX_TRY(%s_mx_cuda(m, cudaStreamSynchronize(m->mx_stream[0]), \"param\"));\n    }\n"
+                "        MX_TRY(%s_mx_wait(m, m->mx_stream[0], \"param\"));\n    }\n"
                 "    m->mx_viewed[i] |= how;\n    return MX_OK;\n}\n\n",
                 p, p, p, p);
     text_printf(c,
@@ -366,8 +372,8 @@ void unit_cuda_buffers(struct unit *u) {
                 "static mx_status %s_mx_end(struct %s *m, const char *where) {\n"
                 "    for (int i = 0; i < %s_BUFFER_COUNT; i++)\n        if (m->mx_viewed[i])\n"
                 "            MX_TRY(%s_mx_move(m, i, 0, where));\n"
-                "    MX_TRY(%s_mx_cuda(m, cudaStreamSynchronize(m->mx_stream[0]), where));\n"
-                "    MX_TRY(%s_mx_cuda(m, cudaStreamSynchronize(m->mx_stream[%d]), where));\n"
+                "    MX_TRY(%s_mx_wait(m, m->mx_stream[0], where));\n"
+                "    MX_TRY(%s_mx_wait(m, m->mx_stream[%d], where));\n"
                 "    for (int i = 0; i < m->mx_taken_count; i++)\n"
                 "        memcpy(m->mx_taken[i].to, m->mx_taken[i].from, m->mx_taken[i].bytes);\n%s"
                 "    return MX_OK;\n}\n\n",

@@ -46,6 +46,7 @@ int ranks_option(struct session *s, const char *name, const char *value) {
         for (int i = 0; i < 5; i++)
             if (strcmp(value, types[i]) == 0) {
                 o->store = i < 2 ? NULL : types[i];
+                o->devices = i == 1;
                 return 1;
             }
         return bad(s, name, value, "local, device, dist_sync or dist_async");
@@ -142,8 +143,17 @@ static int threads_of_rank(int virtual_ranks) {
     return all > here ? all / here : 1;
 }
 
+/* The model's GPUs, where they can train together. */
+static int devices(const struct mxrt_program *p) {
+    const struct mxrt_split *split = p->split;
+    const int count = split && !split->why_not && split->device ? split->device->count() : 0;
+    return count > 1 ? count : 0;
+}
+
 int over_ranks(struct session *s) {
     const struct ranks_options *o = &s->ranks_options;
+    if (o->devices && !o->virtual_ranks)
+        s->ranks_options.virtual_ranks = devices(s->p);
     const struct mxrt_net_options options = {.timeout = o->timeout, .fast = o->fast, .node_ranks = o->node_ranks};
     mx_status status = MX_OK;
     int exit_status;

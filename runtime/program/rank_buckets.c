@@ -48,9 +48,9 @@ static size_t offset_at(const struct ranks *r, int place) {
     return r->offset[ranks_key_number(r, place)];
 }
 
-static bool is_sparse(const struct ranks *r, int place) {
+static bool is_sparse(const struct ranks *r, int place) { /* devices send tensors */
     const struct mxrt_key *k = ranks_key_at(r, place);
-    return k && ranks_rows_pay(k, r->size);
+    return k && !r->split->device && ranks_rows_pay(k, r->size);
 }
 
 /* ---- cutting --------------------------------------------------------------------------------------------------------- */
@@ -69,8 +69,7 @@ static void drop(struct ranks *r) {
     all->count = 0;
 }
 
-/* The place behind a bucket that starts at `place`: full at `most` bytes, or at half of what is left. */
-static int end_of(const struct ranks *r, int place, size_t most) {
+int ranks_bucket_end(const struct ranks *r, int place, size_t most) {
     const int n = r->split->key_count + 1, first = place;
     const size_t start = offset_at(r, place), left = offset_at(r, n - 1) + bytes_at(r, n - 1) - start;
     const size_t half = left / 2 > LEAST_BYTES ? left / 2 : LEAST_BYTES, full = most < half ? most : half;
@@ -92,7 +91,7 @@ static mx_status make(struct ranks *r, size_t bytes, struct mxrt_why *why) {
     mx_status status = MX_OK;
     for (int place = 0; place < n && status == MX_OK;) {
         struct bucket *b = &all->at[all->count++];
-        const int end = end_of(r, place, bytes);
+        const int end = ranks_bucket_end(r, place, bytes);
         const size_t start = offset_at(r, place), stop = offset_at(r, end - 1) + bytes_at(r, end - 1);
         b->first = place;
         b->count = end - place;
@@ -123,7 +122,7 @@ static int cut(const struct ranks *r, size_t bytes, struct plan_bucket *out) {
         work = r->split->keys[i].work > work ? r->split->keys[i].work : work;
     for (int place = 0; place < n; count++) {
         struct plan_bucket *b = &out[count];
-        const int end = end_of(r, place, bytes);
+        const int end = ranks_bucket_end(r, place, bytes);
         *b = (struct plan_bucket){.bytes = offset_at(r, end - 1) + bytes_at(r, end - 1) - offset_at(r, place),
                                   .need = 1};
         if (is_sparse(r, place)) {

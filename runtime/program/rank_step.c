@@ -120,7 +120,7 @@ static void scale(mx_dtype t, void *data, int64_t n, float by) {
 static void on_final(void *context, int key) {
     struct ranks *r = context;
     mxrt_net_alive(r->net);
-    if (r->weight != 1)
+    if (r->weight != 1 && !r->split->device)
         scale(r->split->keys[key].dtype, r->keys[key], r->split->keys[key].elements, r->weight);
     r->way->send(r, key);
 }
@@ -177,21 +177,37 @@ static mx_status report(struct ranks *r, const struct ranks_batch *b) {
 
 /* ---- a step ------------------------------------------------------------------------------------------------------------ */
 
+/* What a rank without samples gives. */
+static mx_status clear(struct ranks *r, int key) {
+    const struct mxrt_key *k = &r->split->keys[key];
+    const size_t bytes = (size_t)k->elements * mxrt_dtype_size(k->dtype);
+    if (r->split->device) {
+        mx_status status = r->split->device->clear(r->model, key, r->keys[key], bytes);
+        return status == MX_OK ? MX_OK : ranks_device_failed(r, status);
+    }
+    memset(r->keys[key], 0, bytes);
+    return MX_OK;
+}
+
 static mx_status compute(struct ranks *r, const struct ranks_batch *b) {
-    const struct mxrt_exchange x = {r, on_need, on_final, b->first, b->total};
+    const struct mxrt_exchange x = {r, on_need, on_final, b->first, b->total, r->weight};
     if (b->n) {
         mx_status status = r->split->gradients(r->model, b->dims, b->args, b->results, r->keys, &x);
+        if (status == MX_ERROR_PEER && !r->failed && r->split->device)
+            return ranks_device_failed(r, status);
         if (status != MX_OK && !r->failed && status != MX_ERROR_PEER)
             (void)mxrt_fail(&r->why, status, "%s", r->p->error(r->model));
         return r->failed ? MX_ERROR_PEER : status;
     }
     mx_status status = finish_groups(r);
+    if (status == MX_OK && r->split->wait && !r->split->device && (status = r->split->wait(r->model)) != MX_OK)
+        (void)mxrt_fail(&r->why, status, "%s", r->p->error(r->model));
     if (r->split->counts_calls)
         r->p->set_calls(r->model, r->p->calls(r->model) + 1);
     for (int place = 0; place < r->split->key_count && status == MX_OK; place++) {
-        const struct mxrt_key *k = ranks_key_at(r, place);
-        memset(r->keys[ranks_key_number(r, place)], 0, (size_t)k->elements * mxrt_dtype_size(k->dtype));
-        on_final(r, ranks_key_number(r, place));
+        status = clear(r, ranks_key_number(r, place));
+        if (status == MX_OK)
+            on_final(r, ranks_key_number(r, place));
     }
     return status;
 }

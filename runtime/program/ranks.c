@@ -171,8 +171,8 @@ static mx_status allocate(struct ranks *r, struct mxrt_why *why) {
         bytes += ((size_t)k->elements * mxrt_dtype_size(k->dtype) + ALIGN - 1) / ALIGN * ALIGN;
     }
     r->status_count = STATUS_HEAD + r->step->result_count;
-    const size_t status_at = bytes;
-    bytes += sizeof *r->status_vector * (size_t)r->status_count;
+    const size_t status_at = bytes, host = s->device ? 0 : status_at; /* the status, in this memory */
+    bytes = host + sizeof *r->status_vector * (size_t)r->status_count;
     if (r->options.compression != MXRT_KV_NONE && r->size > 1) {
         r->residual = calloc(1, status_at + 1);
         r->residual_bytes = status_at;
@@ -185,9 +185,9 @@ static mx_status allocate(struct ranks *r, struct mxrt_why *why) {
         return mxrt_fail(why, MX_ERROR_MEMORY, "no memory for %zu bytes of gradients", bytes);
     memset(r->memory, 0, bytes); /* what fills the tensors' last lines is summed with them */
     r->offset[s->key_count] = status_at;
-    for (int i = 0; i < s->key_count; i++)
+    for (int i = 0; i < s->key_count && !s->device; i++)
         r->keys[i] = r->memory + r->offset[i];
-    r->status_vector = (double *)(void *)(r->memory + status_at);
+    r->status_vector = (double *)(void *)(r->memory + host);
     return MX_OK;
 }
 
@@ -211,6 +211,9 @@ static mx_status check(const struct ranks *r, struct mxrt_why *why) {
         return mxrt_fail(why, MX_ERROR_UNSUPPORTED,
                          "--%s: the model is on a GPU, whose gradients are averaged by all-reduce",
                          o->servers ? "servers" : "shard");
+    if (r->split->device && o->compression != MXRT_KV_NONE)
+        return mxrt_fail(why, MX_ERROR_UNSUPPORTED,
+                         "--compression: GPUs send gradients whole: leave it out, or build without --nccl");
     if (o->shard && o->compression != MXRT_KV_NONE)
         return mxrt_fail(why, MX_ERROR_ARGUMENT,
                          "--shard: gradients go to their owners whole: leave --compression or --shard out");
@@ -229,15 +232,27 @@ static mx_status gather_hosts(struct ranks *r, struct mxrt_why *why) {
     return status;
 }
 
-/* Ranks of one machine share its devices. */
-static void use_device(struct ranks *r) {
-    int local = 0;
+/* Ranks of one machine share its devices; one that averages is one rank's. */
+static mx_status use_device(struct ranks *r, struct mxrt_why *why) {
+    int local = 0, ranks = 0;
     if (!r->split->use_device)
-        return;
-    for (int i = 0; i < r->rank; i++)
-        local += strcmp(r->hosts[i], r->hosts[r->rank]) == 0;
+        return MX_OK;
+    for (int i = 0; i < r->size; i++) {
+        const bool here = strcmp(r->hosts[i], r->hosts[r->rank]) == 0;
+        ranks += here;
+        local += here && i < r->rank;
+    }
+    const int count = r->split->device && r->size > 1 ? r->split->device->count() : ranks;
+    if (ranks > count)
+        return mxrt_fail(
+            why, MX_ERROR_UNSUPPORTED,
+            "%d ranks on %s, which has %d GPU%s: GPUs that average by NCCL have one rank each; mxcc build without "
+            "--nccl lets ranks share them",
+            ranks, r->hosts[r->rank], count, count == 1 ? "" : "s");
     r->split->use_device(local);
-    r->split->pin(r->memory, r->memory_bytes, true);
+    if (!r->split->device)
+        r->split->pin(r->memory, r->memory_bytes, true);
+    return MX_OK;
 }
 
 mx_status ranks_open(struct ranks **out, const struct mxrt_program *p, struct mxrt_net *net,
@@ -257,8 +272,10 @@ mx_status ranks_open(struct ranks **out, const struct mxrt_program *p, struct mx
     r->step = step_of(p);
     r->way = options->servers ? &ranks_servers : options->shard ? &ranks_shards : &ranks_buckets;
     mx_status status = check(r, why);
-    if (status == MX_OK)
+    if (status == MX_OK) {
+        r->way = r->split->device ? &ranks_device : r->way;
         status = allocate(r, why);
+    }
     /* A server answers while its rank computes. */
     const struct mxrt_engine_options threads = {.threads = r->rank < options->servers ? 2 : 1};
     if (status == MX_OK)
@@ -273,7 +290,7 @@ mx_status ranks_open(struct ranks **out, const struct mxrt_program *p, struct mx
     if (status == MX_OK && options->compression != MXRT_KV_NONE)
         status = mxrt_kv_set_compression(r->kv, options->compression, options->threshold, why);
     if (status == MX_OK && (status = gather_hosts(r, why)) == MX_OK)
-        use_device(r);
+        status = use_device(r, why);
     if (status != MX_OK) {
         mxrt_net_fail(net, why->text);
         ranks_close(r);
@@ -300,7 +317,7 @@ void ranks_close(struct ranks *r) {
     free_all(r->carried[0], r->p->buffer_count);
     free_all(r->carried[1], r->p->buffer_count);
     free(r->hosts);
-    if (r->memory && r->split->use_device)
+    if (r->memory && r->split->use_device && !r->split->device)
         r->split->pin(r->memory, r->memory_bytes, false);
     free(r->memory);
     free(r->residual);

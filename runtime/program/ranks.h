@@ -13,6 +13,7 @@ struct ranks;
 
 struct ranks_options {
     const char *store; /* --kvstore; NULL: one process */
+    bool devices;      /* --kvstore device: a rank for each GPU, where they average among themselves */
     int virtual_ranks; /* ranks of this process; 0: processes of an MPI job */
     int servers;
     bool shard, fast;

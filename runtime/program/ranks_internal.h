@@ -1,5 +1,5 @@
-/* A rank at work: shared by ranks.c (opening, collectives), rank_step.c (a step) and the three ways in which averages are made:
- * rank_buckets.c, rank_servers.c, rank_shards.c. */
+/* A rank at work: shared by ranks.c (opening, collectives), rank_step.c (a step) and the ways in which averages are made:
+ * rank_buckets.c, or rank_device.c where devices make them, rank_servers.c, rank_shards.c. */
 #ifndef MXRT_RANKS_INTERNAL_H
 #define MXRT_RANKS_INTERNAL_H
 
@@ -24,7 +24,7 @@ struct ranks_way {
                          struct mxrt_why *why); /* the whole state into every model; NULL: it is there */
     bool undoes;                                /* a step that was not complete can be undone by this rank alone */
 };
-extern const struct ranks_way ranks_buckets, ranks_servers, ranks_shards;
+extern const struct ranks_way ranks_buckets, ranks_device, ranks_servers, ranks_shards;
 
 struct ranks {
     const struct mxrt_program *p;
@@ -41,9 +41,11 @@ struct ranks {
     char (*hosts)[HOST]; /* [size] names of the machines */
 
     size_t memory_bytes;
-    unsigned char *memory; /* all keys' tensors in the order in which they become final, then the status */
+    unsigned char
+        *memory; /* all keys' tensors in the order in which they become final, then the status; the status alone where
+                              tensors are on a device */
     void **keys;
-    size_t *offset;        /* [key_count + 1] by key; the last one: of the status */
+    size_t *offset;        /* [key_count + 1] by key, as if all were in one memory; the last one: of the status */
     double *status_vector; /* not f32: it is never compressed, and counts are exact */
     int status_count;
     float *
@@ -77,6 +79,8 @@ static inline const struct mxrt_key *ranks_key_at(const struct ranks *r, int pla
 static inline int ranks_key_number(const struct ranks *r, int place) {
     return place < r->split->key_count ? r->split->final_order[place] : r->split->key_count;
 }
+/* rank_buckets.c: the place behind a bucket that starts at `place`: full at `most` bytes, or at half of what is left. */
+int ranks_bucket_end(const struct ranks *r, int place, size_t most);
 /* Numbers what travels in a step, below 2^32: a later step's may be under way elsewhere, but not one 2^16 steps later. */
 static inline uint64_t ranks_id(const struct ranks *r, int what) {
     return (r->steps & 0xffff) << 16 | (uint64_t)what;
@@ -91,6 +95,8 @@ int ranks_priority(const struct ranks *r, int group);
 mx_status ranks_copy_buffers(struct ranks *r, const bool *which, unsigned char **copies, bool back);
 /* An error of the step that is under way. */
 mx_status ranks_failed(struct ranks *r, mx_status status);
+/* rank_device.c: the same, of the device: what the net knows of a lost rank is said instead of what the device saw of it. */
+mx_status ranks_device_failed(struct ranks *r, mx_status status);
 /* Until what was pushed on v has ended; nothing more is waited for once something failed. */
 mx_status ranks_wait(struct ranks *r, struct mxrt_var v);
 /* A gradient as its rows that are not zero (rank_rows.c). Whether those of so many ranks together are few: at most half of the tensor. */

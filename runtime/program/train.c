@@ -89,13 +89,17 @@ static mx_status run_evaluation(struct training *t, struct tally *tally) {
     return status == MX_OK ? tally_sum(tally, t->s->ranks, &t->s->why) : status;
 }
 
-/* The first buffer (param, if params_only) that holds something that is no number. */
-static const char *broken_buffer(struct session *s, bool params_only) {
+/* The first buffer (param, if params_only) that holds something that is no number. Where the model cannot show them, `status` says so. */
+static const char *broken_buffer(struct session *s, bool params_only, mx_status *status) {
     for (int i = 0; i < s->p->buffer_count; i++) {
         mx_tensor v;
         if (params_only && s->p->buffer_is_state[i])
             continue;
-        if (s->p->buffer(s->model, i, &v) != MX_OK || v.dtype > MX_BF16)
+        if ((*status = s->p->buffer(s->model, i, &v)) != MX_OK) {
+            (void)mxrt_fail(&s->why, *status, "%s", s->p->error(s->model));
+            return NULL;
+        }
+        if (v.dtype > MX_BF16)
             continue;
         int64_t n = (int64_t)(v.bytes / mxrt_dtype_size(v.dtype));
         for (int64_t k = 0; k < n; k++)
@@ -106,7 +110,8 @@ static const char *broken_buffer(struct session *s, bool params_only) {
 }
 
 static mx_status not_a_number(struct training *t, int result, double value, int64_t step) {
-    const char *buffer = broken_buffer(t->s, false);
+    mx_status seen = MX_OK;
+    const char *buffer = broken_buffer(t->s, false, &seen);
     return mxrt_fail(&t->s->why, MX_ERROR_NUMERIC, "%s is %g at step %lld (epoch %lld)%s%s; %s",
                      t->step->results[result].name, value, (long long)step, (long long)t->at.epoch + 1,
                      buffer ? "; the first buffer with such a value is " : "", buffer ? buffer : "",
@@ -380,7 +385,12 @@ int train_command(struct session *s) {
         status = one_epoch(t);
         if (status == MX_OK || status == MX_ERROR_INTERRUPTED) {
             /* The last update may have broken what no loss has seen yet. */
-            const char *broken = broken_buffer(s, true);
+            mx_status seen = MX_OK;
+            const char *broken = broken_buffer(s, true, &seen);
+            if (seen != MX_OK) {
+                status = seen;
+                break;
+            }
             if (broken) {
                 status = mxrt_fail(&s->why, MX_ERROR_NUMERIC, "%s holds a value that is no number after step %lld; %s",
                                    broken, (long long)t->at.step, kept ? t->kept : "no checkpoint was written yet");

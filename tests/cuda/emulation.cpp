@@ -34,7 +34,13 @@ emulated_index threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulation {
 
-std::vector<memory> allocations, mapped;
+static std::vector<memory> roomy() { /* a thread may look while another one adds */
+    std::vector<memory> v;
+    v.reserve(4096);
+    return v;
+}
+
+std::vector<memory> allocations = roomy(), mapped;
 thread_local std::vector<range> named;
 bool instrumented;
 char message[400];

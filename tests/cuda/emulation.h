@@ -4,6 +4,7 @@
 
 #include "cuda_runtime.h"
 
+#include <functional>
 #include <mutex>
 #include <vector>
 
@@ -50,7 +51,19 @@ cudaError_t run_copy(void *to, const void *from, size_t bytes, uint64_t number);
 
 /* streams.cpp: whether an earlier operation is sure to have ended when the one that runs begins; its name. */
 bool is_before(uint64_t number);
-void finish_all();
+void finish_all();                   /* on the current device */
+int device();                        /* the current one of this thread */
+int device_count();
+
+/* What is moved between devices at once, each side on a stream of its own: a transfer waits for all that was asked for on the streams
+ * whose memory it reads, and what follows on those comes behind it. */
+struct transfer {
+    size_t side;               /* it is done on this one's stream */
+    std::vector<size_t> reads; /* sides */
+    std::vector<size_t> after; /* transfers, earlier ones */
+    std::function<cudaError_t(uint64_t number)> run;
+};
+void transfer_between(const std::vector<cudaStream_t> &sides, const std::vector<transfer> &transfers);
 extern std::recursive_mutex lock;
 
 } // namespace emulation

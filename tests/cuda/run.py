@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Generated CUDA units on the host: builds the emulation (emulation.cpp, streams.cpp) and runs tests with it.
+"""Generated CUDA units on the host: builds the emulation (emulation.cpp, streams.cpp, nccl.cpp) and runs tests with it.
 
     run.py [--mxcc build/mxcc] [--sample N/K] [--work FOLDER] FILE-or-FOLDER...      behaviour tests (tests/run/run.py), emulated
 
@@ -24,7 +24,7 @@ def build_emulation(folder):
     cxx = os.environ.get('CUDA_EMULATION_CXX', 'g++')
     target = os.path.join(folder, 'emulation.o')
     parts = []
-    for source in ('emulation', 'streams'):
+    for source in ('emulation', 'streams', 'nccl'):
         parts.append(os.path.join(folder, 'part_%s.o' % source))
         subprocess.run([cxx, *FLAGS, '-O2', '-c', os.path.join(HERE, source + '.cpp'), '-o', parts[-1]], check=True)
     subprocess.run(['ld', '-r', *parts, '-o', target], check=True)

@@ -13,8 +13,12 @@
  *
  * After a failure all that waits is dropped, the failure is told by the call that ran into it, and the program may go on.
  *
+ * A stream belongs to the device that was current when it was made, and what a host's thread has waited for on one device says nothing
+ * of the order on another: ranks that are threads know of each other's work by what nccl.cpp moves between devices. Whoever asks again and
+ * again whether something has ended (a hundred times a stream, more often an event) finds that it has, if all that it waits for was asked for.
+ *
  * From the environment: EMULATED_STREAMS=first, last (the default) or a number, which of the operations that could run does;
- * EMULATED_FAILURE=N, the Nth launch of a kernel fails; EMULATED_DEVICE=none; EMULATED_TRACE=FILE, where at the end a line has the
+ * EMULATED_FAILURE=N, the Nth launch of a kernel fails; EMULATED_DEVICE=none or the number of devices; EMULATED_TRACE=FILE, where at the end a line has the
  * numbers of kernels launched alone, graphs made and launched, copies from the device to the device.
  */
 #include "emulation.h"
@@ -41,15 +45,17 @@ struct copy {
     bool is_pinned;
 };
 
-struct work { /* one of them, or neither: a place that others wait for */
+struct work { /* one of them, or none: a place that others wait for */
     std::shared_ptr<launch> kernel;
     std::shared_ptr<copy> memory;
+    std::function<cudaError_t(uint64_t)> transfer; /* between devices */
 };
 
 struct operation {
     work what;
     std::vector<uint64_t> after;
     clock_of clock;
+    int device;
 };
 
 struct pinned {
@@ -62,9 +68,14 @@ std::vector<std::pair<uint32_t, uint32_t>> places(1); /* of each operation so fa
 std::vector<pinned> pinned_memory;
 uint32_t lane_count;
 std::vector<uint32_t> lane_last; /* operations of each so far */
-clock_of finished;               /* what the host has waited for comes before all that it asks for later */
+std::map<int, clock_of> finished; /* by device: what the host has waited for comes before all that it asks for later */
+std::map<uint64_t, clock_of> elsewhere; /* operations that ran because another device's waited for them */
 const operation *running;
 uint64_t launch_count;
+thread_local int current_device;
+thread_local cudaError_t last_error;
+std::map<int, cudaError_t> untold; /* by device: a failure that only who asked for an event has heard of */
+enum { STREAM_PATIENCE = 100, EVENT_PATIENCE = 5000 }; /* questions */
 
 struct trace { /* says what happened when the program ends */
     uint64_t alone, made, launched, within;
@@ -101,6 +112,7 @@ struct emulated_exec {
 
 struct emulated_stream {
     uint32_t lane;
+    int device, asked;
     std::vector<uint64_t> last; /* the next operation waits for these */
     emulated_graph *graph;      /* under capture */
     bool is_origin;
@@ -109,6 +121,7 @@ struct emulated_stream {
 };
 
 struct emulated_event {
+    int device, asked;
     std::vector<uint64_t> last;
     emulated_graph *graph; /* recorded under capture */
     std::vector<int> tail;
@@ -118,18 +131,26 @@ namespace {
 
 std::set<emulated_stream *> streams;
 
-uint64_t add(const work &w, const std::vector<uint64_t> &after, uint32_t lane) {
-    operation o = {w, {}, finished};
+void merge(clock_of &into, const clock_of &from) {
+    into.resize(std::max(into.size(), from.size()));
+    for (size_t i = 0; i < from.size(); i++)
+        into[i] = std::max(into[i], from[i]);
+}
+
+uint64_t add(const work &w, const std::vector<uint64_t> &after, uint32_t lane, int device) {
+    operation o = {w, {}, finished[device], device};
     uint64_t number = places.size();
     o.clock.resize(lane_count);
     lane_last.resize(lane_count);
     for (uint64_t a : after) {
         std::map<uint64_t, operation>::iterator found = waiting.find(a);
-        if (found == waiting.end()) /* it has run, for a host that waited for it */
+        if (found == waiting.end()) { /* it has run, for a host that waited for it */
+            if (elsewhere.count(a))
+                merge(o.clock, elsewhere[a]);
             continue;
+        }
         o.after.push_back(a);
-        for (size_t i = 0; i < found->second.clock.size(); i++)
-            o.clock[i] = std::max(o.clock[i], found->second.clock[i]);
+        merge(o.clock, found->second.clock);
     }
     o.clock[lane] = ++lane_last[lane];
     places.push_back({lane, o.clock[lane]});
@@ -137,11 +158,6 @@ uint64_t add(const work &w, const std::vector<uint64_t> &after, uint32_t lane) {
     return number;
 }
 
-void finish(const operation &o) {
-    finished.resize(lane_count);
-    for (size_t i = 0; i < o.clock.size(); i++)
-        finished[i] = std::max(finished[i], o.clock[i]);
-}
 
 cudaError_t run(uint64_t number, operation &o) {
     running = &o;
@@ -158,19 +174,28 @@ cudaError_t run(uint64_t number, operation &o) {
             e = emulation::run_copy(c.to, c.is_pinned || c.early.empty() ? c.from : c.early.data(), c.bytes, number);
         }
     }
+    if (o.what.transfer)
+        e = o.what.transfer(number);
     running = NULL;
     return e;
 }
 
-/* Runs what is needed for these, and nothing else. */
-cudaError_t wait_for(const std::vector<uint64_t> &wanted) {
+/* Runs what is needed for these, and nothing else; for a host that waits for something on a device. */
+cudaError_t wait_for(const std::vector<uint64_t> &wanted, int device) {
     std::set<uint64_t> needed;
     std::vector<uint64_t> open(wanted);
+    if (untold.count(device)) {
+        cudaError_t e = untold[device];
+        untold.erase(device);
+        return e;
+    }
     const char *mode = emulation::setting("EMULATED_STREAMS");
     uint64_t seed = mode ? strtoull(mode, NULL, 10) : 0;
     while (!open.empty()) {
         uint64_t n = open.back();
         open.pop_back();
+        if (elsewhere.count(n))
+            merge(finished[device], elsewhere[n]);
         if (!waiting.count(n) || !needed.insert(n).second)
             continue;
         for (uint64_t a : waiting[n].after)
@@ -203,14 +228,16 @@ cudaError_t wait_for(const std::vector<uint64_t> &wanted) {
         cudaError_t e = run(n, waiting[n]);
         if (e != cudaSuccess) {
             for (const std::pair<const uint64_t, operation> &w : waiting)
-                finish(w.second);
+                merge(finished[w.second.device], w.second.clock);
             waiting.clear();
             return e;
         }
         for (uint64_t f : followers[n])
             if (--missing[f] == 0)
                 ready.insert(f);
-        finish(waiting[n]);
+        merge(finished[device], waiting[n].clock);
+        if (waiting[n].device != device)
+            elsewhere[n] = waiting[n].clock;
     }
     for (uint64_t n : needed)
         waiting.erase(n);
@@ -223,7 +250,8 @@ cudaError_t enqueue(emulated_stream *s, const work &w) {
         s->tail.assign(1, (int)s->graph->nodes.size() - 1);
         return cudaSuccess;
     }
-    s->last.assign(1, add(w, s->last, s->lane));
+    s->last.assign(1, add(w, s->last, s->lane, s->device));
+    s->asked = 0;
     return cudaSuccess;
 }
 
@@ -259,6 +287,25 @@ void read_source(copy &c) {
         c.early.assign((const unsigned char *)c.from, (const unsigned char *)c.from + c.bytes);
 }
 
+std::vector<uint64_t> all_of(int device) {
+    std::vector<uint64_t> all;
+    for (const std::pair<const uint64_t, operation> &w : waiting)
+        if (w.second.device == device)
+            all.push_back(w.first);
+    return all;
+}
+
+/* Time goes on for whoever asks. */
+cudaError_t query(const std::vector<uint64_t> &last, int device, int &asked, int patience) {
+    bool open = false;
+    for (uint64_t n : last)
+        open |= waiting.count(n) != 0;
+    if (open && ++asked < patience)
+        return last_error = cudaErrorNotReady;
+    asked = 0;
+    return wait_for(last, device);
+}
+
 typedef std::lock_guard<std::recursive_mutex> guard;
 
 } // namespace
@@ -275,10 +322,41 @@ bool is_before(uint64_t number) {
 }
 
 void finish_all() {
-    std::vector<uint64_t> all;
-    for (const std::pair<const uint64_t, operation> &w : waiting)
-        all.push_back(w.first);
-    (void)wait_for(all);
+    (void)wait_for(all_of(current_device), current_device);
+}
+
+int device() {
+    return current_device;
+}
+
+int device_count() {
+    const char *s = setting("EMULATED_DEVICE");
+    return !s ? 1 : strcmp(s, "none") == 0 ? 0 : atoi(s);
+}
+
+void transfer_between(const std::vector<cudaStream_t> &sides, const std::vector<transfer> &transfers) {
+    guard hold(lock);
+    std::vector<uint64_t> begun, last, number;
+    for (cudaStream_t s : sides)
+        begun.push_back(add({}, s->last, s->lane, s->device));
+    last = begun;
+    std::vector<std::vector<uint64_t>> end(sides.size());
+    for (const transfer &t : transfers) { /* of a side: one behind the other */
+        std::vector<uint64_t> after(1, last[t.side]);
+        for (size_t s : t.reads)
+            after.push_back(begun[s]);
+        for (size_t k : t.after)
+            after.push_back(number[k]);
+        last[t.side] = add({NULL, NULL, t.run}, after, sides[t.side]->lane, sides[t.side]->device);
+        number.push_back(last[t.side]);
+        for (size_t s : t.reads)
+            end[s].push_back(last[t.side]);
+    }
+    for (size_t i = 0; i < sides.size(); i++) {
+        end[i].push_back(last[i]);
+        sides[i]->last.assign(1, add({}, end[i], sides[i]->lane, sides[i]->device));
+        sides[i]->asked = 0;
+    }
 }
 
 } // namespace emulation
@@ -292,7 +370,7 @@ cudaError_t emulated_launch(const char *kernel, int64_t blocks, int threads, cud
     named.swap(emulation::named);
     if (blocks == 0)
         return cudaSuccess;
-    if (blocks < 0 || blocks > INT32_MAX || threads < 1 || threads > 1024)
+    if (blocks < 0 || blocks > INT32_MAX || threads < 1 || threads > 1024 || stream->device != current_device)
         return cudaErrorInvalidValue;
     if (!stream->graph && is_failure())
         return fail(kernel);
@@ -300,7 +378,7 @@ cudaError_t emulated_launch(const char *kernel, int64_t blocks, int threads, cud
     std::shared_ptr<launch> l = std::make_shared<launch>();
     *l = {kernel, blocks, threads, run, std::vector<uint64_t>((bytes + 7) / 8 + 1), bytes, named};
     memcpy(l->context.data(), context, bytes);
-    return enqueue(stream, {l, NULL});
+    return enqueue(stream, {l, NULL, NULL});
 }
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
@@ -316,7 +394,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
     *c = {to, from, bytes, {}, is_pinned(from)};
     if (!stream->graph)
         read_source(*c);
-    return enqueue(stream, {NULL, c});
+    return enqueue(stream, {NULL, c, NULL});
 }
 
 cudaError_t cudaHostAlloc(void **at, size_t bytes, unsigned flags) {
@@ -363,13 +441,15 @@ cudaError_t cudaHostUnregister(void *at) {
 }
 
 cudaError_t cudaGetDeviceCount(int *count) {
-    const char *device = emulation::setting("EMULATED_DEVICE");
-    *count = device && strcmp(device, "none") == 0 ? 0 : 1;
+    *count = emulation::device_count();
     return *count ? cudaSuccess : cudaErrorNoDevice;
 }
 
 cudaError_t cudaSetDevice(int device) {
-    return device == 0 ? cudaSuccess : cudaErrorInvalidValue;
+    if (device < 0 || device >= emulation::device_count())
+        return cudaErrorInvalidValue;
+    current_device = device;
+    return cudaSuccess;
 }
 
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes *a, const void *p) {
@@ -385,10 +465,10 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes *a, const void *p) {
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
     guard hold(emulation::lock);
-    const char *device = emulation::setting("EMULATED_DEVICE");
-    if (device && strcmp(device, "none") == 0)
+    if (emulation::device_count() == 0)
         return cudaErrorNoDevice;
     *stream = new emulated_stream();
+    (*stream)->device = current_device;
     (*stream)->lane = lane_count++;
     streams.insert(*stream);
     return cudaSuccess;
@@ -407,7 +487,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
         stream->graph->is_broken = true;
         return cudaErrorStreamCaptureUnsupported;
     }
-    return wait_for(stream->last);
+    return wait_for(stream->last, stream->device);
 }
 
 cudaError_t cudaDeviceSynchronize(void) {
@@ -417,10 +497,12 @@ cudaError_t cudaDeviceSynchronize(void) {
             s->graph->is_broken = true;
             return cudaErrorStreamCaptureUnsupported;
         }
-    std::vector<uint64_t> all;
-    for (const std::pair<const uint64_t, operation> &w : waiting)
-        all.push_back(w.first);
-    return wait_for(all);
+    return wait_for(all_of(current_device), current_device);
+}
+
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+    guard hold(emulation::lock);
+    return stream->graph ? cudaErrorStreamCaptureUnsupported : query(stream->last, stream->device, stream->asked, STREAM_PATIENCE);
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) {
@@ -435,7 +517,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     guard hold(emulation::lock);
-    *event = {stream->graph ? std::vector<uint64_t>() : stream->last, stream->graph, stream->tail};
+    *event = {stream->device, 0, stream->graph ? std::vector<uint64_t>() : stream->last, stream->graph, stream->tail};
     return cudaSuccess;
 }
 
@@ -445,15 +527,15 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
         event->graph->is_broken = true;
         return cudaErrorStreamCaptureUnsupported;
     }
-    return wait_for(event->last);
+    return wait_for(event->last, event->device);
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
     guard hold(emulation::lock);
-    for (uint64_t n : event->last)
-        if (waiting.count(n))
-            return cudaErrorNotReady;
-    return cudaSuccess;
+    cudaError_t e = query(event->last, event->device, event->asked, EVENT_PATIENCE);
+    if (e != cudaSuccess && e != cudaErrorNotReady)
+        untold[event->device] = e;
+    return e;
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
@@ -570,10 +652,11 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
             after.push_back(numbers[(size_t)a]);
         if (after.empty())
             after = before;
-        numbers.push_back(add(w, after, exec->lanes[(size_t)n.lane]));
+        numbers.push_back(add(w, after, exec->lanes[(size_t)n.lane], stream->device));
     }
     numbers.insert(numbers.end(), before.begin(), before.end());
-    exec->last = add({}, numbers, stream->lane);
+    exec->last = add({}, numbers, stream->lane, stream->device);
+    stream->asked = 0;
     stream->last.assign(1, exec->last);
     return cudaSuccess;
 }
@@ -581,7 +664,9 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
 /* ---- errors ------------------------------------------------------------------------------------------------------------------------ */
 
 cudaError_t cudaGetLastError(void) {
-    return cudaSuccess;
+    cudaError_t e = last_error;
+    last_error = cudaSuccess;
+    return e;
 }
 
 const char *cudaGetErrorString(cudaError_t e) {

@@ -73,6 +73,37 @@ struct mxrt_exchange {
     mx_status (*need)(void *context, int group);
     void (*final)(void *context, int key);
     int64_t first, total; /* of the batch over all ranks: the first sample here, and how many there are */
+    float weight; /* of this rank's part; what averages on a device is scaled by it there, else by the runtime */
+};
+
+/* A rank as its device is to know it. */
+struct mxrt_device_rank {
+    const void *id; /* from `identify` of one rank */
+    int rank, ranks;
+    bool fast;                  /* sums in whatever order is fastest, else along the tree of mxrt/net.h */
+    size_t bytes, bucket_bytes; /* of all keys' tensors; of the largest bucket */
+    int buckets;
+    /* Called again and again while the host waits for the device. average: the number of the one that waits for other ranks; 0: none does.
+     * An error ends the wait, and what the ranks do together. */
+    mx_status (*watch)(void *context, int64_t average);
+    void *context;
+};
+
+/* How devices average among themselves (mxcc --nccl). All by the rank's own thread. What goes wrong is the model's error; what another rank
+ * may have caused is MX_ERROR_PEER. */
+struct mxrt_device_exchange {
+    size_t id_bytes;
+    int (*count)(void);                                /* devices of this machine */
+    mx_status (*identify)(void *id, const char **why); /* what ranks find each other by */
+    mx_status (*join)(void *model, const struct mxrt_device_rank *rank,
+                      void **memory); /* of all keys' tensors, on the device */
+    /* Begins the sum over ranks of elements at a place of that memory, behind what `gradients` has handed out; in the same order on all
+     * ranks. */
+    mx_status (*average)(void *model, int bucket, size_t at, int64_t elements, mx_dtype dtype);
+    mx_status (*need)(void *model, int bucket);                           /* what is asked for later sees that sum */
+    mx_status (*arrive)(void *model);                                     /* waits for all sums */
+    mx_status (*clear)(void *model, int key, void *tensor, size_t bytes); /* zeros, for a rank without samples */
+    void (*leave)(void *model, bool lost);                                /* lost: without the others */
 };
 
 struct mxrt_split {
@@ -99,6 +130,9 @@ struct mxrt_split {
      * of this number on its machine. Memory that the device is to copy from and to while the program goes on; failing is allowed. */
     void (*use_device)(int local_rank);
     void (*pin)(void *memory, size_t bytes, bool on);
+    mx_status (*wait)(void *model); /* until the device has read what `apply` was given */
+    const struct mxrt_device_exchange
+        *device; /* NULL: averages are made by the runtime. Else keys[i] are addresses on the device */
 };
 
 enum mxrt_setting_kind {

@@ -69,6 +69,7 @@ typedef struct emulated_node *cudaGraphNode_t;
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamQuery(cudaStream_t stream);
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags = 0);
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
@@ -156,7 +157,8 @@ static cudaError_t emulated_call(const char *name, int64_t blocks, int threads, 
     emulated_launched(emulated_call(#kernel, (int64_t)(blocks), (threads), (stream), kernel, __VA_ARGS__), (stream))
 static inline cudaError_t emulated_launched(cudaError_t e, cudaStream_t stream) {
     (void)stream;
-    return e != cudaSuccess ? e : EMULATED_WAIT(stream);
+    const cudaError_t earlier = cudaGetLastError(); /* as MX_LAUNCHED asks, it may be of a call before */
+    return e != cudaSuccess ? e : earlier != cudaSuccess ? earlier : EMULATED_WAIT(stream);
 }
 
 #endif
