@@ -314,6 +314,7 @@ def main():
     p.add_argument("--no-compile", dest="compile", action="store_false", help="leave torch.compile out")
     words = lambda s: s.split(",")
     p.add_argument("--ranks", type=lambda s: [int(n) for n in s.split(",")], default=[2, 4], metavar="2,4", help="kvstore: hosts")
+    p.add_argument("--per-host", type=int, default=1, metavar="N", help="kvstore: ranks of each")
     p.add_argument("--links", type=words, default=["1gbit", "10gbit"], metavar="1gbit,10gbit", help="kvstore: between them")
     p.add_argument("--systems", type=words, default=["mxcc", "MXNet", "torch", "Horovod"], metavar="mxcc,…", help="kvstore: which")
     p.add_argument("--kinds", type=words, default=["sleep", "real"], metavar="sleep,real", help="kvstore: how steps compute")

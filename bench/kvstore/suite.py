@@ -1,7 +1,7 @@
 """`./run bench kvstore`: training steps over several hosts, beside MXNet's dist_sync, PyTorch's DistributedDataParallel on gloo and Horovod.
 
-Hosts are network namespaces with limited links (hosts.py). All systems of a row run at once, a process a host (MXNet: and a server a host, the
-scheduler on the first), and take turns: who has none is stopped. What is measured and how to read it: docs/performance.md."""
+Hosts are network namespaces with limited links (hosts.py). All systems of a row run at once, a process a host, or --per-host of
+them (MXNet: and a server a host, the scheduler on the first), and take turns: who has none is stopped. What is measured and how to read it: docs/performance.md."""
 import json
 import os
 import random
@@ -49,15 +49,14 @@ def program(model):
     name = model + "_ranks"
     folder = os.path.join(BUILD, "bench-kvstore")
     os.makedirs(folder, exist_ok=True)
-    source, target = os.path.join(folder, name + ".c"), os.path.join(folder, name)
+    target = os.path.join(folder, name)
     table = target + ".json"
     parts = [os.path.join(HERE, "models", name + ".mxl"), os.path.join(FOLDER, "worker_mxcc.c")]
     made_of = [*parts, MXCC, os.path.join(BUILD, "libmxrt.a")]
     if not os.path.exists(table) or any(os.path.getmtime(p) > os.path.getmtime(table) for p in made_of):
-        run(MXCC, parts[0], "--cpu", "native", "--threads", "--main", "-o", source)
-        flags, libraries = run(MXCC, "--cflags").stdout.split(), run(MXCC, "--libs").stdout.split()
-        run("cc", "-O2", "-march=native", "-ffp-contract=off", *flags, "-c", source, "-o", target + ".o")
-        run("cc", "-O2", *flags, "-Wl,--wrap=mxrt_main", target + ".o", parts[1], *libraries, "-o", target)
+        worker = target + "_worker.o"
+        run("cc", "-O2", *run(MXCC, "--cflags").stdout.split(), "-c", parts[1], "-o", worker)
+        run(MXCC, "build", parts[0], "--cpu", "native", "--threads", "--main", "-o", target, env={**os.environ, "CFLAGS": worker + " -Wl,--wrap=mxrt_main"})
         run(target, env={**os.environ, "BENCH_WRITE_TABLE": table})
     return target, table
 
@@ -66,11 +65,12 @@ def program(model):
 
 
 class Job:
-    """The processes of one system, a rank a host; `alone`: each trains for itself."""
+    """The processes of one system, `per_host` neighbouring ranks a host; `alone`: each trains for itself."""
 
-    def __init__(self, system, network, folder, built, model, kind, alone=False):
+    def __init__(self, system, network, folder, built, model, kind, alone=False, per_host=1):
         self.system, self.network, self.folder, self.kind = system, network, folder, kind
-        self.count, self.processes, self.ranks = len(network.hosts), [], {}
+        self.per_host, self.count = per_host, per_host * len(network.hosts)
+        self.processes, self.ranks = [], {}
         self.data = os.path.join(folder, "..", "" if model == "resnet50" else "words.npy")
         self.batch = MODELS[model][2] if kind == "real" else 1
         self.path = os.path.join(folder, "%s-%s-%s.socket" % (system, kind, "alone" if alone else "ranks"))
@@ -119,38 +119,41 @@ class Job:
         words = [built, "--kvstore", "dist_sync", "--quiet", "--threads", "1", "--rank-timeout", "100000", "--data", self.data, "--batch"]
         if alone:
             for i in range(self.count):
-                self.launch(i, [*words, self.batch, "--virtual-ranks", 1, "--out", os.path.join(self.folder, "alone%d" % i)], BENCH_RANK="0")
+                self.launch(i // self.per_host, [*words, self.batch, "--virtual-ranks", 1, "--out", os.path.join(self.folder, "alone%d" % i)], BENCH_RANK="0")
             return
-        self.mpirun('exec "$@" --out "%s"' % os.path.join(self.folder, "out$BENCH_RANK"), [*words, self.batch * self.count])
+        nodes = ["--node-ranks", self.per_host] if self.per_host > 1 else []
+        self.mpirun('exec "$@" --out "%s"' % os.path.join(self.folder, "out$BENCH_RANK"), [*words, self.batch * self.count, *nodes])
 
     def mpirun(self, script, words):
-        """A rank a host, through Open MPI and TCP; `script` runs the words there."""
-        command = ["mpirun", "--allow-run-as-root", "--enable-recovery", "--bind-to", "none", "--map-by", "node", "-n", self.count,
-                   "--host", ",".join(h.name for h in self.network.hosts), "--mca", "plm_rsh_agent", self.network.agent(self.folder),
-                   "--mca", "btl", "tcp,self", "--mca", "pml", "ob1", "--mca", "btl_tcp_if_include", "eth0", "--mca", "oob_tcp_if_include", "eth0"]
+        """Through Open MPI: TCP between hosts, shared memory within one; `script` runs the words there."""
+        command = ["mpirun", "--allow-run-as-root", "--enable-recovery", "--bind-to", "none", "--map-by", "slot", "-n", self.count,
+                   "--host", ",".join("%s:%d" % (h.name, self.per_host) for h in self.network.hosts), "--mca", "plm_rsh_agent", self.network.agent(self.folder),
+                   "--mca", "btl", "tcp,self" + (",vader" if self.per_host > 1 else ""), "--mca", "btl_vader_single_copy_mechanism", "none", "--mca", "pml", "ob1", "--mca", "btl_tcp_if_include", "eth0", "--mca", "oob_tcp_if_include", "eth0"]
         for name in self.environment:
             command += ["-x", name]
         self.launch(0, [*command, "sh", "-c", "export BENCH_RANK=$OMPI_COMM_WORLD_RANK; " + script, "sh", *words])
 
     def start_torch(self, model, _, alone):
         for i in range(self.count):
-            self.launch(i, [peer_python("torch"), os.path.join(FOLDER, "worker_torch.py"), model, self.kind, self.batch], MASTER_ADDR=self.network.address(i if alone else 0),
-                        MASTER_PORT="29500", GLOO_SOCKET_IFNAME="eth0", BENCH_RANK="0" if alone else str(i))
+            host = i // self.per_host
+            self.launch(host, [peer_python("torch"), os.path.join(FOLDER, "worker_torch.py"), model, self.kind, self.batch], MASTER_ADDR=self.network.address(host if alone else 0),
+                        MASTER_PORT=str(29500 + i if alone else 29500), GLOO_SOCKET_IFNAME="eth0", BENCH_RANK="0" if alone else str(i))
 
     def start_mxnet(self, model, _, alone):
         words = [peer_python("mxnet"), os.path.join(FOLDER, "worker_mxnet.py"), model, self.kind, self.batch]
-        parts = [] if alone else [(0, "scheduler")] + [(i, "server") for i in range(self.count)]
-        for host, role in parts + [(i, "worker") for i in range(self.count)]:
+        servers = len(self.network.hosts)
+        parts = [] if alone else [(0, "scheduler", "0")] + [(i, "server", str(i)) for i in range(servers)]
+        for host, role, rank in parts + [(i // self.per_host, "worker", str(i)) for i in range(self.count)]:
             roles = {} if alone else {"DMLC_ROLE": role, "DMLC_PS_ROOT_URI": self.network.address(0), "DMLC_PS_ROOT_PORT": "29600",
-                                      "DMLC_NUM_WORKER": str(self.count), "DMLC_NUM_SERVER": str(self.count), "DMLC_INTERFACE": "eth0",
+                                      "DMLC_NUM_WORKER": str(self.count), "DMLC_NUM_SERVER": str(servers), "DMLC_INTERFACE": "eth0",
                                       "DMLC_NODE_HOST": self.network.address(host)}
-            self.launch(host, words, BENCH_RANK="0" if alone else str(host), **roles)
+            self.launch(host, words, BENCH_RANK="0" if alone else rank, **roles)
 
     def start_horovod(self, model, _, alone):
         words = [peer_python("horovod"), os.path.join(FOLDER, "worker_mxnet.py"), model, self.kind, self.batch]
         if alone:
             for i in range(self.count):
-                self.launch(i, words, BENCH_RANK="0")
+                self.launch(i // self.per_host, words, BENCH_RANK="0")
         else:
             self.mpirun('exec "$@"', [*words, "horovod"])
 
@@ -225,7 +228,7 @@ def open_jobs(row, network, folder, built, model, kind, options, alone=False):
         if system in row["skipped"]:
             continue
         try:
-            jobs[system] = Job(system, network, folder, built, model, kind, alone)
+            jobs[system] = Job(system, network, folder, built, model, kind, alone, options.per_host)
         except Skipped as why:
             row["skipped"][system] = str(why)
     return jobs
@@ -266,7 +269,7 @@ def hidden(system):
 def measure(model, link, count, kind, built, folder, options):
     title, seconds, _ = MODELS[model]
     gigabits, delay = LINKS[link]
-    row = {"model": model, "title": title, "link": link, "ranks": count, "kind": kind, "systems": {}, "skipped": {}}
+    row = {"model": model, "title": title, "link": link, "ranks": count, "per_host": options.per_host, "kind": kind, "systems": {}, "skipped": {}}
     with open(built[1]) as f:
         keys = [k for k in json.load(f) if k["trained"]]
     row["gradient_bytes"] = 4 * sum(k["elements"] for k in keys)
@@ -304,7 +307,8 @@ def show(row, first):
               "hidden: share of the shorter of both that the step does not show; sent: by a host, MB, and its ratio to 2 (n - 1) / n of the gradients\n")
         print("%-34s %-8s %18s %8s %8s %8s %14s %8s" % ("", "", "step", "compute", "comm.", "hidden", "sent", "mxcc is"))
     gigabits, delay = LINKS[row["link"]]
-    texts = [row["title"], "%d hosts, %g Gbit/s, %.1f ms" % (row["ranks"], gigabits, row["round_trip_ms"] / 2), "real steps" if row["kind"] == "real" else "sleeps"]
+    texts = [row["title"], "%d hosts, %g Gbit/s, %.1f ms" % (row["ranks"], gigabits, row["round_trip_ms"] / 2),
+             ("real steps" if row["kind"] == "real" else "sleeps") + (", %d ranks a host" % row["per_host"] if row["per_host"] > 1 else "")]
     ours = row["systems"].get("mxcc")
     lines = []
     for name, s in row["systems"].items():

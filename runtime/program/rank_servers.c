@@ -1,6 +1,7 @@
 /* Averages through servers (--servers K): the first K ranks also keep parameters, each its keys, with a model of their own whose groups are the
  * updater. A key is pushed as soon as it is final and its parameter pulled into the same memory, from which it goes into
- * the model when a group is needed. A gradient with few rows goes as those, and of its parameter the rows come back that changed. dist_sync: the server waits for every rank; dist_async: each gradient is applied when it arrives.
+ * the model when a group is needed. A gradient with few rows goes as those, and of its parameter the rows come back that changed.
+ * dist_sync: the server waits for every rank; dist_async: each gradient is applied when it arrives.
  *
  * A group must have one key, since a server sees keys one by one. What changes without a key (a step counter) goes with each key: it
  * is kept as it was after the key's last update, so that keys may be at different steps. */

@@ -4,6 +4,7 @@
   bits    1 to 8 processes do the same random work as as many threads, and have the same results
   loss    a random one of 2 to 6 processes is killed, or stopped, in the middle of sums: every other one ends with a message that names
           it, within its time-out and a second, and can close; N times. --flood: always killed, in large sums, so that writes to it are put off
+  pause   a process that was stopped for half of a time-out and more, and goes on, is not lost, nor takes another one for that
   measure latency and bandwidth
   fast    sums by MPI itself
 
@@ -148,6 +149,26 @@ def loss(args):
         one_loss(args, rng, k)
 
 
+def pause(args):
+    """Silence and calls of MPI that do not come back were on its own side."""
+    ranks, timeout = 3, 4.0
+    job = Job(ranks, args.program, 'loss', str(timeout), '40000', '0', tcp=args.tcp)
+    pids = {int(m.group(1)): int(m.group(2)) for m in job.wait_for(r'rank (\d+) pid (\d+)$', ranks, 60)}
+    try:
+        if len(pids) != ranks or len(job.wait_for(r'rank \d+ sums$', ranks, 60)) != ranks:
+            fail('pause: did not start\n', '\n'.join(job.lines))
+        for k in range(3):
+            os.kill(pids[k % ranks], signal.SIGSTOP)
+            time.sleep(0.65 * timeout)
+            os.kill(pids[k % ranks], signal.SIGCONT)
+            time.sleep(0.3)
+        if job.found(r'rank \d+ lost') or job.process.poll() is not None:
+            fail('pause: a rank was lost\n', '\n'.join(job.lines))
+    finally:
+        job.end(pids.values())
+    print('pause: 3 processes')
+
+
 def measure(args):
     job = Job(3, args.program, 'measure', tcp=args.tcp)
     job.process.wait(120)
@@ -173,14 +194,14 @@ def main():
     p.add_argument('--seed', type=int, default=None)
     p.add_argument('--tcp', action='store_true')
     p.add_argument('--flood', action='store_true')
-    p.add_argument('--only', choices=['bits', 'loss', 'measure', 'fast'])
+    p.add_argument('--only', choices=['bits', 'loss', 'pause', 'measure', 'fast'])
     args = p.parse_args()
     if not shutil.which('mpirun'):
         print('skipped: no mpirun (Debian: libopenmpi-dev openmpi-bin)')
         sys.exit(77)
     args.seed = int.from_bytes(os.urandom(3), 'big') if args.seed is None else args.seed
     print('seed', args.seed, flush=True)
-    for name, f in (('bits', bits), ('measure', measure), ('fast', fast), ('loss', loss)):
+    for name, f in (('bits', bits), ('measure', measure), ('fast', fast), ('pause', pause), ('loss', loss)):
         if args.only in (None, name):
             f(args)
 
