@@ -60,7 +60,8 @@ int64_t unit_cuda_struct_bytes(const struct unit *u) {
     const struct cuda *d = u->g.cuda;
     return 8 * (CUDA_LANES + 16) + (d->ahead_bytes ? 2 * (AHEAD * 24 + 16) + 16 : 0) + 8 * (int64_t)event_count(d) +
            8 * (int64_t)d->value_count + 24 * TAKEN + (int64_t)d->parts * GRAPHS * (8 * (int64_t)d->key_most + 32) +
-           u->module->buffer_count + 64 + unit_cuda_library_bytes(u) + unit_cuda_convolution_bytes(u) + unit_cuda_exchange_bytes(u);
+           u->module->buffer_count + 64 + unit_cuda_library_bytes(u) + unit_cuda_convolution_bytes(u) +
+           unit_cuda_exchange_bytes(u);
 }
 
 static int64_t pinned_bytes(const struct unit *u) {

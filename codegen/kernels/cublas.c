@@ -1,6 +1,7 @@
 /* Large matrix products by cuBLASLt, when that was asked for (`--cublas`): f32, f64, and 16 bit floats summed in f32. What follows the
  * sum goes into the library's epilogue as far as that has it: a bias along the columns, a residual of the result's own shape (beta = 1),
- * max(…, 0), GELU by tanh, the gradient of GELU by what it was computed from, rounding to 16 bits. Anything else reads the product from a workspace in a kernel behind it.
+ * max(…, 0), GELU by tanh, the gradient of GELU by what it was computed from, rounding to 16 bits. Anything else reads the product from a
+ * workspace in a kernel behind it.
  *
  * The library is column-major: D^T = B^T A^T, so rows and columns change places, and a bias along our columns is its bias.
  * Which algorithm it takes depends on the GPU, so last bits differ from GPU to GPU; on one they are the same in every run, for each
