@@ -82,7 +82,7 @@ def build(o, machine, name, size, flags, main, defines):
     command(['cc', '-O2', '-I' + folder, '-include', name + '.h', *defines, *header, '-c', os.path.join(HERE, main), '-o', folder + '/main.o'])
     with open(os.path.join(folder, name + '.h'), encoding='utf-8') as f:
         facts = {m[1].lower(): int(m[2]) for m in re.finditer(r'#define %s_((?:DEVICE|PINNED|ARENA|WEIGHTS)_BYTES) (\d+)' % name.upper(), f.read())}
-    return machine.link(os.path.join(folder, name), folder + '/main.o', compiled, library='--cublas' in flags), facts
+    return machine.link(os.path.join(folder, name), folder + '/main.o', compiled, flags=flags), facts
 
 
 def times(ms):

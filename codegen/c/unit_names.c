@@ -61,8 +61,7 @@ void unit_free_prefix(struct text *unit, const char *prefix) {
             end++;
         if ((size_t)(end - s) != n || memcmp(s, prefix, n) != 0 || after_struct)
             text_addn(&out, s, (size_t)(end - s));
-        else if (end[0] == ' ' && end[1] == '*' && end[2] != ' ' &&
-                 end[2] != '=') /* a declarator; a product has spaces on both sides, `*=` none between */
+        else if (end[0] == ' ' && end[1] == '*' && end[2] != ' ' && end[2] != '=') /* a declarator, not a product */
             text_printf(&out, "struct %s", prefix);
         else
             text_printf(&out, "%s_own", prefix);

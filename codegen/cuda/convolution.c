@@ -35,12 +35,11 @@ void unit_cuda_convolution(struct unit *u) {
     const char *p = u->prefix;
     if (!u->g.cuda->uses_cudnn)
         return;
-    text_printf(
-        c,
-        "static mx_status %s_mx_cudnn(struct %s *m, cudnnStatus_t e, const char *where) {\n"
-        "    if (e == CUDNN_STATUS_SUCCESS)\n        return MX_OK;\n    %s_mx_settle(m);\n"
-        "    return %s_mx_fail(m, MX_ERROR_DEVICE, \"%%s: cuDNN: %%s\", where, cudnnGetErrorString(e));\n}\n\n",
-        p, p, p, p);
+    text_printf(c,
+                "static mx_status %s_mx_cudnn(struct %s *m, cudnnStatus_t e, const char *where) {\n"
+                "    if (e == CUDNN_STATUS_SUCCESS)\n        return MX_OK;\n    %s_mx_settle(m);\n"
+                "    return %s_mx_fail(m, MX_ERROR_DEVICE, \"%%s: cuDNN: %%s\", where, cudnnGetErrorString(e));\n}\n\n",
+                p, p, p, p);
     text_printf(
         c,
         "/* One of three tensors from the two others: x[batch][inputs][x0][x1], w[outputs][inputs / groups][k0][k1], y[batch][outputs][y0][y1],\n"

@@ -9,8 +9,8 @@ enum convolution_role { CONVOLUTION_INPUT, CONVOLUTION_KERNEL, CONVOLUTION_OUTPU
 
 enum { CONVOLUTION_AXES = 2 };
 
-struct
-    convolution_axis { /* output[y] = sum[k] input[y * stride + k * dilation - pad] kernel[k], zeros outside of the input */
+/* output[y] = sum[k] input[y * stride + k * dilation - pad] kernel[k], zeros outside of the input */
+struct convolution_axis {
     ir_dim input, output;
     int64_t kernel, stride, pad, dilation;
 };

@@ -1,11 +1,13 @@
 /* Large matrix products by cuBLASLt, when that was asked for (`--cublas`): f32, f64, and 16 bit floats summed in f32. What follows the
  * sum goes into the library's epilogue as far as that has it: a bias along the columns, a residual of the result's own shape (beta = 1),
- * max(…, 0), rounding to 16 bits. Anything else reads the product from a workspace in a kernel behind it.
+ * max(…, 0), GELU by tanh, the gradient of GELU by what it was computed from, rounding to 16 bits. Anything else reads the product from a
+ * workspace in a kernel behind it.
  *
  * The library is column-major: D^T = B^T A^T, so rows and columns change places, and a bias along our columns is its bias.
  * Which algorithm it takes depends on the GPU, so last bits differ from GPU to GPU; on one they are the same in every run, for each
  * product has a workspace of its own and none uses atomic additions.
  */
+#include "codegen/kernels/gelu.h"
 #include "codegen/kernels/library_call.h"
 #include "codegen/kernels/product.h"
 
@@ -15,12 +17,14 @@ enum {
     LIBRARY_BYTES = 4 << 20, /* that it may work in */
     RELU = 1,
     BIAS = 2,
-    RESIDUAL = 4, /* as the unit's function has them (codegen/cuda/library.c) */
+    RESIDUAL = 4,
+    GELU = 8,
+    GELU_GRADIENT = 16, /* as the unit's function has them (codegen/cuda/library.c) */
 };
 
 struct epilogue {
     int flags;
-    ir_expr bias, residual; /* loads */
+    ir_expr bias, residual; /* loads; GELU_GRADIENT: of what GELU was computed from */
     enum dtype out;
 };
 
@@ -47,13 +51,56 @@ static bool is_residual(struct lower *l, const struct matrix_product *p, ir_expr
                                    product_stride(l, load, p->batch, &whole) && whole == rows * columns);
 }
 
-/* Whether what follows the sum is an epilogue of the library's. */
-static bool epilogue_of(struct lower *l, const struct matrix_product *p, ir_expr e, struct epilogue *x) {
-    x->out = e->dtype;
-    if (e->kind == X_CAST && p->dtype == F32 && (e->dtype == F16 || e->dtype == BF16))
-        e = e->args[0];
-    else if (e->dtype != p->dtype)
+struct loads {
+    struct lower *l;
+    const struct matrix_product *p;
+    enum dtype out;
+    ir_expr bias, residual[4];
+    int residuals;
+    bool other;
+};
+
+static void note_load(ir_expr e, void *context) {
+    struct loads *found = context;
+    if (e->kind != X_LOAD)
+        return;
+    if (!found->bias && is_bias(found->l, found->p, e, found->out))
+        found->bias = e;
+    else if (found->residuals < 4 && is_residual(found->l, found->p, e, found->out))
+        found->residual[found->residuals++] = e;
+    else
+        found->other = true;
+}
+
+/* GELU, or its gradient; of that the library wants whole vectors of 16 bytes. */
+static bool gelu_of(struct lower *l, const struct matrix_product *p, ir_expr e, struct epilogue *x) {
+    struct loads found = {.l = l, .p = p, .out = x->out};
+    int64_t columns;
+    ir_expr_walk(e, note_load, &found);
+    if (p->dtype != F32 || found.other || (found.residuals && (found.bias || p->batch.count)))
         return false;
+    if (!found.residuals && is_gelu(l, e, found.bias)) {
+        x->bias = found.bias;
+        x->residual = NULL;
+        x->flags = GELU | (found.bias ? BIAS : 0);
+        return true;
+    }
+    for (int i = 0; i < found.residuals; i++) {
+        const struct ir_value *from = l->op->operands[found.residual[i]->index];
+        if (ir_dim_is_const(p->columns.extent, &columns) && columns % 8 == 0 &&
+            l->mem(l->context, from) != l->mem(l->context, l->op->results[0]) &&
+            is_gelu_gradient(l, e, found.residual[i])) {
+            x->bias = NULL;
+            x->residual = found.residual[i];
+            x->flags = GELU_GRADIENT;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A bias, a residual, max(…, 0). */
+static bool linear_of(struct lower *l, const struct matrix_product *p, ir_expr e, struct epilogue *x) {
     if (e->kind == X_FN && e->fn == FN_max)
         for (int i = 0; i < 2; i++)
             if (e->args[i]->kind == X_CONST && e->args[i]->value.f == 0 && p->dtype == F32) {
@@ -81,6 +128,16 @@ static bool epilogue_of(struct lower *l, const struct matrix_product *p, ir_expr
         e = e->args[1 - side];
     }
     return e->kind == X_ACC;
+}
+
+/* Whether what follows the sum is an epilogue of the library's. */
+static bool epilogue_of(struct lower *l, const struct matrix_product *p, ir_expr e, struct epilogue *x) {
+    x->out = e->dtype;
+    if (e->kind == X_CAST && p->dtype == F32 && (e->dtype == F16 || e->dtype == BF16))
+        e = e->args[0];
+    else if (e->dtype != p->dtype)
+        return false;
+    return linear_of(l, p, e, x) || gelu_of(l, p, e, x);
 }
 
 static bool batch_stride(struct lower *l, const struct matrix_product *p, ir_expr load, int64_t *stride) {

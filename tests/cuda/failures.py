@@ -104,6 +104,13 @@ def failures(o):
     expect(found > 3, 'only', found, 'launches of the step failed')
 
 
+def names(o):
+    """A unit that is called like one of its own locals."""
+    unit = os.path.join(o.folder, 'step.cu')
+    sh(o.mxcc, os.path.join(HERE, 'products.mxl'), '-o', unit)
+    sh(*o.compiler, '-Werror', '-fsyntax-only', '-x', 'c++', unit)
+
+
 def contract(folder):
     with open(os.path.join(folder, 'interface.h'), encoding='utf-8') as f:
         return {m[1]: int(m[2]) for m in re.finditer(r'#define INTERFACE_(\w+) (\d+)', f.read())}
@@ -140,4 +147,4 @@ def contract_of_cuda(o, folder, flags):
 
 
 if __name__ == '__main__':
-    sys.exit(main(__doc__, (wrong_kernels, interface, failures, memory)))
+    sys.exit(main(__doc__, (wrong_kernels, interface, failures, names, memory)))

@@ -58,7 +58,7 @@ class Programs:
             compiled = self.machine.compile(unit, *defines)
             main = os.path.join(folder, 'main.o')
             command(['cc', '-O1', '-I' + folder, '-c', os.path.join(HERE, name + '.c'), '-o', main])
-            self.built[key] = self.machine.link(os.path.join(folder, name), main, compiled, library='--cublas' in flags)
+            self.built[key] = self.machine.link(os.path.join(folder, name), main, compiled, flags=flags)
         return self.built[key]
 
     def plain(self, name):
@@ -96,20 +96,29 @@ def numbers(p, path):
         return memoryview(f.read()).cast('d').tolist()
 
 
-def products(p):
-    expected = numbers(p, p.plain('products'))
-    for flags in ((), ('--cublas',)):
-        got = numbers(p, p.build('products', flags))
+def by_library(p, name, library):
+    """With own kernels and by a library the numbers of C, and the same bits in every run."""
+    expected = numbers(p, p.plain(name))
+    for flags in ((), (library,)):
+        got = numbers(p, p.build(name, flags))
         expect(len(got) == len(expected), 'other results with', *flags)
         worst = max(abs(a - b) / max(1, abs(b)) for a, b in zip(got, expected))
         expect(worst <= 3e-2, 'the largest difference is', worst, *flags)  # of bf16
-        expect(got == numbers(p, p.build('products', flags)), 'the second run gives other bits', *flags)
+        expect(got == numbers(p, p.build(name, flags)), 'the second run gives other bits', *flags)
+
+
+def convolutions(p):
+    if not p.machine.has_cudnn():
+        raise Skipped('cuDNN is not installed')
+    by_library(p, 'convolution_step', '--cudnn')
 
 
 def behaviour(p, report):
     """tests/run on the device, as many as fit: one file a compilation of nvcc, so many at a time."""
     runner = os.path.join(HERE, '..', 'run', 'run.py')
     files = [os.path.join(HERE, 'schedules.mxl')]
+    if p.machine.has_cudnn() and not p.machine.emulated:
+        files.append(os.path.join(HERE, 'convolutions.mxl'))
     for folder in ('run', 'stdlib'):
         here = os.path.join(HERE, '..', folder)
         files += sorted(os.path.join(here, f) for f in os.listdir(here) if f.endswith('.mxl'))
@@ -163,10 +172,10 @@ def main():
     parser.add_argument('--mxcc', default=os.environ.get('MXCC', 'build/mxcc'))
     parser.add_argument('--json', help='where the results go; default: gpu_test.json beside mxcc')
     parser.add_argument('--seconds', type=positive, default=450)
-    parser.add_argument('--only', action='append', help='interface, parts, products, behaviour, zoo, sanitizer')
+    parser.add_argument('--only', action='append', help='interface, parts, products, convolutions, behaviour, zoo, sanitizer')
     parser.add_argument('--emulated', action='store_true')
     o = parser.parse_args()
-    groups = ('interface', 'parts', 'products', 'zoo', 'sanitizer', 'behaviour')
+    groups = ('interface', 'parts', 'products', 'convolutions', 'zoo', 'sanitizer', 'behaviour')
     for name in o.only or ():
         if name not in groups:
             parser.error('--only %s: one of %s' % (name, ', '.join(groups)))
@@ -179,7 +188,8 @@ def main():
             return no_gpu(e)
         report, p = Report(machine.facts, o.seconds, o.json), Programs(o, machine)
         print('%(device)s, driver %(driver)s, %(cuda)s' % machine.facts, flush=True)
-        rows = {'interface': [('interface', lambda: interface(p))], 'parts': [('parts', lambda: parts(p))], 'products': [('products', lambda: products(p))],
+        rows = {'interface': [('interface', lambda: interface(p))], 'parts': [('parts', lambda: parts(p))], 'products': [('products', lambda: by_library(p, 'products', '--cublas'))],
+                'convolutions': [('convolutions', lambda: convolutions(p))],
                 'zoo': [('zoo ' + n, lambda n=n: zoo(p, n)) for n in samples.zoo.MODELS],
                 'sanitizer': [('%s %s' % (t, n), lambda t=t, n=n: sanitizer(p, t, n)) for n in ('parts', 'interface', 'products') for t in TOOLS],
                 'behaviour': [('behaviour', lambda: behaviour(p, report))]}

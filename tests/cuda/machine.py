@@ -19,6 +19,7 @@ import run as cuda  # noqa: E402
 from checks import Failure  # noqa: E402
 
 NO_GPU = 77  # the exit status of what was skipped, as Meson has it
+LIBRARIES = {'--cublas': '-lcublasLt', '--cudnn': '-lcudnn'}
 
 
 class Skipped(Exception):
@@ -53,8 +54,13 @@ class Machine:
         command([*self.compiler, *flags, '-I' + os.path.dirname(unit), *self.language, '-c', unit, '-o', unit + '.o'])
         return unit + '.o'
 
-    def link(self, to, *objects, library=False):
-        command([*self.linker, *objects, *self.libraries, *(['-lcublasLt'] if library and not self.emulated else []), '-o', to])
+    def has_cudnn(self):
+        return self.emulated or nvcc_test.has_header(self.compiler[0], 'cudnn.h')
+
+    def link(self, to, *objects, flags=()):
+        """flags: those that the units were generated with."""
+        libraries = [] if self.emulated else [LIBRARIES[f] for f in flags if f in LIBRARIES]
+        command([*self.linker, *objects, *self.libraries, *libraries, '-o', to])
         return to
 
 

@@ -51,6 +51,12 @@ int main(int argc, char **argv) {
     for (int i = 0; i < 3; i++)
         keep(m, "step", products_step(m, 96, a, r, &loss), &loss, 1, 4);
     keep(m, "predict", products_predict(m, 128, a, y), y, 128 * 128, 4);
+    keep(m, "predict_soft", products_predict_soft(m, 77, a, y), y, 77 * 128, 4);
+    for (int i = 0; i < 3; i++)
+        keep(m, "step_soft", products_step_soft(m, 96, a, r, &loss), &loss, 1, 4);
+    keep(m, "predict_soft", products_predict_soft(m, 128, a, y), y, 128 * 128, 4);
+    keep(m, "by_erf", products_by_erf(m, a, b, y, t), y, 128 * 136, 4);
+    keep(m, "by_erf", MX_OK, t, 128 * 136, 4);
     keep(m, "wide", products_wide(m, wa, wb, wy), wy, 128 * 136, 8);
     keep(m, "many", products_many(m, a, b, r, y), y, 3 * 128 * 136, 4);
     keep(m, "halves", products_halves(m, ha, hb, ha, hy), hy, 128 * 136, 2);

@@ -1,5 +1,5 @@
 /* What generated units call of cuBLASLt, by plain loops (emulated_library.h). As far as units use it: column-major, strided batches, the
- * epilogues for max(…, 0) and a bias. The workspace is written, as a library may. An alignment that was promised and is not there, a layout
+ * epilogues for max(…, 0), a bias, GELU and its gradient. The workspace is written, as a library may. An alignment that was promised and is not there, a layout
  * that a call does not fit, are errors. */
 #ifndef CUBLASLT_EMULATION_H
 #define CUBLASLT_EMULATION_H
@@ -23,13 +23,18 @@ enum cublasLtEpilogue_t {
     CUBLASLT_EPILOGUE_DEFAULT = 1,
     CUBLASLT_EPILOGUE_RELU = 2,
     CUBLASLT_EPILOGUE_BIAS = 4,
-    CUBLASLT_EPILOGUE_RELU_BIAS = 6
+    CUBLASLT_EPILOGUE_RELU_BIAS = 6,
+    CUBLASLT_EPILOGUE_GELU = 32,
+    CUBLASLT_EPILOGUE_GELU_BIAS = 36,
+    CUBLASLT_EPILOGUE_DGELU = 192
 };
 enum cublasLtMatmulDescAttributes_t {
     CUBLASLT_MATMUL_DESC_TRANSA = 3,
     CUBLASLT_MATMUL_DESC_TRANSB = 4,
     CUBLASLT_MATMUL_DESC_EPILOGUE = 7,
-    CUBLASLT_MATMUL_DESC_BIAS_POINTER = 8
+    CUBLASLT_MATMUL_DESC_BIAS_POINTER = 8,
+    CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER = 11,
+    CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD = 12
 };
 enum cublasLtMatrixLayoutAttribute_t {
     CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT = 5,
@@ -45,7 +50,8 @@ enum cublasLtMatmulPreferenceAttributes_t {
 
 struct emulated_product {
     int sum_is_wide, transposed[2], epilogue;
-    const void *bias;
+    const void *bias, *aux;
+    int64_t aux_leading;
 };
 struct emulated_layout {
     int type;
@@ -91,10 +97,14 @@ static inline cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t d) {
 }
 static inline cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d, cublasLtMatmulDescAttributes_t a,
                                                             const void *p, size_t bytes) {
-    if (bytes != (a == CUBLASLT_MATMUL_DESC_BIAS_POINTER ? 8 : 4))
+    if (bytes != (a >= CUBLASLT_MATMUL_DESC_BIAS_POINTER ? 8 : 4))
         return CUBLAS_STATUS_INVALID_VALUE;
     if (a == CUBLASLT_MATMUL_DESC_BIAS_POINTER)
         memcpy(&d->bias, p, bytes);
+    else if (a == CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER)
+        memcpy(&d->aux, p, bytes);
+    else if (a == CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD)
+        memcpy(&d->aux_leading, p, bytes);
     else
         memcpy(a == CUBLASLT_MATMUL_DESC_EPILOGUE ? &d->epilogue : &d->transposed[a == CUBLASLT_MATMUL_DESC_TRANSB], p, bytes);
     return CUBLAS_STATUS_SUCCESS;
@@ -165,6 +175,10 @@ struct emulated_call_of_product {
     double alpha, beta;
 };
 
+static inline double emulated_gelu_tanh(double x) {
+    return tanh(0.7978845608028654 * (x + 0.044715 * x * x * x));
+}
+
 static inline void emulated_matmul(emulated_call_of_product p) {
     emulated_work(p.workspace, p.workspace_bytes);
     int64_t depth = p.what.transposed[0] ? p.a.rows : p.a.columns;
@@ -188,6 +202,12 @@ static inline void emulated_matmul(emulated_call_of_product p) {
                     v += emulated_element(p.what.bias, p.d.type, i);
                 if (p.what.epilogue & CUBLASLT_EPILOGUE_RELU)
                     v = v > 0 ? v : 0;
+                if (p.what.epilogue & CUBLASLT_EPILOGUE_GELU)
+                    v *= 0.5 * (1 + emulated_gelu_tanh(v));
+                if (p.what.epilogue == CUBLASLT_EPILOGUE_DGELU) {
+                    double x = emulated_element(p.what.aux, p.d.type, j * p.what.aux_leading + i), t = emulated_gelu_tanh(x);
+                    v *= 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * 0.7978845608028654 * (1 + 3 * 0.044715 * x * x);
+                }
                 emulated_set(p.dt, p.d.type, k * p.d.stride + j * p.d.leading + i, v);
             }
 }
@@ -203,7 +223,8 @@ static inline cublasStatus_t cublasLtMatmul(cublasLtHandle_t h, cublasLtMatmulDe
     uintptr_t aligned = (uintptr_t)algo->data[1] - 1;
     if (!h || m != ld->rows || n != ld->columns || k != other || la->type != lb->type || la->batch != ld->batch || lb->batch != ld->batch ||
         workspace_bytes < algo->data[0] || ((uintptr_t)a & aligned) || ((uintptr_t)b & aligned) || ((uintptr_t)c & aligned) ||
-        ((uintptr_t)d & aligned) || (what->epilogue != CUBLASLT_EPILOGUE_DEFAULT && what->sum_is_wide))
+        ((uintptr_t)d & aligned) || (what->epilogue != CUBLASLT_EPILOGUE_DEFAULT && what->sum_is_wide) ||
+        (what->epilogue == CUBLASLT_EPILOGUE_DGELU && (!what->aux || (uintptr_t)what->aux % 16 || what->aux_leading % 8 || what->aux_leading < m)))
         return CUBLAS_STATUS_INVALID_VALUE;
     p.alpha = what->sum_is_wide ? *(const double *)alpha : *(const float *)alpha;
     p.beta = what->sum_is_wide ? *(const double *)beta : *(const float *)beta;
