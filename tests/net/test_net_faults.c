@@ -199,7 +199,7 @@ static void try_in(enum phase phase, enum mischief mischief, double timeout, int
     for (int q = 0; q < RANKS; q++) {
         struct tampered *t = calloc(1, sizeof *t);
         *t = (struct tampered){
-            .carrier = {&operations, q, RANKS}, .inner = inner[q], .mischief = mischief, .phase = phase};
+            .carrier = {&operations, q, RANKS, NULL}, .inner = inner[q], .mischief = mischief, .phase = phase};
         ranks[q] = (struct rank){.ends = lost >= 0};
         OK(net_create(&ranks[q].net, &t->carrier, &options, why));
         if (phase != ANY) { /* so that stages are worth it */

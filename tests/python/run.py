@@ -55,7 +55,7 @@ class Place:
         return p
 
     def mxcc(self, *words, status=0):
-        return self.run(self.mxcc_path, *words, status=status, env={'CFLAGS': SANITIZE if self.sanitize else ''})
+        return self.run(self.mxcc_path, *words, status=status, env={'CFLAGS': SANITIZE if self.sanitize else os.environ.get('CFLAGS', '')})
 
     def module(self, source, name=None, *options):
         """The module of a model, built once; a name of its own for each set of options."""

@@ -22,7 +22,11 @@ static void plan_text(struct planned *t, const char *text) {
     if (!t->m)
         diag_print(&t->d, stderr, false);
     cr_assert(t->m);
-    t->c = (struct pass_context){.module = t->m, .diag = &t->d, .options = &t->o, .workspace = codegen_workspace, .own_kernel = codegen_own_kernel};
+    t->c = (struct pass_context){.module = t->m,
+                                 .diag = &t->d,
+                                 .options = &t->o,
+                                 .workspace = codegen_workspace,
+                                 .own_kernel = codegen_own_kernel};
     struct text why = {0};
     cr_assert(ir_verify(t->m, &why), "%s", text_string(&why));
     pass_order(&t->c);
