@@ -109,7 +109,7 @@ def products(p):
 def behaviour(p, report):
     """tests/run on the device, as many as fit: one file a compilation of nvcc, so many at a time."""
     runner = os.path.join(HERE, '..', 'run', 'run.py')
-    files = [os.path.join(HERE, 'schedules.mxl')]
+    files = [os.path.join(HERE, 'schedules.mxl'), os.path.join(HERE, 'rows.mxl')]
     for folder in ('run', 'stdlib'):
         here = os.path.join(HERE, '..', folder)
         files += sorted(os.path.join(here, f) for f in os.listdir(here) if f.endswith('.mxl'))
