@@ -119,9 +119,7 @@ static void print_attributes(struct printer *p, const struct ir_op *op, int inde
             print_dim(p, out, op->loop.limit);
         }
         break;
-    case OP_rows:
-        text_printf(out, " by %s", rows_by_names[op->rows.by]);
-        break;
+    case OP_rows: text_printf(out, " by %s", rows_by_names[op->rows.by]); break;
     case OP_kernel:
         if (op->kernel.tuned)
             text_add(out, " tuned");

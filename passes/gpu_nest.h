@@ -60,4 +60,7 @@ void gpu_nest_every_term(struct gpu_nest *w, const struct gpu_terms *t, lx first
 /* All terms by one thread, as nested loops from reduction index i on. */
 void gpu_nest_reduce_alone(struct gpu_nest *w, int i);
 
+/* lower_gpu_transpose.c: false if the nest reads nothing across. */
+bool lower_gpu_transposed(struct gpu_nest *w);
+
 #endif

@@ -3,6 +3,7 @@
  *
  *   map       a thread an element; the threads go round in a grid-stride loop, four neighbours at a time where the nest walks its
  *             operands in step
+ *   tiles     a map that reads an operand across: squares through shared memory (lower_gpu_transpose.c)
  *   serial    a thread a result, which reduces alone: neighbours in a warp read neighbouring columns
  *   warp      a warp a result: its lanes take every 32nd term, then fold by halving through shuffles
  *   block     a block a result: as a warp, and the warps' sums are added in their order
@@ -502,6 +503,6 @@ void lower_gpu_nest(struct lower *l) {
         by_owners(w);
     else if (w->nest->reds)
         reduce(w);
-    else if (!by_fours(w))
+    else if (!lower_gpu_transposed(w) && !by_fours(w))
         serial(w);
 }

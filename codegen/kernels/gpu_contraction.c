@@ -18,7 +18,8 @@ enum { MOST_PARTS = 32, ENOUGH_BLOCKS = 256, LEAST_DEPTH = 256, PAD = 4, RUN = 4
 struct loader {
     const struct side *side;
     struct loop_mem *shared; /* [depth][width + PAD] */
-    int width, count;        /* of the tile; elements a thread */
+    int width, count;        /* of the tile; elements a thread, or fours of them */
+    int lanes;               /* 4: neighbours are loaded by fours */
     bool along;              /* neighbours walk the reduction */
     lx position[64], in_slice[64];
     lx index[64][NEST_MAX]; /* of the side's group, for each element */
@@ -59,14 +60,35 @@ bool product_walks_reduction(struct product *p, ir_expr factor, const struct gro
     return nest_stride(p->c.l, factor, k->index[k->count - 1], &stride) && stride == 1;
 }
 
+/* Whether four neighbours may be loaded at once: they lie together from a multiple of four on, all inside or all outside. */
+static bool loads_fours(struct product *p, const struct loader *d, lx extent) {
+    const struct group *g = d->along ? &p->c.k : d->side->group;
+    ir_expr e = d->side->e;
+    int q = g->index[g->count - 1];
+    if (!e || e->kind != X_LOAD || e->guarded || e->dtype != F32 || p->c.dtype != F32 ||
+        d->width * p->tile.depth % (RUN * GPU_THREADS))
+        return false;
+    struct ir_type t = p->c.l->op->operands[e->index]->type;
+    int64_t row, neighbours;
+    if (!t.rank || e->args[t.rank - 1]->kind != X_INDEX || e->args[t.rank - 1]->index != q ||
+        !ir_dim_is_const(t.dims[t.rank - 1], &row) || row % RUN ||
+        !ir_dim_is_const(p->c.l->op->nest.indices[q].extent, &neighbours) || neighbours % RUN)
+        return false;
+    for (int r = 0; r < t.rank - 1; r++)
+        if (nest_uses(e->args[r]) >> q & 1)
+            return false;
+    return d->along ? product_multiple(p->depth, (int64_t)p->tile.depth * p->parts) : product_multiple(extent, RUN);
+}
+
 /* Which elements are the thread's: the same places of every slice. */
-static void open_loader(struct product *p, struct loader *d, lx thread, lx first) {
+static void open_loader(struct product *p, struct loader *d, lx thread, lx first, lx extent) {
     struct loop_builder *b = p->c.b;
     const struct group *g = d->side->group;
-    int lines = d->along ? p->tile.depth : d->width; /* neighbours */
-    lx near = product_named(p, "near", lx_mod(b, thread, lx_int(b, lines))),
+    d->lanes = loads_fours(p, d, extent) ? RUN : 1;
+    int lines = (d->along ? p->tile.depth : d->width) / d->lanes; /* neighbours */
+    lx near = product_named(p, "near", lx_mul(b, lx_mod(b, thread, lx_int(b, lines)), lx_int(b, d->lanes))),
        far = product_named(p, "far", lx_div(b, thread, lx_int(b, lines)));
-    d->count = d->width * p->tile.depth / GPU_THREADS;
+    d->count = d->width * p->tile.depth / (d->lanes * GPU_THREADS);
     for (int i = 0; i < d->count; i++) {
         lx step = lx_add(b, far, lx_int(b, (int64_t)i * (GPU_THREADS / lines)));
         lx place = d->along ? step : near;
@@ -81,6 +103,11 @@ static void open_loader(struct product *p, struct loader *d, lx thread, lx first
         for (int q = 0; q < g->count; q++)
             d->index[i][q] = p->c.n.index[g->index[q]];
     }
+}
+
+static lx load_four(struct contraction *c, ir_expr e) {
+    const struct ir_value *v = c->l->op->operands[e->index];
+    return lx_load(c->b, c->l->mem(c->l->context, v), nest_address(&c->n, v->type, e->args), RUN);
 }
 
 /* One slice, from k0 on. Outside of the operand are zeros, which change no sum. */
@@ -98,18 +125,19 @@ static void load_slice(struct product *p, struct loader *d, lx k0, lx first, lx 
             lx in_part = lx_op(b, I_LT, k, p->end);
             inside = inside ? lx_op(b, I_AND, inside, in_part) : in_part;
         }
-        struct loop_var *v = loop_var_new(b, "element", c->dtype, 1);
+        struct loop_var *v = loop_var_new(b, d->lanes > 1 ? "elements" : "element", c->dtype, d->lanes);
+        lx zero = lx_const_float(b, c->dtype, 0);
         v->is_mutable = inside != NULL;
         struct loop_stmt *s = NULL;
         if (inside) {
-            loop_def(b, product_here(p), v, lx_const_float(b, c->dtype, 0));
+            loop_def(b, product_here(p), v, d->lanes > 1 ? lx_pack(b, RUN, (lx[]){zero, zero, zero, zero}) : zero);
             s = loop_if(b, NULL, inside);
             product_enter(p, &s->body);
         }
         for (int q = 0; q < g->count; q++)
             nest_scope_set(&c->n, g->index[q], d->index[i][q], 0);
         contraction_set_flat(c, &c->k, c->k.count, k);
-        lx value = nest_value(&c->n, d->side->e);
+        lx value = d->lanes > 1 ? load_four(c, d->side->e) : nest_value(&c->n, d->side->e);
         if (inside) {
             loop_set(b, product_here(p), v, NULL, value);
             c->n.depth = outer;
@@ -118,7 +146,13 @@ static void load_slice(struct product *p, struct loader *d, lx k0, lx first, lx 
             loop_def(b, product_here(p), v, value);
         }
         lx at = lx_add(b, lx_mul(b, d->in_slice[i], lx_int(b, d->width + PAD)), d->position[i]);
-        loop_store(b, product_here(p), d->shared, at, lx_var(b, v));
+        if (d->lanes == 1 || !d->along) {
+            loop_store(b, product_here(p), d->shared, at, lx_var(b, v));
+            continue;
+        }
+        for (int lane = 0; lane < RUN; lane++)
+            loop_store(b, product_here(p), d->shared, lx_add(b, at, lx_int(b, (int64_t)lane * (d->width + PAD))),
+                       lx_lane(b, lx_var(b, v), lane));
     }
 }
 
@@ -270,7 +304,7 @@ static void product_kernel(struct fma_product *f, struct loop_mem *parts) {
     for (int s = 0; s < 2; s++) {
         side[s].shared = gpu_shared(&k, s ? "cols" : "rows", c->dtype, (int64_t)t.depth * (side[s].width + PAD));
         side[s].along = product_walks_reduction(p, side[s].side->load, side[s].side->group);
-        open_loader(p, &side[s], k.thread, s ? p->first_col : p->first_row);
+        open_loader(p, &side[s], k.thread, s ? p->first_col : p->first_row, s ? p->cols : p->rows);
     }
     int count = RUN * RUN * f->row_runs * f->col_runs;
     struct loop_var *sums = registers(p, product_here(p), "sum", count);

@@ -12,8 +12,8 @@
 #include <string.h>
 
 #include "passes/mutation/access.h"
-#include "passes/mutation/inplace.h"
 #include "passes/mutation/incremental.h"
+#include "passes/mutation/inplace.h"
 #include "passes/nest_edit.h"
 
 enum { NOTHING = 0 };

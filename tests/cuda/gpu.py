@@ -116,7 +116,7 @@ def convolutions(p):
 def behaviour(p, report):
     """tests/run on the device, as many as fit: one file a compilation of nvcc, so many at a time."""
     runner = os.path.join(HERE, '..', 'run', 'run.py')
-    files = [os.path.join(HERE, 'schedules.mxl')]
+    files = [os.path.join(HERE, 'schedules.mxl'), os.path.join(HERE, 'rows.mxl')]
     if p.machine.has_cudnn() and not p.machine.emulated:
         files.append(os.path.join(HERE, 'convolutions.mxl'))
     for folder in ('run', 'stdlib'):

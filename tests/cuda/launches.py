@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How many kernels an operation is: what is said to be one launch is one.
+"""How many kernels an operation is, and which: what is said to be one launch is one.
 
     launches.py --mxcc build/mxcc
 
@@ -25,6 +25,10 @@ export fn soft(x: f32[64, 128]) -> (y: f32[64, 128]) = nn.softmax(x)
 export fn norm(x: f32[64, 3000]) -> (y: f32[64, 3000]) = nn.layer_norm(x, [3000])
 '''
 
+WIDE = {
+    'fours': 'export fn fours(x: f32[64, 96], w: f32[96, 128]) -> (y: f32[64, 128]) = x @ w\n',
+    'across': 'export fn across(x: f32[128, 96]) -> (y: f32[96, 128]) = tensor[i < 96, j < 128] x[j, i] + 1\n',
+}
 STEP = '''use nn
 use optim
 block Net() {
@@ -49,6 +53,17 @@ def report(o, model):
 
 def launches(o, model):
     return {f['name']: sum(k['launches'] for k in f['kernels']) for f in report(o, model)['functions']}
+
+
+def wide(o):
+    """Tiles of products come by fours where they are aligned; a transposition goes through squares of shared memory."""
+    model = os.path.join(o.folder, 'wide.mxl')
+    for name, pattern in (('fours', 'mx_f32x4 elements'), ('across', r'__shared__ .* x_2\[1056\]')):
+        with open(model, 'w', encoding='utf-8') as f:
+            f.write(WIDE[name])
+        sh(o.mxcc, model, '-o', os.path.join(o.folder, 'wide.cu'))
+        with open(os.path.join(o.folder, 'wide.cu'), encoding='utf-8') as f:
+            expect(re.search(pattern, f.read()), name, 'has no', pattern)
 
 
 def rows(o):
@@ -93,4 +108,4 @@ def within_limits(o):
 
 
 if __name__ == '__main__':
-    sys.exit(main(__doc__, [rows, no_memory, updates, within_limits], emulation=False))
+    sys.exit(main(__doc__, [rows, wide, no_memory, updates, within_limits], emulation=False))

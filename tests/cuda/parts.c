@@ -18,6 +18,11 @@ static void show(parts *m, const char *what, mx_status status, const float *x, i
     printf("\n");
 }
 
+static void say(void *context, const char *text) {
+    (void)context;
+    fprintf(stderr, "%s", text);
+}
+
 int main(void) {
     static const int64_t batches[] = {8, 8, 8, 33, 34, 40, 8, 64, 35, 33};
     static const int counts[] = {5, 5, 5, 3, 5, 0, 3, 3};
@@ -27,6 +32,7 @@ int main(void) {
     float s, u, loss;
     memset(&options, 0, sizeof options);
     options.seed = 3;
+    options.log = say;
     if (parts_init(&m, NULL, 0, &options) != MX_OK)
         return 1;
     for (int i = 0; i < 700; i++)

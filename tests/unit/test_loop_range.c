@@ -126,11 +126,15 @@ Test(loop_range, kernels_are_verified) {
     loop_block_init(&k);
     loop_barrier(&b, &k);
     cr_assert(stands(&b, &k));
-    loop_block_init(&k);
-    struct loop_stmt *branch =
-        loop_if(&b, &k, lx_op(&b, I_LT, lx_var(&b, loop_var_new(&b, "i", I64, 1)), lx_int(&b, 3)));
-    loop_barrier(&b, &branch->body);
-    cr_assert(!stands(&b, &k), "a barrier in a branch");
+    for (int own = 0; own < 2; own++) {
+        struct loop_var *i = loop_var_new(&b, "i", I64, 1);
+        loop_block_init(&k);
+        if (own) /* else it is the function's, and the same for all threads */
+            loop_def(&b, &k, i, lx_int(&b, 1));
+        struct loop_stmt *branch = loop_if(&b, &k, lx_op(&b, I_LT, lx_var(&b, i), lx_int(&b, 3)));
+        loop_barrier(&b, &branch->body);
+        cr_assert_eq(stands(&b, &k), !own, "a barrier in a branch");
+    }
     loop_block_init(&k);
     struct loop_mem *shared = loop_mem_new(&b, "part", F32, MEM_SHARED);
     shared->count = 4;
