@@ -353,10 +353,10 @@ static struct val run_body(struct elab *e, struct scope *s, const struct ast_fn 
     e->result = val_none;
     struct span where = at;
     if (fn->body) {
-        int errors = e->diag->errors;
+        int failures = e->failures;
         elab_body_block(e, s, fn->body);
         v = e->returned ? e->result : val_none;
-        if (e->diag->errors > errors && !e->returned)
+        if (e->failures > failures && !e->returned)
             v = val_error;
         else if (!e->returned && fn->has_results && fn->result_count > 0) {
             elab_error(e, E_no_return, fn->body->span, "%s has results but does not return", what);

@@ -528,10 +528,11 @@ static struct val body_value(struct elab *e, struct scope *s, const struct ast_e
     struct val result = e->result;
     const struct ast_fn *fn = e->current_fn;
     e->returned = false;
+    int failures = e->failures;
     e->current_fn = NULL;
     elab_stmts(e, s, x->comp.block->stmts, x->comp.block->count);
     struct val v = e->returned ? e->result : val_error;
-    if (!e->returned && e->diag->errors == 0)
+    if (!e->returned && e->failures == failures)
         elab_error(e, E_index_body, x->comp.block->span, "this body needs a `return`");
     e->returned = returned;
     e->result = result;
