@@ -532,17 +532,20 @@ static void annotate(struct diag *d, struct diagnostic *x, void *context) {
     int shown = 0;
     const char *name = NULL;
     for (struct call_frame *f = e->stack; f; f = f->outer) {
-        if (!f->outer && shown == 0)
-            return; /* directly in an exported function or block: the span says where */
+        if (!f->outer && e->in_function)
+            return; /* the exported function: the span says where */
         if (shown == 8) {
             diag_note(d, x, (struct span){0}, "… and further calls");
             return;
         }
-        if (!f->outer)
-            break;
-        name = f->outer->what;
         int line, column;
         span_position(f->call, &line, &column);
+        if (!f->outer) {
+            diag_note(d, x, (struct span){0}, "in %s, made at %s:%d:%d", f->what,
+                      f->call.source ? f->call.source->path : "?", line, column);
+            return;
+        }
+        name = f->outer->what;
         diag_note(d, x, (struct span){0}, "in %s, called from `%s` (%s:%d:%d)", f->what, name,
                   f->call.source ? f->call.source->path : "?", line, column);
         shown++;

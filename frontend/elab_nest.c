@@ -472,8 +472,10 @@ static bool bind_indices(struct elab *e, struct scope *outer, struct scope *s, c
     (void)outer;
     for (int i = 0; i < x->comp.count; i++) {
         const struct ast_index *ix = &x->comp.indices[i];
-        if (scope_find_here(s, ix->name) && strcmp(ix->name, "_") != 0)
+        if (scope_find_here(s, ix->name) && strcmp(ix->name, "_") != 0) {
             elab_error(e, E_redefined, ix->span, "the index `%s` is defined twice", ix->name);
+            fine = false;
+        }
         struct val lo = val_int(0), hi;
         if (ix->is_in && ix->bound->kind == EXPR_RANGE) {
             lo = elab_expr(e, s, ix->bound->range.lo);
