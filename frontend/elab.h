@@ -267,8 +267,9 @@ struct elab {
         const struct ast_fn *fn;
     } * gradients;
     /* init */
-    bool silent;  /* errors are not reported: trial evaluation */
-    int failures; /* errors met, those that were reported before among them */
+    bool silent;             /* errors are not reported: trial evaluation */
+    VEC(struct span) blamed; /* calls of the library inside which an error was reported */
+    int failures;            /* errors met, those that were reported before among them */
 };
 
 enum { LONGEST_LIST = 65536, LONGEST_STRING = 1 << 20, MOST_WORK = 10000000 };

@@ -56,12 +56,12 @@ struct val elab_instantiate(struct elab *e, struct elab_class *c, struct arg *ar
     i->scope->instance = i;
     bool returned = e->returned;
     e->returned = false;
-    int errors = e->diag->errors;
+    int failures = e->failures;
     elab_stmts(e, i->scope, c->decl->block.body->stmts, c->decl->block.body->count);
     e->returned = returned;
     elab_leave(e, &frame);
     struct val v = {.kind = VAL_BLOCK, .block = i};
-    return e->diag->errors > errors ? val_error : v;
+    return e->failures > failures ? val_error : v;
 }
 
 /* ---- listing buffers ------------------------------------------------------------------------------------------------------ */

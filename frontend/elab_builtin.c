@@ -14,6 +14,19 @@ struct given {
     struct span span[MOST];
 };
 
+/* As a user writes the call: `concat(xs, axis = …)`. */
+static const char *signature_text(struct elab *e, const struct elab_builtin *b) {
+    const char *out = arena_printf(e->arena, "%s(", b->name);
+    for (const char *s = b->signature; *s;) {
+        int k = (int)strcspn(s, " ");
+        bool optional = k && s[k - 1] == '?';
+        out = arena_printf(e->arena, "%s%s%.*s%s", out, s == b->signature ? "" : ", ", k - optional, s,
+                           optional ? " = …" : "");
+        s += k + (s[k] == ' ');
+    }
+    return arena_printf(e->arena, "%s)", out);
+}
+
 /* Distributes arguments by the row's signature. */
 static bool take(struct elab *e, const struct elab_builtin *b, struct arg *args, int count, struct given *g,
                  struct span at) {
@@ -41,17 +54,19 @@ static bool take(struct elab *e, const struct elab_builtin *b, struct arg *args,
             if (p < 0) {
                 struct diagnostic *d =
                     elab_error(e, E_argument_name, args[i].span, "`%s` has no parameter `%s`", b->name, args[i].name);
-                elab_help(e, d, "%s(%s)", b->name, b->signature);
+                elab_help(e, d, "%s", signature_text(e, b));
                 return false;
             }
         } else if ((p = next++) >= n) {
             struct diagnostic *d = elab_error(e, E_argument_count, args[i].span, "`%s` takes %d argument%s, %d given",
                                               b->name, n, n == 1 ? "" : "s", count);
-            elab_help(e, d, "%s(%s)", b->name, b->signature);
+            elab_help(e, d, "%s", signature_text(e, b));
             return false;
         }
         if (g->has[p]) {
-            elab_error(e, E_argument_twice, args[i].span, "the argument `%s` is given twice", names[p]);
+            struct diagnostic *d =
+                elab_error(e, E_argument_twice, args[i].span, "the argument `%s` is given twice", names[p]);
+            elab_help(e, d, "%s", signature_text(e, b));
             return false;
         }
         g->has[p] = true;
@@ -62,7 +77,7 @@ static bool take(struct elab *e, const struct elab_builtin *b, struct arg *args,
         if (!g->has[k] && !optional[k]) {
             struct diagnostic *d =
                 elab_error(e, E_argument_missing, at, "`%s` needs the argument `%s`", b->name, names[k]);
-            elab_help(e, d, "%s(%s)", b->name, b->signature);
+            elab_help(e, d, "%s", signature_text(e, b));
             return false;
         }
     return true;

@@ -353,10 +353,10 @@ static struct val run_body(struct elab *e, struct scope *s, const struct ast_fn 
     e->result = val_none;
     struct span where = at;
     if (fn->body) {
-        int errors = e->diag->errors;
+        int failures = e->failures;
         elab_body_block(e, s, fn->body);
         v = e->returned ? e->result : val_none;
-        if (e->diag->errors > errors && !e->returned)
+        if (e->failures > failures && !e->returned)
             v = val_error;
         else if (!e->returned && fn->has_results && fn->result_count > 0) {
             elab_error(e, E_no_return, fn->body->span, "%s has results but does not return", what);
@@ -405,6 +405,25 @@ static void record_statics(struct elab *e, struct scope *s, const struct ast_fn 
     }
     op->kernel.statics = statics.at;
     op->kernel.static_count = statics.n;
+}
+
+/* What a gradient clause returns for one parameter: a number, or a tensor of the parameter's own shape. A smaller one would broadcast,
+ * and a gradient is no sum over what it was broadcast from. */
+static struct ir_value *gradient_result(struct elab *e, struct val v, struct ir_type t, struct span at,
+                                        const char *name) {
+    const char *what = arena_printf(e->arena, "the gradient of `%s`", name);
+    bool same = true;
+    if (val_is_runtime(v)) {
+        struct ir_type own = val_runtime_type(e, v);
+        same = own.rank == t.rank;
+        for (int i = 0; same && i < t.rank; i++)
+            same = elab_dims_equal(e, own.dims[i], t.dims[i], at);
+        if (!same) {
+            struct diagnostic *d = elab_error(e, E_shape_mismatch, at, "%s has another shape than `%s`", what, name);
+            elab_label(e, d, "%s, `%s` is %s", type_text(e, own), name, type_text(e, t));
+        }
+    }
+    return same ? elab_broadcast(e, v, t, at, what) : NULL;
 }
 
 /* A kernel function or one with its own gradient: one operation holding its definition. */
@@ -516,9 +535,8 @@ static struct val call_kernel(struct elab *e, struct scope *s, struct elab_fn *f
             }
             for (int i = 0, k = 0; fine && i < n; i++)
                 if (dtype_is_float(operands[i]->type.dtype)) {
-                    yields[k] = elab_broadcast(
-                        e, gv.kind == VAL_TUPLE ? gv.list->items[k] : gv, operands[i]->type, fn->gradient_span,
-                        arena_printf(e->arena, "the gradient of `%s`", fn->params[params[i]].name));
+                    yields[k] = gradient_result(e, gv.kind == VAL_TUPLE ? gv.list->items[k] : gv, operands[i]->type,
+                                                fn->gradient_span, fn->params[params[i]].name);
                     fine = yields[k++] != NULL;
                 }
             if (fine)

@@ -468,6 +468,14 @@ bool bind_pattern(struct elab *e, struct scope *s, const struct ast_pattern *p, 
     return fine;
 }
 
+/* The name of a module that the file uses and that has this member; NULL if none has. */
+static const char *module_of(struct elab *e, const char *member) {
+    for (struct binding *b = e->file ? e->file->first : NULL; b; b = b->next)
+        if (b->value.kind == VAL_MODULE && scope_find_here(b->value.module, member))
+            return b->name;
+    return NULL;
+}
+
 static struct val elab_name(struct elab *e, struct scope *s, const struct ast_expr *x) {
     const char *name = x->string;
     struct binding *b = scope_find(s, name);
@@ -477,7 +485,10 @@ static struct val elab_name(struct elab *e, struct scope *s, const struct ast_ex
         return val_bool(e->training);
     struct diagnostic *d = elab_error(e, E_unknown_name, x->span, "unknown name `%s`", name);
     const char *near = scope_similar(e, s, name);
-    if (near)
+    const char *module = module_of(e, name);
+    if (module)
+        elab_help(e, d, "did you mean `%s.%s`?", module, name);
+    else if (near)
         elab_help(e, d, "did you mean `%s`?", near);
     else if (strcmp(name, "nn") == 0 || strcmp(name, "optim") == 0 || strcmp(name, "metrics") == 0)
         elab_help(e, d, "write `use %s` at the top of the file", name);

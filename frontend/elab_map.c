@@ -328,7 +328,7 @@ struct val elab_map(struct elab *e, enum scalar_fn fn, struct val *given, int n,
             return val_error;
         if (!val_is_runtime(args[i]) && !val_is_number(args[i]) && args[i].kind != VAL_BOOL) {
             struct diagnostic *d =
-                elab_error(e, E_not_a_number, spans ? spans[i] : at, "`%s` needs a number or a tensor", info->name);
+                elab_error(e, E_not_a_number, spans ? spans[i] : at, "`%s` needs a number or a tensor", spelling(fn));
             elab_label(e, d, "%s", val_describe(e, args[i]));
             return val_error;
         }

@@ -371,7 +371,7 @@ static void export_function(struct elab *e, struct scope *file, const struct ast
     struct scope *s = scope_new(e, file);
     s->is_function = true;
     struct call_frame frame;
-    int errors = e->diag->errors;
+    int failures = e->failures;
     if (!elab_enter(e, d->name, d->name_span, &frame)) {
         e->in_function = false;
         return;
@@ -389,7 +389,7 @@ static void export_function(struct elab *e, struct scope *file, const struct ast
         if (fn->body) {
             elab_body_block(e, s, fn->body);
             v = e->returned ? e->result : val_none;
-            if (!e->returned && fn->has_results && fn->result_count > 0 && e->diag->errors == errors)
+            if (!e->returned && fn->has_results && fn->result_count > 0 && e->failures == failures)
                 elab_error(e, E_no_return, d->name_span, "`%s` has results but does not return", d->name);
             if (e->returned && fn->body->count)
                 where = fn->body->stmts[fn->body->count - 1]->span;
@@ -403,7 +403,7 @@ static void export_function(struct elab *e, struct scope *file, const struct ast
                 v = v.list->items[0];
         }
         e->current_fn = NULL;
-        if (e->diag->errors == errors &&
+        if (e->failures == failures &&
             elab_match_results(e, s, fn, &v, where, arena_printf(e->arena, "`%s`", d->name))) {
             bind_result_symbols(e, s, f);
             int count = v.kind == VAL_TUPLE ? v.list->count : v.kind == VAL_NONE ? 0 : 1, inouts = 0;
@@ -532,17 +532,20 @@ static void annotate(struct diag *d, struct diagnostic *x, void *context) {
     int shown = 0;
     const char *name = NULL;
     for (struct call_frame *f = e->stack; f; f = f->outer) {
-        if (!f->outer && shown == 0)
-            return; /* directly in an exported function or block: the span says where */
+        if (!f->outer && e->in_function)
+            return; /* the exported function: the span says where */
         if (shown == 8) {
             diag_note(d, x, (struct span){0}, "… and further calls");
             return;
         }
-        if (!f->outer)
-            break;
-        name = f->outer->what;
         int line, column;
         span_position(f->call, &line, &column);
+        if (!f->outer) {
+            diag_note(d, x, (struct span){0}, "in %s, made at %s:%d:%d", f->what,
+                      f->call.source ? f->call.source->path : "?", line, column);
+            return;
+        }
+        name = f->outer->what;
         diag_note(d, x, (struct span){0}, "in %s, called from `%s` (%s:%d:%d)", f->what, name,
                   f->call.source ? f->call.source->path : "?", line, column);
         shown++;

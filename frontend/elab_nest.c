@@ -471,8 +471,10 @@ static bool bind_indices(struct elab *e, struct scope *outer, struct scope *s, c
     (void)outer;
     for (int i = 0; i < x->comp.count; i++) {
         const struct ast_index *ix = &x->comp.indices[i];
-        if (scope_find_here(s, ix->name) && strcmp(ix->name, "_") != 0)
+        if (scope_find_here(s, ix->name) && strcmp(ix->name, "_") != 0) {
             elab_error(e, E_redefined, ix->span, "the index `%s` is defined twice", ix->name);
+            fine = false;
+        }
         struct val lo = val_int(0), hi;
         if (ix->is_in && ix->bound->kind == EXPR_RANGE) {
             lo = elab_expr(e, s, ix->bound->range.lo);
@@ -527,10 +529,11 @@ static struct val body_value(struct elab *e, struct scope *s, const struct ast_e
     struct val result = e->result;
     const struct ast_fn *fn = e->current_fn;
     e->returned = false;
+    int failures = e->failures;
     e->current_fn = NULL;
     elab_stmts(e, s, x->comp.block->stmts, x->comp.block->count);
     struct val v = e->returned ? e->result : val_error;
-    if (!e->returned && e->diag->errors == 0)
+    if (!e->returned && e->failures == failures)
         elab_error(e, E_index_body, x->comp.block->span, "this body needs a `return`");
     e->returned = returned;
     e->result = result;
@@ -677,6 +680,71 @@ static ir_expr count_of(struct elab *e, const int *own, int count, const bool *u
     return elab_scalar(e, form_inner(e, &c, used, first, body), I64, at);
 }
 
+/* ---- a reduction spelled out --------------------------------------------------------------------------------------------- */
+
+enum { MOST_TERMS = 64 };
+
+struct fixed_indices {
+    int first, count;
+    const int64_t *at;
+};
+
+static ir_expr fix_index(struct ir_rewrite *w, ir_expr original, ir_expr x) {
+    const struct fixed_indices *f = w->context;
+    (void)original;
+    if (x->kind != X_INDEX || x->index < f->first || x->index >= f->first + f->count)
+        return NULL;
+    return ir_const_int(w->module, I64, f->at[x->index - f->first]);
+}
+
+/* Whether the body depends on an outer index whose largest value nobody knows: then a nest of its own has no size. */
+static bool outer_is_open(const struct elab *e, const bool *used, int first) {
+    for (int i = 0; i < first; i++)
+        if (used[i] && e->indices.at[i].reduction &&
+            ir_dim_upper(e->indices.at[i].extent) >= INT32_MAX) /* what any i32 may be */
+            return true;
+    return false;
+}
+
+/* The few terms of a reduction with constant bounds, one after the other, as an expression; NULL if it is no such one. */
+static ir_expr spelled_out(struct elab *e, const struct nest_spec *n, int first) {
+    static const enum scalar_fn fns[] = {[RED_SUM] = FN_add, [RED_PROD] = FN_mul, [RED_MAX] = FN_max,
+                                         [RED_MIN] = FN_min, [RED_ANY] = FN_or,   [RED_ALL] = FN_and};
+    int64_t lo[8], hi[8], at[8], terms = 1;
+    if (n->red_count < 1 || n->red_count > 8 || n->op == RED_ARGMAX || n->op == RED_ARGMIN)
+        return NULL;
+    for (int i = 0; i < n->red_count; i++) {
+        double l, h;
+        if (!ir_expr_is_const(e->indices.at[n->reds[i]].lo, &l) ||
+            !ir_expr_is_const(e->indices.at[n->reds[i]].hi, &h) || h - l < 1 || h - l > MOST_TERMS)
+            return NULL;
+        at[i] = lo[i] = (int64_t)l;
+        hi[i] = (int64_t)h;
+        if ((terms *= hi[i] - lo[i]) > MOST_TERMS)
+            return NULL;
+    }
+    ir_expr total = NULL;
+    for (int64_t t = 0; t < terms; t++) {
+        struct fixed_indices f = {first, n->red_count, at};
+        struct ir_rewrite w = {.module = e->module, .fn = fix_index, .context = &f};
+        ir_expr term = ir_rewrite_expr(&w, n->body);
+        ir_rewrite_free(&w);
+        total = total ? ir_fn2(e->module, fns[n->op], total, term) : term;
+        for (int i = n->red_count - 1; i >= 0 && ++at[i] == hi[i]; i--)
+            at[i] = lo[i];
+    }
+    return total;
+}
+
+struct put_sum {
+    ir_expr sum;
+};
+
+static ir_expr put_sum(struct ir_rewrite *w, ir_expr original, ir_expr x) {
+    (void)original;
+    return x->kind == X_ACC ? ((const struct put_sum *)w->context)->sum : NULL;
+}
+
 static bool is_identity(struct elab *e, ir_expr x, const int *pars, int count) {
     if (x->kind != X_LOAD || x->guarded || x->count != count)
         return false;
@@ -788,7 +856,16 @@ struct val elab_comprehension(struct elab *e, struct scope *outer, const struct 
             n.result = NULL;
         }
     }
-    struct val out = form_inner(e, &n, used, first, body);
+    ir_expr terms = inner && !is_tensor && outer_is_open(e, used, first) ? spelled_out(e, &n, first) : NULL;
+    struct val out;
+    if (terms) {
+        struct put_sum p = {terms};
+        struct ir_rewrite w = {.module = e->module, .fn = put_sum, .context = &p};
+        out = val_scalar(n.result ? ir_rewrite_expr(&w, n.result) : terms);
+        ir_rewrite_free(&w);
+    } else {
+        out = form_inner(e, &n, used, first, body);
+    }
     arena_free(&scratch);
     e->body = body->outer;
     if (out.kind == VAL_SCALAR && flex && !is_tensor && op != RED_ARGMAX && op != RED_ARGMIN)

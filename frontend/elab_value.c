@@ -203,6 +203,15 @@ struct diagnostic *elab_error(struct elab *e, enum error_code code, struct span 
     if (e->silent)
         return NULL;
     e->failures++;
+    /* What a call asks of the library is wrong once: further errors inside it follow from that. */
+    const char *hint;
+    struct span user = elab_user_span(e, at, &hint);
+    if (user.begin != at.begin || user.source != at.source) {
+        for (int i = 0; i < e->blamed.n; i++)
+            if (e->blamed.at[i].source == user.source && e->blamed.at[i].begin == user.begin)
+                return NULL;
+        VEC_PUSH(e->arena, e->blamed, user);
+    }
     va_list args;
     va_start(args, format);
     const char *text = arena_vprintf(&e->diag->arena, format, args);

@@ -166,6 +166,19 @@ static struct ir_range remainder_range(struct ir_module *m, struct ir_range a, s
     return make(zero, top);
 }
 
+/* The lower or upper end alone, NULL if unknown: of `min(max(i64(x), 0), n)` both, though max(i64(x), 0) has no upper one. */
+static ir_dim end_of(struct ranges *r, ir_expr e, bool upper) {
+    if (e->kind != X_FN || (e->fn != FN_max && e->fn != FN_min)) {
+        struct ir_range range = range_of(r, e);
+        return range.known ? (upper ? range.hi : range.lo) : NULL;
+    }
+    ir_dim a = end_of(r, e->args[0], upper), b = end_of(r, e->args[1], upper);
+    if (a && b)
+        return e->fn == FN_max ? ir_dim_max(r->module, a, b) : ir_dim_min(r->module, a, b);
+    /* one of them decides: a maximum is not below either, a minimum not above */
+    return (e->fn == FN_min) == upper ? (a ? a : b) : NULL;
+}
+
 static struct ir_range fn_range(struct ranges *r, ir_expr e) {
     struct ir_module *m = r->module;
     int64_t c;
@@ -176,11 +189,7 @@ static struct ir_range fn_range(struct ranges *r, ir_expr e) {
     case FN_div: return quotient(m, a, b);
     case FN_mod: return remainder_range(m, a, b);
     case FN_max:
-    case FN_min:
-        if (!a.known || !b.known)
-            return unknown;
-        return e->fn == FN_max ? make(ir_dim_max(m, a.lo, b.lo), ir_dim_max(m, a.hi, b.hi))
-                               : make(ir_dim_min(m, a.lo, b.lo), ir_dim_min(m, a.hi, b.hi));
+    case FN_min: return make(end_of(r, e, false), end_of(r, e, true));
     case FN_where: {
         struct ir_range d = range_of(r, e->args[2]);
         return b.known && d.known ? make(ir_dim_min(m, b.lo, d.lo), ir_dim_max(m, b.hi, d.hi)) : unknown;
