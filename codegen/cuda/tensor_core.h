@@ -3,7 +3,7 @@
  * too. The layouts are those of the PTX manual: lane l holds, of a tile of 16 rows by 8 columns of sums, rows l / 4 and l / 4 + 8 of
  * columns 2 * (l % 4) and the next.
  *
- * The generator pastes single functions, as out of ir/scalar_math.h: a line with the name and what it needs, then the text up to the
+ * The generator pastes single functions, as out of ir/scalar_math/: a line with the name and what it needs, then the text up to the
  * closing brace in the first column.
  */
 

@@ -51,8 +51,8 @@ cudaError_t run_copy(void *to, const void *from, size_t bytes, uint64_t number);
 
 /* streams.cpp: whether an earlier operation is sure to have ended when the one that runs begins; its name. */
 bool is_before(uint64_t number);
-void finish_all();                   /* on the current device */
-int device();                        /* the current one of this thread */
+void finish_all(); /* on the current device */
+int device();      /* the current one of this thread */
 int device_count();
 
 /* What is moved between devices at once, each side on a stream of its own: a transfer waits for all that was asked for on the streams

@@ -8,8 +8,8 @@
  * the largest element of the key; they may lie on different servers, and so each has an order of its own.
  *
  * Argument: the folder of the traces. */
-#include <math.h>
 #include <ctype.h>
+#include <math.h>
 
 #include "ranks.h"
 
