@@ -63,7 +63,7 @@ struct product {
 };
 
 static bool by_constant(ir_expr e, int64_t *stride) {
-    if (e->kind != X_FN || (e->fn != FN_div && e->fn != FN_mod) || e->args[1]->kind != X_CONST)
+    if (e->kind != X_FN || (e->fn != FN_div && e->fn != FN_mod) || e->dtype != I64 || e->args[1]->kind != X_CONST)
         return false;
     *stride = e->args[1]->value.i;
     return *stride >= 2;
