@@ -89,24 +89,29 @@ static void use_op(struct lanes *l, const struct ir_op *op) {
     }
 }
 
+/* The operation's number among the dependences; op_count: it has none. Both are in the plan's order but for operations that wait for
+ * others, so it is looked for from the last one on. */
+static int number_of(const struct deps *d, const struct ir_op *op, int from) {
+    for (int i = 0; i < d->op_count; i++) {
+        int at = (from + i) % d->op_count;
+        if (d->ops[at].op == op)
+            return at;
+    }
+    return d->op_count;
+}
+
 static void see_dependences(struct lanes *l) {
     struct function *f = l->f;
     if (!f->deps)
         f->deps = deps_new(f->plan, &f->g->arena);
-    /* Units and dependences are both in the plan's order but for operations that wait for others. */
     int *node = ARENA_ARRAY(&l->scratch, int, f->deps->op_count + 1);
     for (int i = 0; i < f->deps->op_count; i++)
         node[i] = -1;
     for (int u = 0, at = 0; u < l->count; u++)
         for (int k = 0; k < l->units[u]->count; k++) {
-            if (l->units[u]->count > 1)
-                at = 0;
-            while (at < f->deps->op_count && f->deps->ops[at].op != l->units[u]->ops[k])
-                at++;
+            at = number_of(f->deps, l->units[u]->ops[k], at);
             if (at < f->deps->op_count)
                 node[at] = u;
-            else
-                at = 0;
         }
     for (int i = 0; i < f->deps->edge_count; i++) {
         const struct dep *e = &f->deps->edges[i];

@@ -228,9 +228,10 @@ static mx_status refuse_variable(struct mxrt_why *why, const struct mxrt_op *d, 
 }
 
 /* Finds the variables and checks that none stands twice: each is stamped with the serial number of the push. `ahead`:
- * the dependences come next. */
-static inline mx_status resolve(struct mxrt_engine *e, struct access *a, const struct mxrt_op *d, uint64_t stamp,
-                                bool ahead, struct mxrt_why *why) {
+ * the dependences come next. Always inline: a push that calls its operation takes a tenth less by it. */
+static inline __attribute__((always_inline)) mx_status resolve(struct mxrt_engine *e, struct access *a,
+                                                               const struct mxrt_op *d, uint64_t stamp, bool ahead,
+                                                               struct mxrt_why *why) {
     static const char gone[] = "was deleted, or is none of this engine's variables";
     for (int i = 0; i < d->read_count; i++, a++) {
         struct variable *v = variable_find(e, d->reads[i]);

@@ -36,15 +36,15 @@ mx_status kv_tensor_sparse(struct mxrt_kv_value *t, mx_dtype dtype, int64_t elem
                          (long long)row_elements);
     }
     kv_tensor_free(t);
-    *t = (struct mxrt_kv_value){.dtype = dtype,
-                                .elements = elements,
-                                .data = data,
-                                .variable = t->variable,
-                                .is_sparse = true,
-                                .row_elements = row_elements,
-                                .ids = ids,
-                                .rows = count,
-                                .room = rows};
+    /* Not its variable, even to the same value: pushes read that while an operation makes room here. */
+    t->dtype = dtype;
+    t->elements = elements;
+    t->data = data;
+    t->is_sparse = true;
+    t->row_elements = row_elements;
+    t->ids = ids;
+    t->rows = count;
+    t->room = rows;
     return MX_OK;
 }
 
