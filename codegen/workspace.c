@@ -11,6 +11,8 @@
 #define LOCAL_BYTES 4096
 
 int64_t codegen_workspace_bytes(const struct compile_options *o, enum dtype t, int64_t elements) {
+    if (elements > IR_DIM_LIMIT / dtype_size(t)) /* the plan says that it is too much */
+        return IR_DIM_LIMIT;
     int64_t bytes = elements * dtype_size(t);
     /* What one kernel of a GPU leaves for the next is never local. */
     return bytes <= LOCAL_BYTES && o->target == TARGET_C ? 0 : (bytes + 63) / 64 * 64;
