@@ -83,32 +83,7 @@ static const struct ir_setting_value *setting_value(struct elab *e, struct scope
     }
 }
 
-/* A setting may be handed to a parameter of the function that `step` or `evaluate` names; of one with errors nothing is known. */
-static bool is_step_parameter(const struct elab *e, const struct ast_decl *d, const char *key) {
-    for (int i = 0; i < d->train.count; i++) {
-        const struct ast_stmt *x = d->train.settings[i];
-        if (x->kind != STMT_ASSIGN || x->assign.count != 1 || x->assign.targets[0]->kind != EXPR_NAME ||
-            x->assign.value->kind != EXPR_NAME)
-            continue;
-        if (strcmp(x->assign.targets[0]->string, "step") != 0 && strcmp(x->assign.targets[0]->string, "evaluate") != 0)
-            continue;
-        bool elaborated = false;
-        for (int k = 0; k < e->module->func_count; k++) {
-            const struct ir_func *f = e->module->funcs[k];
-            if (strcmp(f->name, x->assign.value->string) != 0)
-                continue;
-            elaborated = true;
-            for (int j = 0; j < f->body->arg_count; j++)
-                if (f->arg_names[j] && strcmp(f->arg_names[j], key) == 0)
-                    return true;
-        }
-        if (!elaborated)
-            return true;
-    }
-    return false;
-}
-
-/* ---- what a setting may be -------------------------------------------------------------------------------------------- */
+/* ---- questions -------------------------------------------------------------------------------------------------------- */
 
 static const struct ir_setting *setting_of(const struct ir_module *m, const char *key) {
     for (int i = 0; i < m->setting_count; i++)
@@ -117,11 +92,16 @@ static const struct ir_setting *setting_of(const struct ir_module *m, const char
     return NULL;
 }
 
-static const struct ir_func *function_of(const struct ir_module *m, const struct ir_setting *x) {
-    for (int i = 0; x && x->value->kind == SET_NAME && i < m->func_count; i++)
-        if (strcmp(m->funcs[i]->name, x->value->s) == 0)
+static const struct ir_func *exported(const struct ir_module *m, const char *name) {
+    for (int i = 0; i < m->func_count; i++)
+        if (strcmp(m->funcs[i]->name, name) == 0)
             return m->funcs[i];
     return NULL;
+}
+
+/* What a setting names; NULL: no such function, or no setting. */
+static const struct ir_func *function_of(const struct ir_module *m, const struct ir_setting *x) {
+    return x && x->value->kind == SET_NAME ? exported(m, x->value->s) : NULL;
 }
 
 static int parameter_of(const struct ir_func *f, const char *name) {
@@ -137,6 +117,24 @@ static bool one_of(const char *name, const char *const *names) {
             return true;
     return false;
 }
+
+/* A setting may be handed to a parameter of the function that `step` or `evaluate` names; of one with errors nothing is known. */
+static bool is_step_parameter(const struct elab *e, const struct ast_decl *d, const char *key) {
+    for (int i = 0; i < d->train.count; i++) {
+        const struct ast_stmt *x = d->train.settings[i];
+        if (x->kind != STMT_ASSIGN || x->assign.count != 1 || x->assign.targets[0]->kind != EXPR_NAME ||
+            x->assign.value->kind != EXPR_NAME)
+            continue;
+        if (strcmp(x->assign.targets[0]->string, "step") != 0 && strcmp(x->assign.targets[0]->string, "evaluate") != 0)
+            continue;
+        const struct ir_func *f = exported(e->module, x->assign.value->string);
+        if (!f || parameter_of(f, key) >= 0)
+            return true;
+    }
+    return false;
+}
+
+/* ---- what a setting may be -------------------------------------------------------------------------------------------- */
 
 static bool is_number(const struct ir_setting_value *v) {
     return v->kind == SET_INT || v->kind == SET_FLOAT;
@@ -195,10 +193,10 @@ static void check_schedule(struct elab *e, const char *key, const struct ir_sett
             if (v->names[i] && !one_of(v->names[i], schedules[k].arguments)) {
                 struct diagnostic *d =
                     elab_error(e, E_setting, v->args[i]->span, "%s(…) has no argument `%s`", v->s, v->names[i]);
-                elab_help(e, d, "value, warmup%s%s%s%s", schedules[k].arguments[2] ? ", " : "",
-                          schedules[k].arguments[2] ? schedules[k].arguments[2] : "",
-                          schedules[k].arguments[2] && schedules[k].arguments[3] ? ", " : "",
-                          schedules[k].arguments[2] && schedules[k].arguments[3] ? schedules[k].arguments[3] : "");
+                const char *list = schedules[k].arguments[0];
+                for (const char *const *more = schedules[k].arguments + 1; *more; more++)
+                    list = arena_printf(e->arena, "%s, %s", list, *more);
+                elab_help(e, d, "%s", list);
             }
             check_schedule(e, key, v->args[i]);
         }
@@ -404,8 +402,8 @@ static void check_settings(struct elab *e, const struct ast_decl *d) {
 }
 
 void elab_train(struct elab *e, struct scope *s, const struct ast_decl *d) {
-    static const char *const keys[] = {"data", "test",     "split", "batch",  "epochs",
-                                       "step", "evaluate", "seed",  "shuffle"};
+    static const char *const keys[] = {"data", "test",     "split", "batch",   "epochs",
+                                       "step", "evaluate", "seed",  "shuffle", NULL};
     struct ir_module *m = e->module;
     int failures = e->failures;
     if (m->settings) {
@@ -419,30 +417,22 @@ void elab_train(struct elab *e, struct scope *s, const struct ast_decl *d) {
         if (x->kind != STMT_ASSIGN || x->assign.count != 1 || x->assign.targets[0]->kind != EXPR_NAME)
             continue;
         const char *key = x->assign.targets[0]->string;
-        bool known = is_step_parameter(e, d, key);
-        for (size_t k = 0; k < sizeof keys / sizeof *keys; k++)
-            known = known || strcmp(keys[k], key) == 0;
-        if (!known) {
+        if (!one_of(key, keys) && !is_step_parameter(e, d, key)) {
             struct diagnostic *diag = elab_error(e, E_setting, x->span, "`train` has no setting `%s`", key);
             elab_help(e, diag,
                       "data, test, split, batch, epochs, step, evaluate, seed, shuffle, or a parameter of `step`");
             continue;
         }
-        for (int k = 0; k < m->setting_count; k++)
-            if (strcmp(m->settings[k].key, key) == 0)
-                elab_error(e, E_setting, x->span, "the setting `%s` is given twice", key);
+        if (setting_of(m, key))
+            elab_error(e, E_setting, x->span, "the setting `%s` is given twice", key);
         const struct ir_setting_value *v = setting_value(e, s, x->assign.value);
         if (!v)
             continue;
-        if (strcmp(key, "step") == 0 || strcmp(key, "evaluate") == 0) {
-            bool found = false;
-            for (int k = 0; v->kind == SET_NAME && k < m->func_count; k++)
-                found = found || strcmp(m->funcs[k]->name, v->s) == 0;
-            if (!found && e->diag->errors == 0)
-                elab_error(e, E_setting, x->assign.value->span, "`%s` must name an exported function", key);
-        }
-        m->settings[m->setting_count++] =
-            (struct ir_setting){.key = arena_strdup(&m->arena, key), .value = v, .span = x->span};
+        struct ir_setting *made = &m->settings[m->setting_count++];
+        *made = (struct ir_setting){.key = arena_strdup(&m->arena, key), .value = v, .span = x->span};
+        bool names_function = strcmp(key, "step") == 0 || strcmp(key, "evaluate") == 0;
+        if (names_function && !function_of(m, made) && e->diag->errors == 0)
+            elab_error(e, E_setting, x->assign.value->span, "`%s` must name an exported function", key);
     }
     if (e->failures == failures)
         check_settings(e, d);

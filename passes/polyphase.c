@@ -26,6 +26,7 @@
  * `fuse`, so that what follows a sum stays with it. */
 #include <string.h>
 
+#include "passes/lower.h"
 #include "passes/nest_edit.h"
 #include "passes/passes.h"
 #include "passes/simplify_internal.h"
@@ -206,11 +207,6 @@ static bool is_overlapping(const struct seen *by, const struct ir_op *op, ir_exp
     return true;
 }
 
-static void see_bound(ir_expr e, void *context) {
-    if (e->kind == X_INDEX)
-        *(uint32_t *)context |= 1u << e->index;
-}
-
 /* Whether the nest is such a product. */
 static bool recognise(const struct ir_op *op, struct product *product) {
     const struct ir_nest *n = &op->nest;
@@ -224,10 +220,8 @@ static bool recognise(const struct ir_op *op, struct product *product) {
     uint32_t in_bounds = 0, taken = 0;
     for (int k = 0; k < 2; k++)
         see(&by[k], body->args[k]);
-    for (int i = n->pars; i < n->pars + n->reds; i++) {
-        ir_expr_walk(n->indices[i].lo, see_bound, &in_bounds);
-        ir_expr_walk(n->indices[i].hi, see_bound, &in_bounds);
-    }
+    for (int i = n->pars; i < n->pars + n->reds; i++)
+        in_bounds |= nest_uses(n->indices[i].lo) | nest_uses(n->indices[i].hi);
     if (by[0].odd || by[1].odd)
         return false;
     bool any = false;

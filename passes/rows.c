@@ -289,11 +289,11 @@ static bool recompute(struct grouping *g, struct unit *u, int i, int k) {
 }
 
 /* Which results leave the group; elements that do not fit shared memory are computed again, or leave it, too. */
-static void settle_values(struct grouping *g, struct unit *u, bool (*yielded)[64]) {
+static void settle_values(struct grouping *g, struct unit *u, bool (*yielded)[MAX_RESULTS]) {
     double shared = 0;
     for (int i = 0; i < u->count; i++) {
         struct ir_op *op = u->members[i].op;
-        bool keep[64], any = false;
+        bool keep[MAX_RESULTS], any = false;
         for (int k = 0; k < op->result_count; k++) {
             const struct ir_value *v = op->results[k];
             yielded[i][k] = leaves(g, u, v);
@@ -338,7 +338,7 @@ static struct ir_value *stand_in(struct grouping *g, struct ir_value *v) {
 }
 
 static void build(struct grouping *g, struct unit *u) {
-    bool yielded[ROWS_MAX_MEMBERS][64] = {{0}};
+    bool yielded[ROWS_MAX_MEMBERS][MAX_RESULTS] = {{0}};
     settle_values(g, u, yielded);
     struct ir_op *last = u->members[u->count - 1].op;
     struct ir_builder b = {

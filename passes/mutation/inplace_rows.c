@@ -43,20 +43,13 @@ static void see_load(ir_expr e, void *context) {
     }
 }
 
-static bool same_type(struct ir_type a, struct ir_type b) {
-    bool same = a.dtype == b.dtype && a.rank == b.rank;
-    for (int d = 0; same && d < a.rank; d++)
-        same = a.dims[d] == b.dims[d];
-    return same;
-}
-
 bool inplace_rows_allowed(const struct ir_op *op, int result, const struct ir_value *old, const int *content) {
     struct rows_member members[ROWS_MAX_MEMBERS];
     int count = rows_members(op, members), at = 0;
     const struct ir_value *v = op->regions[0]->yields[result];
     while (at < count && members[at].op != v->op)
         at++;
-    if (at == count || rows_has_number(&members[at]) || !same_type(old->type, v->type))
+    if (at == count || rows_has_number(&members[at]) || !ir_type_equal(old->type, v->type))
         return false;
     struct scan s = {.writer = &members[at], .op = op, .content = content, .of = content[old->id], .allowed = true};
     for (int i = 0; i < count && s.allowed; i++) {

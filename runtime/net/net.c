@@ -379,6 +379,10 @@ int mxrt_net_rank(const struct mxrt_net *n) {
     return n->rank;
 }
 
+double mxrt_net_timeout(const struct mxrt_net *n) {
+    return n->timeout;
+}
+
 int mxrt_net_size(const struct mxrt_net *n) {
     return n->size;
 }

@@ -12,7 +12,6 @@
 #include "ranks_internal.h"
 
 enum { USUAL_BYTES = 1 << 24 };
-static const double usual_timeout = 10; /* the net's */
 
 struct bucket {
     size_t at;
@@ -31,17 +30,13 @@ struct device {
     double since;
 };
 
-static double timeout(const struct ranks *r) {
-    return r->options.timeout > 0 ? r->options.timeout : usual_timeout;
-}
-
 mx_status ranks_device_failed(struct ranks *r, mx_status status) {
     const struct device *d = r->own;
     if (r->failed)
         return status;
     (void)mxrt_fail(&r->why, status, "%s", r->p->error(d->model));
     /* The library sees a connection break at once; the net knows after a while whose it was. */
-    const double end = mxrt_seconds() + timeout(r) * 1.2;
+    const double end = mxrt_seconds() + mxrt_net_timeout(r->net) * 1.2;
     while (status == MX_ERROR_PEER && mxrt_net_lost(r->net, &r->why) < 0 && mxrt_seconds() < end) {
         mxrt_net_alive(r->net);
         (void)nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
@@ -52,7 +47,7 @@ mx_status ranks_device_failed(struct ranks *r, mx_status status) {
 static mx_status watch(void *context, int64_t average) {
     struct ranks *r = context;
     struct device *d = r->own;
-    const double now = mxrt_seconds(), most = 2 * timeout(r) + 1;
+    const double now = mxrt_seconds(), most = 2 * mxrt_net_timeout(r->net) + 1;
     mxrt_net_alive(r->net);
     if (mxrt_net_lost(r->net, &r->why) >= 0)
         return ranks_failed(r, MX_ERROR_PEER);

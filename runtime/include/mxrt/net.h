@@ -51,6 +51,7 @@ mx_status mxrt_net_group(struct mxrt_net **nets, int size, const struct mxrt_net
 void mxrt_net_close(struct mxrt_net *n);
 int mxrt_net_rank(const struct mxrt_net *n);
 int mxrt_net_size(const struct mxrt_net *n);
+double mxrt_net_timeout(const struct mxrt_net *n); /* seconds, as chosen */
 /* The rank lost, the first that this rank heard of, or -1; `why` (may be NULL) says how it was noticed: what all that ends with
  * MX_ERROR_PEER says. */
 int mxrt_net_lost(struct mxrt_net *n, struct mxrt_why *why);
