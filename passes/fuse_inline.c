@@ -88,7 +88,7 @@ static bool takes(const struct fuse *f, const struct ir_op *user, int slot, cons
         return false;
     if (nest_is_contraction(user) && s.in_acc && (body->kind != X_LOAD || s.guarded))
         return false;
-    if (fuse_nest_size(user) + s.count * expr_size(body) > FUSE_MAX_SIZE ||
+    if (nest_size(user) + s.count * expr_size(body) > FUSE_MAX_SIZE ||
         user->operand_count + producer->operand_count > FUSE_MAX_OPERANDS)
         return false;
     return fuse_reads_may_sink(f, producer, fuse_order_of(f, user), user);

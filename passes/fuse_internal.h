@@ -69,7 +69,6 @@ void fuse_see_dim(ir_expr e, void *context);
 /* ---- fuse_join.c: two nests into one operation ---- */
 
 bool fuse_same_extents(const struct ir_nest *a, const struct ir_nest *b);
-int fuse_nest_size(const struct ir_op *op);
 
 /* Everything of an operation that fusion changes, to take a step back. */
 struct fuse_snapshot {

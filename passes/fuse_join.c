@@ -17,15 +17,6 @@ bool fuse_same_extents(const struct ir_nest *a, const struct ir_nest *b) {
     return true;
 }
 
-int fuse_nest_size(const struct ir_op *op) {
-    int n = 0;
-    for (int i = 0; i < op->nest.acc_count; i++)
-        n += expr_size(op->nest.accs[i].body);
-    for (int i = 0; i < op->result_count; i++)
-        n += expr_size(op->nest.results[i].value);
-    return n;
-}
-
 struct fuse_snapshot fuse_save(const struct ir_op *op) {
     return (struct fuse_snapshot){op->nest, op->operands, op->results, op->operand_count, op->result_count};
 }
@@ -210,16 +201,6 @@ static bool reads_permuted(const struct fuse *f, const struct ir_op *op, int slo
     return perm->holds && perm->seen;
 }
 
-struct reorder {
-    struct ir_module *m;
-    const ir_expr *index;
-};
-
-static ir_expr reorder_expr(ir_expr e, void *context) {
-    struct reorder *r = context;
-    return nest_subst(r->m, e, r->index, NULL, 0, false);
-}
-
 /* Puts p's parallel indices into the order of its reader. The result's value is for the caller: p will go. */
 static void permute(struct fuse *f, struct ir_op *p, const struct permutation *perm) {
     struct ir_nest *n = &p->nest;
@@ -232,8 +213,7 @@ static void permute(struct fuse *f, struct ir_op *p, const struct permutation *p
         indices[to] = n->indices[i];
     }
     n->indices = indices;
-    struct reorder r = {f->module, index};
-    nest_map(p, reorder_expr, &r);
+    nest_reindex(p, index);
 }
 
 bool fuse_join_producer(struct fuse *f, struct ir_op *op, int slot) {
@@ -274,8 +254,7 @@ bool fuse_join_producer(struct fuse *f, struct ir_op *op, int slot) {
             first = u;
     }
     if (kept + op->result_count > (contraction ? MAX_CONTRACTION_RESULTS : FUSE_MAX_RESULTS) ||
-        fuse_nest_size(p) + fuse_nest_size(op) > FUSE_MAX_SIZE ||
-        p->operand_count + op->operand_count > FUSE_MAX_OPERANDS)
+        nest_size(p) + nest_size(op) > FUSE_MAX_SIZE || p->operand_count + op->operand_count > FUSE_MAX_OPERANDS)
         return false;
     int at = fuse_order_of(f, op), above = fuse_order_of(f, p);
     bool sink = first > at && fuse_reads_may_sink(f, p, at, op) && fuse_writes_may_move(f, p, above, op);

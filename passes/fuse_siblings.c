@@ -66,8 +66,8 @@ static bool bounds_load(const struct ir_op *op) {
 static bool join_siblings(struct fuse *f, struct ir_op *a, struct ir_op *b) {
     if (a == b || !same_indices(a, b) || bounds_load(a) || bounds_load(b) || nest_is_contraction(a) ||
         nest_is_contraction(b) || a->result_count + b->result_count > FUSE_MAX_RESULTS ||
-        fuse_nest_size(a) + fuse_nest_size(b) > FUSE_MAX_SIZE ||
-        a->operand_count + b->operand_count > FUSE_MAX_OPERANDS || !fuse_same_dirty_set(f, a, b) || !share_loads(a, b))
+        nest_size(a) + nest_size(b) > FUSE_MAX_SIZE || a->operand_count + b->operand_count > FUSE_MAX_OPERANDS ||
+        !fuse_same_dirty_set(f, a, b) || !share_loads(a, b))
         return false;
     int first = INT32_MAX, at = fuse_order_of(f, b), above = fuse_order_of(f, a);
     for (int i = 0; i < a->result_count; i++) {

@@ -116,6 +116,21 @@ ir_expr nest_subst(struct ir_module *m, ir_expr e, const ir_expr *index, const i
     return result;
 }
 
+struct index_map {
+    struct ir_module *m;
+    const ir_expr *index;
+};
+
+static ir_expr map_index(ir_expr e, void *context) {
+    const struct index_map *x = context;
+    return nest_subst(x->m, e, x->index, NULL, 0, false);
+}
+
+void nest_reindex(struct ir_op *op, const ir_expr *index) {
+    struct index_map x = {op->parent->func->module, index};
+    nest_map(op, map_index, &x);
+}
+
 void nest_add_operands(struct ir_op *op, const struct ir_op *other, int *slots) {
     for (int i = 0; i < other->operand_count; i++)
         slots[i] = ir_op_add_operand(op, other->operands[i]);
@@ -299,6 +314,15 @@ static void count_node(ir_expr e, void *context) {
 int expr_size(ir_expr e) {
     int n = 0;
     ir_expr_walk(e, count_node, &n);
+    return n;
+}
+
+int nest_size(const struct ir_op *op) {
+    int n = 0;
+    for (int i = 0; i < op->nest.acc_count; i++)
+        n += expr_size(op->nest.accs[i].body);
+    for (int i = 0; i < op->result_count; i++)
+        n += expr_size(op->nest.results[i].value);
     return n;
 }
 

@@ -10,6 +10,8 @@ enum { NEST_MAX_RANK = 64 }; /* of an operand */
 void nest_walk(const struct ir_op *op, void (*fn)(ir_expr, void *), void *context);
 /* Replaces every expression by fn's result; arrays are renewed, never changed in place. */
 void nest_map(struct ir_op *op, ir_expr (*fn)(ir_expr, void *), void *context);
+/* INDEX k becomes index[k] in every expression. */
+void nest_reindex(struct ir_op *op, const ir_expr *index);
 bool nest_loads_slot(const struct ir_op *op, int slot);
 bool nest_is_base(const struct ir_op *op, int slot);
 /* Whether any operation looks at an operand at all: some of a nest's only order it. */
@@ -33,7 +35,8 @@ void nest_keep_results(struct ir_op *op, const bool *keep);
 /* Arithmetic of one evaluation: additions and the like count 1, divisions and roots 4, exponentials 12; index arithmetic of
  * loads counts only its quotients. */
 int expr_cost(ir_expr e);
-int expr_size(ir_expr e); /* distinct nodes */
+int expr_size(ir_expr e);              /* distinct nodes */
+int nest_size(const struct ir_op *op); /* of its accumulators and results together */
 ir_expr expr_strip_casts(ir_expr e);
 /* A sum of products of two loads that each miss some parallel index: matrix products, convolutions, their gradients. */
 bool nest_is_contraction(const struct ir_op *op);

@@ -101,20 +101,11 @@ static bool is_light(const struct ir_op *op) {
     }
 }
 
-static int size_of(const struct ir_op *op) {
-    int n = 0;
-    for (int i = 0; i < op->nest.acc_count; i++)
-        n += expr_size(op->nest.accs[i].body);
-    for (int i = 0; i < op->result_count; i++)
-        n += expr_size(op->nest.results[i].value);
-    return n;
-}
-
 static bool small_enough(const struct unit *u) {
     int size = 0, operands = 0, results = 0;
     for (int i = 0; i < u->count; i++) {
         const struct ir_op *op = u->members[i].op;
-        size += size_of(op);
+        size += nest_size(op);
         operands += op->operand_count;
         results += op->result_count;
     }
@@ -270,7 +261,7 @@ static bool recompute(struct grouping *g, struct unit *u, int i, int k) {
                 added += expr_size(body);
             }
     for (int q = 0; q < u->count; q++)
-        added += size_of(u->members[q].op);
+        added += nest_size(u->members[q].op);
     if (added > MAX_SIZE)
         return false;
     for (int q = i + 1; q < u->count; q++) {

@@ -80,16 +80,6 @@ static ir_expr only_element(struct ir_rewrite *r, ir_expr original, ir_expr e) {
     return a->op == RED_ARGMAX || a->op == RED_ARGMIN ? ir_const_int(r->module, I32, 0) : a->body;
 }
 
-struct index_map {
-    struct ir_module *m;
-    const ir_expr *index;
-};
-
-static ir_expr map_index(ir_expr e, void *context) {
-    struct index_map *x = context;
-    return nest_subst(x->m, e, x->index, NULL, 0, false);
-}
-
 /* Reduction indices with one value become that value; a nest left without any reduces no more. */
 static bool drop_unit_reductions(struct ir_module *m, struct ir_op *op) {
     struct ir_nest *n = &op->nest;
@@ -116,8 +106,7 @@ static bool drop_unit_reductions(struct ir_module *m, struct ir_op *op) {
         return false;
     n->indices = indices;
     n->reds = kept - n->pars;
-    struct index_map map = {m, index};
-    nest_map(op, map_index, &map);
+    nest_reindex(op, index);
     if (n->reds)
         return true;
     struct unit_reduction u = {n->accs};
@@ -321,8 +310,7 @@ static bool drop_unit_dimensions(struct nests *s, struct ir_op *op) {
     }
     n->indices = indices;
     n->pars = kept;
-    struct index_map map = {m, index};
-    nest_map(op, map_index, &map);
+    nest_reindex(op, index);
     struct ir_builder b = {m, s->f, op->parent, op->next, op->span};
     struct ir_value **old = op->results;
     int count = op->result_count;
