@@ -18,6 +18,7 @@ struct outbox {
     struct outgoing *heap; /* [count], largest priority first, then in order */
     size_t count, room;
     int under_way; /* messages not acknowledged */
+    bool leaving;  /* a thread hands its items to the net: one at a time, so that they stay in order */
 };
 
 /* ---- messages */
@@ -209,17 +210,21 @@ static void dispatch(struct mxrt_kvstore *kv, int to, struct leaving *l, size_t 
 void kv_wire_flush(struct mxrt_kvstore *kv, int to) {
     struct outbox *b = &kv->outboxes[to];
     struct leaving l = {0};
-    for (bool more = true; more;) {
-        size_t bytes;
-        bool has_apart;
-        l.count = 0;
-        pthread_mutex_lock(&kv->lock);
-        more = b->under_way < WINDOW && !kv->lost && gather(kv, b, &l, &bytes, &has_apart);
-        b->under_way += more;
-        pthread_mutex_unlock(&kv->lock);
-        if (more)
+    size_t bytes;
+    bool has_apart;
+    pthread_mutex_lock(&kv->lock);
+    if (!b->leaving) { /* else that thread looks again before it ends */
+        b->leaving = true;
+        while (b->under_way < WINDOW && !kv->lost && gather(kv, b, &l, &bytes, &has_apart)) {
+            b->under_way++;
+            pthread_mutex_unlock(&kv->lock);
             dispatch(kv, to, &l, bytes, has_apart);
+            l.count = 0;
+            pthread_mutex_lock(&kv->lock);
+        }
+        b->leaving = false;
     }
+    pthread_mutex_unlock(&kv->lock);
     free(l.list);
 }
 
@@ -362,12 +367,11 @@ static void farewell_sent(void *context, mx_status status, const char *message) 
     kv_wire_ended(context);
 }
 
-/* Once all are acknowledged on all ranks, nothing is on the wire. */
+/* Behind the barrier all requests of all ranks are answered, as their operations have completed; what may still come are acknowledgements.
+ * With those for all that this rank sent, nothing is on the wire to it. */
 void kv_wire_close(struct mxrt_kvstore *kv) {
     if (kv->outboxes && kv->size > 1) {
         pthread_mutex_lock(&kv->lock);
-        while (!kv->lost && unacknowledged(kv))
-            pthread_cond_wait(&kv->quiet, &kv->lock);
         bool lost = kv->lost;
         pthread_mutex_unlock(&kv->lock);
         struct mxrt_why why;
@@ -381,7 +385,7 @@ void kv_wire_close(struct mxrt_kvstore *kv) {
             mxrt_net_send(kv->net, (kv->rank + kv->size - 1) % kv->size, kv->base | FAREWELL, "", 1, farewell_sent, kv);
         }
         pthread_mutex_lock(&kv->lock);
-        while (kv->watching || kv->sends > 0)
+        while (kv->watching || kv->sends > 0 || (!kv->lost && unacknowledged(kv)))
             pthread_cond_wait(&kv->quiet, &kv->lock);
         pthread_mutex_unlock(&kv->lock);
     }

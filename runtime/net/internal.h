@@ -214,6 +214,7 @@ struct mxrt_net {
         mxrt_net_service *f;
         void *context;
     } services[MXRT_NET_SERVICES]; /* under lock */
+    int serving;                   /* the service that is being called, or -1; under lock */
     size_t request_bytes;
     struct heap ready; /* chunks that need memory to be summed */
     size_t sum_bytes;

@@ -300,7 +300,7 @@ mx_status net_new(struct mxrt_net **out, struct carrier *c, const struct mxrt_ne
                                                                 : way_node_ranks(c->nodes, n->size),
                               .near = {5e-6, 4e9, 2e-6},
                               .far = {3e-5, 1e9, 5e-6}}; /* until they are measured */
-    n->lost_rank = n->doomed = n->word_socket = -1;
+    n->lost_rank = n->doomed = n->word_socket = n->serving = -1;
     pthread_mutex_init(&n->lock, NULL);
     pthread_condattr_t attribute;
     pthread_condattr_init(&attribute);

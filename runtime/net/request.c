@@ -40,6 +40,8 @@ mx_status mxrt_net_offer(struct mxrt_net *n, int service, mxrt_net_service *f, v
         return mxrt_fail(why, MX_ERROR_ARGUMENT, "a service is a function and a number from 0 to %d, not %d",
                          MXRT_NET_SERVICES - 1, service);
     pthread_mutex_lock(&n->lock);
+    while (!f && n->serving == service)
+        pthread_cond_wait(&n->wake, &n->lock);
     bool taken = f && n->services[service].f != NULL;
     if (!taken) {
         n->services[service].f = f;
@@ -68,9 +70,14 @@ static void serve(struct mxrt_net *n, struct request *r) {
     pthread_mutex_lock(&n->lock);
     mxrt_net_service *f = n->services[r->service].f;
     void *context = n->services[r->service].context;
+    n->serving = f ? r->service : -1;
     pthread_mutex_unlock(&n->lock);
     if (f) {
         f(context, r->from, r->word, r->parcel->data, r->bytes);
+        pthread_mutex_lock(&n->lock);
+        n->serving = -1;
+        pthread_cond_broadcast(&n->wake);
+        pthread_mutex_unlock(&n->lock);
     } else {
         free(r->parcel);
         fault_lose(n, r->from, "%s asked for service %d, which rank %d does not offer", n->peers[r->from].name,

@@ -422,10 +422,16 @@ static mx_status wait_for(void *context, struct mxrt_why *why) {
     return MX_OK;
 }
 
+static mx_status set(void *context, struct mxrt_why *why) {
+    atomic_store((atomic_bool *)context, true);
+    return MX_OK;
+}
+
+/* Nobody waits for the engine, and so helps its one worker, before all have been sent, and applied: two threads could overtake each other. */
 static void urgent(struct rank *r) {
     static const int64_t place[5] = {3, 0, 4, 1, 2};
     struct applied applied = {.count = 0};
-    atomic_bool go = false;
+    atomic_bool go = false, gone = false;
     struct mxrt_kv_key keys[URGENT];
     struct mxrt_kv_value v[URGENT];
     begin(r);
@@ -436,16 +442,18 @@ static void urgent(struct rank *r) {
     OK(mxrt_kv_set_updater(r->kv, note, &applied, why));
     OK(mxrt_kv_init(r->kv, URGENT, keys, v, why));
     if (r->rank == 1) {
-        OK(mxrt_engine_push(
-            r->e, &(struct mxrt_op){.run = wait_for, .context = &go, .lane = MXRT_LANE_PRIORITY, .priority = 1000},
-            why));
+        struct mxrt_op op = {.run = wait_for, .context = &go, .lane = MXRT_LANE_PRIORITY, .priority = 1000};
+        OK(mxrt_engine_push(r->e, &op, why));
         for (int i = 0; i < URGENT; i++) { /* in no order of their priorities */
             int k = (int)(i / 5 * 5 + (i < 20 ? place[i % 5] : i % 5));
             OK(mxrt_kv_push(r->kv, 1, &keys[k], &v[k], -k, why));
         }
+        op = (struct mxrt_op){.run = set, .context = &gone, .lane = MXRT_LANE_PRIORITY, .priority = -1000};
+        OK(mxrt_engine_push(r->e, &op, why));
         atomic_store(&go, true);
+        OK(wait_for(&gone, why));
+        OK(mxrt_engine_wait_all(r->e, why));
     }
-    OK(mxrt_engine_wait_all(r->e, why));
     OK(mxrt_kv_barrier(r->kv, why));
     for (int i = 0; i < URGENT && r->rank == 0; i++)
         CHECK(applied.count == URGENT && applied.keys[i] == i);

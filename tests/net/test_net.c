@@ -1,4 +1,6 @@
 /* The net between threads of one process: results, errors, losses. Argument: rounds of random work. */
+#include <stdatomic.h>
+
 #include "exercise.h"
 
 enum { MOST = 8 };
@@ -113,27 +115,32 @@ struct service {
     pthread_mutex_t lock;
     uint64_t next[MOST];
     uint64_t bytes;
-    int served;
+    int served, wanted;
+    atomic_bool inside;
 };
 
 static void serve(void *context, int from, uint64_t word, void *data, size_t bytes) {
     struct service *s = context;
+    atomic_store(&s->inside, true);
     pthread_mutex_lock(&s->lock);
     CHECK(word == s->next[from]++);
     for (size_t i = 0; i < bytes; i++)
         CHECK(((unsigned char *)data)[i] == (unsigned char)(word + (uint64_t)from));
     s->bytes += bytes;
-    s->served++;
+    bool last = ++s->served == s->wanted;
     pthread_mutex_unlock(&s->lock);
     mxrt_net_release(data);
+    if (last) /* the rank takes its offer back */
+        sleep_us(2000);
+    atomic_store(&s->inside, false);
 }
 
 static void *requests(void *context) {
     struct rank *r = context;
     struct mxrt_net *n = r->net;
     int rank = mxrt_net_rank(n), size = mxrt_net_size(n);
-    struct service s = {.next = {0}};
     enum { EACH = 40 };
+    struct service s = {.wanted = EACH * size};
     pthread_mutex_init(&s.lock, NULL);
     OK(mxrt_net_offer(n, 3, serve, &s, why));
     FAILS(MX_ERROR_ARGUMENT, "offered already", mxrt_net_offer(n, 3, serve, &s, why));
@@ -155,12 +162,14 @@ static void *requests(void *context) {
         free(data[k]);
     for (;;) {
         pthread_mutex_lock(&s.lock);
-        bool all = s.served == EACH * size;
+        bool all = s.served == s.wanted;
         pthread_mutex_unlock(&s.lock);
         if (all)
             break;
-        sleep_us(1000);
+        sleep_us(100);
     }
+    OK(mxrt_net_offer(n, 3, NULL, NULL, why));
+    CHECK(!atomic_load(&s.inside));
     OK(mxrt_net_barrier(n, why));
     mxrt_net_close(n);
     pthread_mutex_destroy(&s.lock);

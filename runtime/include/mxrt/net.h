@@ -75,7 +75,7 @@ void mxrt_net_receive(struct mxrt_net *n, int from, uint64_t tag, void *data, si
 /* ---- requests: messages to whoever offers a service, which need no receive. `service` runs on the net's thread for each that
  * arrives, a rank's in the order in which that rank made them; what `data` points to (aligned to 64) is its own until it
  * calls mxrt_net_release(data), from any thread. Services are offered before a barrier, behind which others may ask for them;
- * f NULL takes one back, when nobody asks any more. */
+ * f NULL takes one back, when nobody asks any more: it waits until no call of it is under way, so not from inside one. */
 enum { MXRT_NET_SERVICES = 8 };
 typedef void mxrt_net_service(void *context, int from, uint64_t word, void *data, size_t bytes);
 mx_status mxrt_net_offer(struct mxrt_net *n, int service, mxrt_net_service *f, void *context, struct mxrt_why *why);
