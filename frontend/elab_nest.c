@@ -246,8 +246,34 @@ static struct ir_value *emit_check(struct elab *e, const struct pending_check *c
     return token;
 }
 
+/* Where i + offset is checked to be below the extent, i has a largest value, whatever its bounds are made of. The bound says so itself: of what
+ * comes behind the check, not all waits for it (gradients do not). */
+static void note_checked(struct elab *e, const struct pending_check *c) {
+    struct ir_module *m = e->module;
+    ir_expr i = c->index;
+    double number, sign = 1;
+    ir_dim end = c->extent;
+    if (i->kind == X_FN && (i->fn == FN_add || i->fn == FN_sub)) {
+        int constant = i->fn == FN_add && ir_expr_is_const(i->args[0], &number) ? 0 : 1;
+        sign = i->fn == FN_add ? -1 : 1;
+        if (!ir_expr_is_const(i->args[constant], &number))
+            return;
+        end = ir_dim_add(m, end, ir_dim_const(m, (int64_t)(sign * number)));
+        i = i->args[1 - constant];
+    }
+    if (i->kind != X_INDEX)
+        return;
+    struct elab_index *x = &e->indices.at[i->index];
+    end = ir_dim_max(m, end, ir_dim_const(m, 0));
+    if (x->reduction && x->extent != end && ir_dim_le(m, end, x->extent)) {
+        x->extent = end;
+        x->hi = ir_fn2(m, FN_min, x->hi, ir_dim_expr(m, end));
+    }
+}
+
 /* Decides a check statically or emits it; the token is NULL if nothing is left to check. */
 static struct ir_value *settle_check(struct elab *e, const struct pending_check *c) {
+    struct ir_value *token;
     switch (prove_check(e, c)) {
     case INSIDE: return NULL;
     case OUTSIDE: {
@@ -256,7 +282,14 @@ static struct ir_value *settle_check(struct elab *e, const struct pending_check 
             elab_help(e, d, "`x[…] else 0` says what the value outside is; `where` does not guard an index");
         return NULL;
     }
-    default: return c->index && e->options->unchecked ? NULL : emit_check(e, c);
+    default:
+        if (!c->index)
+            return emit_check(e, c);
+        if (e->options->unchecked)
+            return NULL;
+        token = emit_check(e, c);
+        note_checked(e, c);
+        return token;
     }
 }
 

@@ -52,8 +52,14 @@ static bool is_box(const struct ir_nest_index *x) {
     return !x->lo && !x->hi;
 }
 
-/* Replaces the indices whose bounds are expressions by the bound that makes the form largest or smallest. */
-static bool eliminate(struct ranges *r, struct linear *form, bool upper) {
+/* Whether the extent of an index whose upper bound is data says something: else it is what any number of 32 bits may be. */
+static bool is_bound(ir_dim extent) {
+    return ir_dim_upper(extent) < INT32_MAX;
+}
+
+/* Replaces the indices whose bounds are expressions by the bound that makes the form largest or smallest; by their extents, of which
+ * less is known but the size, instead of upper bounds if `by_extent`. */
+static bool eliminate(struct ranges *r, struct linear *form, bool upper, bool by_extent) {
     struct ir_module *m = r->module;
     for (int steps = 0; steps < LINEAR_MAX; steps++) {
         int inner = -1;
@@ -72,7 +78,7 @@ static bool eliminate(struct ranges *r, struct linear *form, bool upper) {
         struct linear end;
         bool to_hi = (sign > 0) == upper;
         ir_expr limit = to_hi ? x->hi : x->lo;
-        if (!limit)
+        if (!limit || (to_hi && by_extent && is_bound(x->extent)))
             end = (struct linear){.constant = to_hi ? x->extent : ir_dim_const(m, 0)};
         else if (!linear_of(m, limit, &end))
             return false;
@@ -87,10 +93,10 @@ static bool eliminate(struct ranges *r, struct linear *form, bool upper) {
     return false;
 }
 
-static ir_dim bound_linear(struct ranges *r, const struct linear *original, bool upper) {
+static ir_dim bound_by(struct ranges *r, const struct linear *original, bool upper, bool by_extent) {
     struct ir_module *m = r->module;
     struct linear form = *original;
-    if (!eliminate(r, &form, upper))
+    if (!eliminate(r, &form, upper, by_extent))
         return NULL;
     ir_dim total = form.constant;
     for (int i = 0; i < form.n; i++) {
@@ -106,6 +112,11 @@ static ir_dim bound_linear(struct ranges *r, const struct linear *original, bool
             total = ir_dim_add(m, total, upper ? ir_dim_max(m, lo, hi) : ir_dim_min(m, lo, hi));
     }
     return total;
+}
+
+static ir_dim bound_linear(struct ranges *r, const struct linear *form, bool upper) {
+    ir_dim bound = bound_by(r, form, upper, false);
+    return bound ? bound : bound_by(r, form, upper, true);
 }
 
 struct ir_range range_of_linear(struct ranges *r, const struct linear *form) {
@@ -129,7 +140,9 @@ static struct ir_range index_range(struct ranges *r, ir_expr e) {
     struct ir_module *m = r->module;
     ir_dim one = ir_dim_const(m, 1);
     struct ir_range lo = x->lo ? range_of(r, x->lo) : make(ir_dim_const(m, 0), ir_dim_const(m, 0));
-    struct ir_range hi = x->hi ? range_of(r, x->hi) : make(x->extent, x->extent);
+    struct ir_range hi = x->hi ? range_of(r, x->hi) : unknown;
+    if (!hi.known && (!x->hi || is_bound(x->extent)))
+        hi = make(x->extent, x->extent);
     return lo.known && hi.known ? make(lo.lo, ir_dim_sub(m, hi.hi, one)) : unknown;
 }
 

@@ -581,27 +581,45 @@ static bool gather(struct solver *s, const struct solution *o, struct ir_value *
 
 /* ---- update ------------------------------------------------------------------------------------------------------- */
 
+/* Bounded indices that neither the load nor the bounds of others, which are not kept, refer to. */
+static void bounds_kept(const struct solver *s, ir_expr load, bool *keeps) {
+    for (int k = s->n - 1; k >= 0; k--) { /* bounds refer to indices before */
+        keeps[k] = s->at[k].lo != NULL;
+        for (int i = 0; i < load->count; i++)
+            keeps[k] &= !mentions(load->args[i], k);
+        for (int j = k + 1; j < s->n; j++)
+            keeps[k] &= !s->at[j].lo || keeps[j] || !(mentions(s->at[j].lo, k) || mentions(s->at[j].hi, k));
+    }
+}
+
 static void update(struct solver *s, struct ir_value **slots, int slot_count, ir_expr load, ir_expr d) {
     struct grad *g = s->g;
     struct ir_module *m = s->m;
     struct ir_value *a = slots[load->index];
     int rank = a->type.rank;
-    /* Indices with bounds become parallel ones counted from their lower bound, masked above. */
+    /* Indices with bounds keep them where the target has nothing of them: those are summed over first. The others become
+     * parallel ones counted from their lower bound, masked above. */
     ir_expr to[MAX_INDICES], all = ir_const_int(m, BOOL, 1);
     struct domain_index at[MAX_INDICES];
+    bool keeps[MAX_INDICES];
+    bounds_kept(s, load, keeps);
     for (int i = 0; i < s->n; i++) {
         at[i] = s->at[i];
         to[i] = ir_index(m, i);
     }
-    for (int i = 0; i < s->n; i++)
-        if (s->at[i].lo) {
-            ir_expr lo = subst(m, s->at[i].lo, to), hi = subst(m, s->at[i].hi, to);
+    for (int i = 0; i < s->n; i++) {
+        if (!s->at[i].lo)
+            continue;
+        ir_expr lo = subst(m, s->at[i].lo, to), hi = subst(m, s->at[i].hi, to);
+        at[i].lo = at[i].hi = NULL;
+        if (keeps[i]) {
+            at[i].lo = lo;
+            at[i].hi = hi;
+        } else {
             to[i] = ir_fn2(m, FN_add, lo, ir_index(m, i));
-            at[i].lo = at[i].hi = NULL;
             all = ir_fn2(m, FN_and, all, ir_fn2(m, FN_lt, to[i], hi));
         }
-    for (int i = 0; i < s->condition_count; i++)
-        all = ir_fn2(m, FN_and, all, s->conditions[i]);
+    }
     struct ir_nest nest = domain_nest(g, at, s->n);
     ir_expr target[MAX_INDICES];
     for (int i = 0; i < rank; i++)
@@ -620,6 +638,11 @@ static void update(struct solver *s, struct ir_value **slots, int slot_count, ir
     all = ir_expr_simplify(m, &nest, slots, all);
     double always;
     if (!(ir_expr_is_const(all, &always) && always != 0)) {
+        for (int k = 0; k < s->n; k++)
+            if (keeps[k]) {
+                nest.indices[k].lo = guard_loads(m, &nest, slots, nest.indices[k].lo);
+                nest.indices[k].hi = guard_loads(m, &nest, slots, nest.indices[k].hi);
+            }
         all = guard_loads(m, &nest, slots, all);
         d = ir_fn3(m, FN_where, all, guard_loads(m, &nest, slots, d), ir_const_number(m, d->dtype, 0));
         for (int i = 0; i < rank; i++)
@@ -643,6 +666,11 @@ static void update(struct solver *s, struct ir_value **slots, int slot_count, ir
         to[order[i]] = ir_index(m, i);
         indices[i] = nest.indices[order[i]];
     }
+    for (int i = 0; i < n; i++)
+        if (indices[i].lo) {
+            indices[i].lo = subst(m, indices[i].lo, to);
+            indices[i].hi = subst(m, indices[i].hi, to);
+        }
     for (int i = 0; i < rank; i++)
         target[i] = subst(m, target[i], to);
     struct ir_value *base = grad_adjoint(g, a);

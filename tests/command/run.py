@@ -451,6 +451,16 @@ def test_build(p):
     p.mxcc('build', 'model.mxl', '-o', 'x.so', '--cc', 'no-such-compiler', status=1)
 
 
+def test_names_of_the_runtime(p):
+    """What a program links does not take names from it: here such as the runtime's files have themselves."""
+    p.write('net.mxl', MODEL + ''.join('export fn %s(x: f32[3]) -> f32[3] = x\n' % name for name in ('open', 'ask', 'poll', 'loop', 'wait_for_all')))
+    p.mxcc('build', 'net.mxl', '--main', '-o', 'program')
+    assert 'wait_for_all' in p.run(['./program', '--help']).stdout
+    library = os.path.join(os.path.dirname(p.mxcc_path), 'libmxrt.a')
+    names = {line.split()[2] for line in p.run(['nm', '-g', '--defined-only', library]).stdout.splitlines() if len(line.split()) == 3}
+    assert len(names) > 100 and not [n for n in names if not re.match('_*mx(rt)?_', n)], names
+
+
 def test_split(p):
     p.mxcc('model.mxl', '-o', 'model.c', '--split', '3')
     assert p.cc('model_1.c', 'model_2.c', '-lm') == '2 12\n'
