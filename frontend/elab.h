@@ -385,6 +385,7 @@ struct nest_spec {
 struct ir_value *elab_form_nest(struct elab *e, const struct nest_spec *n, struct body *checks);
 int elab_new_index(struct elab *e, const char *name, ir_dim extent);
 void elab_load_checks(struct elab *e, struct ir_value *v, const ir_expr *at, struct span span, const char *what);
+enum inside elab_prove_check(struct elab *e, const struct pending_check *c); /* whether it surely holds, or fails */
 /* The checks recorded in a finished body at program level, where no comprehension is open. */
 struct body *elab_body_open(struct elab *e);
 void elab_body_settle(struct elab *e, struct body *b); /* proves or emits what was recorded */

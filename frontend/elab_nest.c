@@ -8,7 +8,7 @@
  */
 #include <string.h>
 
-#include "frontend/elab.h"
+#include "frontend/elab_indices.h"
 
 int elab_new_index(struct elab *e, const char *name, ir_dim extent) {
     VEC_PUSH(e->arena, e->indices, (struct elab_index){.name = name, .extent = extent});
@@ -20,324 +20,6 @@ bool in_notation(const struct elab *e) {
         if (b->notation)
             return true;
     return false;
-}
-
-/* ---- which index variables an expression uses ------------------------------------------------------------------------ */
-
-struct used {
-    struct elab *e;
-    bool *index;   /* [e->indices.n] */
-    bool counters; /* count loop counters as indices */
-};
-
-static void note_index(ir_expr x, void *context) {
-    struct used *u = context;
-    if (x->kind == X_INDEX && !u->index[x->index] && (u->counters || !u->e->indices.at[x->index].counter)) {
-        u->index[x->index] = true;
-        /* bounds of a reduction index may use others */
-        struct elab_index *i = &u->e->indices.at[x->index];
-        if (i->reduction) {
-            ir_expr_walk(i->lo, note_index, u);
-            ir_expr_walk(i->hi, note_index, u);
-        }
-    }
-}
-
-static bool *used_indices(struct elab *e, struct arena *scratch) {
-    return ARENA_ARRAY(scratch, bool, e->indices.n + 1);
-}
-
-struct find {
-    struct elab *e;
-    bool found;
-};
-
-static void find_index(ir_expr x, void *context) {
-    struct find *f = context;
-    if (x->kind == X_INDEX && !f->e->indices.at[x->index].counter)
-        f->found = true;
-}
-
-bool expr_has_index(struct elab *e, ir_expr x) {
-    struct find f = {.e = e};
-    if (e->indices.n > 0)
-        ir_expr_walk(x, find_index, &f);
-    return f.found;
-}
-
-/* ---- renumbering ------------------------------------------------------------------------------------------------------ */
-
-struct renumber {
-    struct elab *e;
-    int *position; /* index variable -> position in the nest, -1: not in it */
-    int *slot;     /* e->slots -> operand, -1: not yet one */
-    struct ir_value **operands;
-    int slots, count, cap;
-    struct arena *scratch;
-    bool stray; /* an index variable that is not in the nest */
-};
-
-static int operand_of(struct renumber *r, int slot) {
-    if (slot >= r->slots) { /* a counter that is loaded for the first time */
-        int n = r->e->slots.n * 2 + 8;
-        int *grown = ARENA_ARRAY(r->scratch, int, n);
-        for (int i = 0; i < n; i++)
-            grown[i] = i < r->slots ? r->slot[i] : -1;
-        r->slot = grown;
-        r->slots = n;
-    }
-    if (r->slot[slot] >= 0)
-        return r->slot[slot];
-    if (r->count == r->cap)
-        r->operands = vec_grow(r->scratch, r->operands, sizeof *r->operands, &r->cap);
-    r->operands[r->count] = r->e->slots.at[slot];
-    return r->slot[slot] = r->count++;
-}
-
-static ir_expr renumber_leaf(struct ir_rewrite *w, ir_expr original, ir_expr x) {
-    struct renumber *r = w->context;
-    (void)original;
-    if (x->kind == X_INDEX) {
-        int p = r->position[x->index];
-        if (p >= 0)
-            return ir_index(w->module, p);
-        struct ir_value *counter = r->e->indices.at[x->index].counter;
-        if (counter)
-            return ir_load(w->module, operand_of(r, elab_slot(r->e, counter)), I64, 0, NULL, NULL);
-        r->stray = true;
-        return NULL;
-    }
-    if (x->kind == X_LOAD) {
-        int rank = x->count - x->guarded;
-        return ir_load(w->module, operand_of(r, x->index), x->dtype, rank, x->args, x->guarded ? x->args[rank] : NULL);
-    }
-    return NULL;
-}
-
-static ir_expr renumbered(struct ir_rewrite *w, ir_expr x) {
-    return x ? ir_rewrite_expr(w, x) : NULL;
-}
-
-static void renumber_start(struct elab *e, struct renumber *r, struct ir_rewrite *w, struct arena *scratch) {
-    *r = (struct renumber){.e = e, .scratch = scratch};
-    r->position = ARENA_ARRAY(scratch, int, e->indices.n + 1);
-    for (int i = 0; i < e->indices.n; i++)
-        r->position[i] = -1;
-    r->slots = e->slots.n;
-    r->slot = ARENA_ARRAY(scratch, int, e->slots.n + 1);
-    for (int i = 0; i < e->slots.n; i++)
-        r->slot[i] = -1;
-    *w = (struct ir_rewrite){.module = e->module, .fn = renumber_leaf, .context = r};
-}
-
-/* ---- checks ----------------------------------------------------------------------------------------------------------- */
-
-/* A nest structure whose indices are the used variables: parallel ones first, then reductions. */
-static void domain_of(struct elab *e, const bool *used, struct renumber *r, struct ir_rewrite *w, struct ir_nest *nest,
-                      struct arena *a) {
-    int n = 0;
-    for (int i = 0; i < e->indices.n; i++)
-        n += used[i];
-    nest->indices = ARENA_ARRAY(a, struct ir_nest_index, n + 1);
-    n = 0;
-    for (int pass = 0; pass < 2; pass++)
-        for (int i = 0; i < e->indices.n; i++)
-            if (used[i] && e->indices.at[i].reduction == (pass == 1)) {
-                struct elab_index *x = &e->indices.at[i];
-                r->position[i] = n;
-                nest->indices[n].name = x->name;
-                nest->indices[n].extent = x->extent;
-                if (pass == 1) {
-                    nest->indices[n].lo = ir_rewrite_expr(w, x->lo);
-                    nest->indices[n].hi = ir_rewrite_expr(w, x->hi);
-                    nest->reds++;
-                } else {
-                    nest->pars++;
-                }
-                n++;
-            }
-}
-
-/* A check's expression as one of a nest over everything that it depends on. */
-struct check_domain {
-    struct arena scratch;
-    struct used used;
-    struct renumber renumber;
-    struct ir_rewrite rewrite;
-    struct ir_nest nest;
-    ir_expr x;
-};
-
-static void open_check(struct elab *e, const struct pending_check *c, bool counters, struct check_domain *d) {
-    memset(d, 0, sizeof *d);
-    d->used = (struct used){.e = e, .index = used_indices(e, &d->scratch), .counters = counters};
-    ir_expr what = c->index ? c->index : c->condition;
-    ir_expr_walk(what, note_index, &d->used);
-    renumber_start(e, &d->renumber, &d->rewrite, &d->scratch);
-    domain_of(e, d->used.index, &d->renumber, &d->rewrite, &d->nest, &e->module->arena);
-    d->x = ir_rewrite_expr(&d->rewrite, what);
-}
-
-static void close_check(struct check_domain *d) {
-    ir_rewrite_free(&d->rewrite);
-    arena_free(&d->scratch);
-}
-
-/* Whether a check surely holds (INSIDE) or fails (OUTSIDE). Loop counters count as indices here. */
-static enum inside prove_check(struct elab *e, const struct pending_check *c) {
-    struct check_domain d;
-    open_check(e, c, true, &d);
-    enum inside inside = UNKNOWN;
-    if (c->index) {
-        inside = ir_index_inside(e->module, &d.nest, d.x, c->extent);
-    } else {
-        double number;
-        if (ir_expr_is_const(ir_expr_simplify(e->module, &d.nest, d.renumber.operands, d.x), &number))
-            inside = number != 0 ? INSIDE : OUTSIDE;
-    }
-    bool sure = true; /* a branch or an open loop may never run; a counted one is part of the domain */
-    for (struct frame *f = e->frame; f; f = f->outer)
-        sure = sure && f->kind == FRAME_FOR;
-    if (inside == OUTSIDE && !sure)
-        inside = UNKNOWN;
-    close_check(&d);
-    return inside;
-}
-
-/* `all` of the check over its whole domain, and the check; gives the token. */
-static struct ir_value *emit_check(struct elab *e, const struct pending_check *c) {
-    struct ir_module *m = e->module;
-    struct check_domain d;
-    open_check(e, c, false, &d);
-    struct ir_nest nest = d.nest;
-    ir_expr x = d.x, condition = x;
-    if (c->index)
-        condition = ir_fn2(m, FN_and, ir_fn2(m, FN_le, ir_const_int(m, I64, 0), x),
-                           ir_fn2(m, FN_lt, x, ir_dim_expr(m, c->extent)));
-    for (int i = 0; i < nest.pars; i++) { /* what was parallel is reduced over too */
-        nest.indices[i].lo = ir_const_int(m, I64, 0);
-        nest.indices[i].hi = ir_dim_expr(m, nest.indices[i].extent);
-    }
-    nest.reds += nest.pars;
-    nest.pars = 0;
-    struct span saved = e->b.span;
-    const char *hint;
-    e->b.span = elab_user_span(e, c->span, &hint);
-    struct ir_op *op = ir_op_new(&e->b, OP_nest, d.renumber.operands, d.renumber.count, 0);
-    for (struct body *b = e->body; b; b = b->outer)
-        for (int i = 0; i < b->tokens.n; i++)
-            ir_op_add_operand(op, b->tokens.at[i]);
-    if (nest.reds > 0) {
-        nest.acc_count = 1;
-        nest.accs = ARENA_NEW(&m->arena, struct ir_acc);
-        nest.accs[0] = (struct ir_acc){.op = RED_ALL, .body = condition};
-    }
-    nest.results = ARENA_NEW(&m->arena, struct ir_nest_result);
-    nest.results[0] = (struct ir_nest_result){.value = nest.reds > 0 ? ir_acc(m, 0, BOOL) : condition, .base = -1};
-    op->nest = nest;
-    struct ir_value *ok = ir_op_result(op, ir_type_make(m, BOOL, 0, NULL));
-    int line, column;
-    span_position(c->span, &line, &column);
-    const char *path = c->span.source ? c->span.source->path : "?";
-    struct ir_value *token =
-        ir_build_check(&e->b, ok, arena_printf(&m->arena, "%s:%d:%d: %s", path, line, column, c->message));
-    e->b.span = saved;
-    close_check(&d);
-    return token;
-}
-
-/* Where i + offset is checked to be below the extent, i has a largest value, whatever its bounds are made of. The bound says so itself: of what
- * comes behind the check, not all waits for it (gradients do not). */
-static void note_checked(struct elab *e, const struct pending_check *c) {
-    struct ir_module *m = e->module;
-    ir_expr i = c->index;
-    double number, sign = 1;
-    ir_dim end = c->extent;
-    if (i->kind == X_FN && (i->fn == FN_add || i->fn == FN_sub)) {
-        int constant = i->fn == FN_add && ir_expr_is_const(i->args[0], &number) ? 0 : 1;
-        sign = i->fn == FN_add ? -1 : 1;
-        if (!ir_expr_is_const(i->args[constant], &number))
-            return;
-        end = ir_dim_add(m, end, ir_dim_const(m, (int64_t)(sign * number)));
-        i = i->args[1 - constant];
-    }
-    if (i->kind != X_INDEX)
-        return;
-    struct elab_index *x = &e->indices.at[i->index];
-    end = ir_dim_max(m, end, ir_dim_const(m, 0));
-    if (x->reduction && x->extent != end && ir_dim_le(m, end, x->extent)) {
-        x->extent = end;
-        x->hi = ir_fn2(m, FN_min, x->hi, ir_dim_expr(m, end));
-    }
-}
-
-/* Decides a check statically or emits it; the token is NULL if nothing is left to check. */
-static struct ir_value *settle_check(struct elab *e, const struct pending_check *c) {
-    struct ir_value *token;
-    switch (prove_check(e, c)) {
-    case INSIDE: return NULL;
-    case OUTSIDE: {
-        struct diagnostic *d = elab_error(e, c->index ? E_index_outside : c->code, c->span, "%s", c->message);
-        if (c->index)
-            elab_help(e, d, "`x[…] else 0` says what the value outside is; `where` does not guard an index");
-        return NULL;
-    }
-    default:
-        if (!c->index)
-            return emit_check(e, c);
-        if (e->options->unchecked)
-            return NULL;
-        token = emit_check(e, c);
-        note_checked(e, c);
-        return token;
-    }
-}
-
-/* Every check recorded so far in the open bodies, outermost first. */
-static void settle_checks(struct elab *e, struct body *b) {
-    if (!b)
-        return;
-    settle_checks(e, b->outer);
-    int n = b->checks.n;
-    b->checks.n = 0;
-    for (int i = 0; i < n; i++) {
-        struct pending_check c = b->checks.at[i];
-        struct ir_value *token = settle_check(e, &c);
-        if (token)
-            VEC_PUSH(e->arena, b->tokens, token);
-    }
-}
-
-struct body *elab_body_open(struct elab *e) {
-    struct body *b = ARENA_NEW(e->arena, struct body);
-    b->outer = e->body;
-    e->body = b;
-    return b;
-}
-
-void elab_body_settle(struct elab *e, struct body *b) {
-    settle_checks(e, b);
-}
-
-void elab_body_close(struct elab *e, struct body *b) {
-    settle_checks(e, b);
-    e->body = b->outer;
-}
-
-void elab_load_checks(struct elab *e, struct ir_value *v, const ir_expr *at, struct span span, const char *what) {
-    for (int d = 0; d < v->type.rank; d++) {
-        int64_t i, n;
-        double number;
-        bool index_known = ir_expr_is_const(at[d], &number);
-        i = (int64_t)number;
-        if (index_known && ir_dim_is_const(v->type.dims[d], &n) && i >= 0 && i < n)
-            continue;
-        const char *message = arena_printf(&e->module->arena, "index %sleaves axis %d of %s, which has %s entries",
-                                           index_known ? arena_printf(e->arena, "%lld ", (long long)i) : "", d, what,
-                                           dim_text(e, v->type.dims[d]));
-        struct pending_check c = {.index = at[d], .extent = v->type.dims[d], .span = span, .message = message};
-        VEC_PUSH(e->arena, e->body->checks, c);
-    }
 }
 
 /* ---- forming nests ------------------------------------------------------------------------------------------------------ */
@@ -353,10 +35,10 @@ static ir_expr guard_load(struct ir_rewrite *w, ir_expr original, ir_expr x) {
     if (x->kind != X_LOAD || x->guarded || x->count == 0)
         return NULL;
     struct arena scratch = {0};
-    bool *used = used_indices(g->e, &scratch);
-    struct used u = {.e = g->e, .index = used};
+    bool *used = elab_used_indices(g->e, &scratch);
+    struct elab_used u = {.e = g->e, .index = used};
     for (int i = 0; i < x->count; i++)
-        ir_expr_walk(x->args[i], note_index, &u);
+        ir_expr_walk(x->args[i], elab_note_index, &u);
     bool touched = false;
     for (int i = 0; i < g->e->indices.n; i++)
         touched = touched || (used[i] && g->wide[i]);
@@ -369,10 +51,10 @@ static ir_expr guard_load(struct ir_rewrite *w, ir_expr original, ir_expr x) {
 struct ir_value *elab_form_nest(struct elab *e, const struct nest_spec *n, struct body *checks) {
     struct ir_module *m = e->module;
     struct arena scratch = {0};
-    struct renumber r;
+    struct elab_renumber r;
     struct ir_rewrite w;
-    settle_checks(e, e->body);
-    renumber_start(e, &r, &w, &scratch);
+    elab_body_settle(e, e->body);
+    elab_renumber_start(e, &r, &w, &scratch);
     struct ir_nest nest = {.pars = n->par_count, .reds = n->red_count};
     nest.indices = ARENA_ARRAY(&m->arena, struct ir_nest_index, n->par_count + n->red_count + 1);
     for (int i = 0; i < n->par_count; i++) {
@@ -386,26 +68,26 @@ struct ir_value *elab_form_nest(struct elab *e, const struct nest_spec *n, struc
         struct ir_nest_index *y = &nest.indices[n->par_count + i];
         y->name = x->name;
         y->extent = x->extent;
-        y->lo = renumbered(&w, x->lo);
-        y->hi = renumbered(&w, x->hi);
+        y->lo = elab_renumbered(&w, x->lo);
+        y->hi = elab_renumbered(&w, x->hi);
     }
     int base = -1;
     if (n->base)
-        base = operand_of(&r, elab_slot(e, n->base));
-    ir_expr body = renumbered(&w, n->body), result = body;
+        base = elab_renumber_operand(&r, elab_slot(e, n->base));
+    ir_expr body = elab_renumbered(&w, n->body), result = body;
     if (n->red_count > 0) {
         nest.acc_count = 1;
         nest.accs = ARENA_NEW(&m->arena, struct ir_acc);
         nest.accs[0] = (struct ir_acc){.op = n->op, .body = body};
         enum dtype t = n->op == RED_ARGMAX || n->op == RED_ARGMIN ? I32 : body->dtype;
-        result = n->result ? renumbered(&w, n->result) : ir_acc(m, 0, t);
+        result = n->result ? elab_renumbered(&w, n->result) : ir_acc(m, 0, t);
     }
     nest.results = ARENA_NEW(&m->arena, struct ir_nest_result);
     nest.results[0] = (struct ir_nest_result){.value = result, .base = base, .combine = n->combine};
     if (n->base) {
         ir_expr *target = ARENA_ARRAY(&m->arena, ir_expr, n->base->type.rank + 1);
         for (int i = 0; i < n->base->type.rank; i++)
-            target[i] = renumbered(&w, n->target[i]);
+            target[i] = elab_renumbered(&w, n->target[i]);
         nest.results[0].target = target;
     }
     struct span saved = e->b.span;
@@ -437,14 +119,14 @@ struct ir_value *elab_form_nest(struct elab *e, const struct nest_spec *n, struc
 /* The largest value of an integer expression as a dimension; a very large one if nothing is known. */
 static ir_dim upper_bound(struct elab *e, ir_expr x) {
     struct arena scratch = {0};
-    bool *used = used_indices(e, &scratch);
-    struct used u = {.e = e, .index = used};
-    ir_expr_walk(x, note_index, &u);
-    struct renumber r;
+    bool *used = elab_used_indices(e, &scratch);
+    struct elab_used u = {.e = e, .index = used};
+    ir_expr_walk(x, elab_note_index, &u);
+    struct elab_renumber r;
     struct ir_rewrite w;
-    renumber_start(e, &r, &w, &scratch);
+    elab_renumber_start(e, &r, &w, &scratch);
     struct ir_nest nest = {0};
-    domain_of(e, used, &r, &w, &nest, &e->module->arena);
+    elab_domain(e, used, &r, &w, &nest, &e->module->arena);
     struct ir_range range = ir_expr_range(e->module, &nest, ir_rewrite_expr(&w, x));
     ir_rewrite_free(&w);
     arena_free(&scratch);
@@ -612,9 +294,9 @@ static void warn_stray_terms(struct elab *e, const struct ast_expr *x, ir_expr b
         return;
     for (int a = 0; a < (sum ? 2 : 1); a++) {
         struct arena scratch = {0};
-        bool *used = used_indices(e, &scratch);
-        struct used u = {.e = e, .index = used};
-        ir_expr_walk(sum ? body->args[a] : body, note_index, &u);
+        bool *used = elab_used_indices(e, &scratch);
+        struct elab_used u = {.e = e, .index = used};
+        ir_expr_walk(sum ? body->args[a] : body, elab_note_index, &u);
         bool uses = false;
         for (int i = first; i < last; i++)
             uses = uses || used[i];
@@ -690,16 +372,16 @@ static struct val form_inner(struct elab *e, struct nest_spec *n, const bool *us
 static ir_expr count_of(struct elab *e, const int *own, int count, const bool *used, int first, struct body *body,
                         struct span at) {
     struct arena scratch = {0};
-    struct used u = {.e = e, .index = used_indices(e, &scratch)};
+    struct elab_used u = {.e = e, .index = elab_used_indices(e, &scratch)};
     ir_expr n = ir_const_int(e->module, I64, 1);
     bool dependent = false;
     for (int i = 0; i < count; i++) {
         struct elab_index *x = &e->indices.at[own[i]];
-        ir_expr_walk(x->lo, note_index, &u);
-        ir_expr_walk(x->hi, note_index, &u);
+        ir_expr_walk(x->lo, elab_note_index, &u);
+        ir_expr_walk(x->hi, elab_note_index, &u);
         ir_expr zero = ir_const_int(e->module, I64, 0), length = ir_fn2(e->module, FN_sub, x->hi, x->lo);
         struct pending_check runs = {.condition = ir_fn2(e->module, FN_le, zero, length), .span = at};
-        if (prove_check(e, &runs) != INSIDE) /* a range whose end is before its start has no entries */
+        if (elab_prove_check(e, &runs) != INSIDE) /* a range whose end is before its start has no entries */
             length = ir_fn2(e->module, FN_max, length, zero);
         n = ir_fn2(e->module, FN_mul, n, length);
     }
@@ -851,16 +533,16 @@ struct val elab_comprehension(struct elab *e, struct scope *outer, const struct 
         elab_body_close(e, body);
         return elab_from_value(e, e->slots.at[value->index]);
     }
-    settle_checks(e, body);
+    elab_body_settle(e, body);
     struct arena scratch = {0};
-    bool *used = used_indices(e, &scratch);
-    struct used u = {.e = e, .index = used};
-    ir_expr_walk(value, note_index, &u);
+    bool *used = elab_used_indices(e, &scratch);
+    struct elab_used u = {.e = e, .index = used};
+    ir_expr_walk(value, elab_note_index, &u);
     if (!is_tensor)
         for (int i = first; i < last; i++) {
             used[i] = true;
-            ir_expr_walk(e->indices.at[i].lo, note_index, &u);
-            ir_expr_walk(e->indices.at[i].hi, note_index, &u);
+            ir_expr_walk(e->indices.at[i].lo, elab_note_index, &u);
+            ir_expr_walk(e->indices.at[i].hi, elab_note_index, &u);
         }
     n.body = value;
     if (is_tensor) {
