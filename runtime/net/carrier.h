@@ -53,7 +53,7 @@ struct carrier_operations {
     /* Frees it. `orderly`: all ranks are about to close. */
     void (*close)(struct carrier *c, bool orderly);
     /* NULL, or for a carrier that has been seen to hang: from another thread, when the net's has not come back for long. True: it was
-     * inside the carrier, concerned with `peer` (-1: with all), and will never return from it. */
+     * inside the carrier, concerned with `peer` (-1: with all), and will never return from it; memory that pieces named may go, as behind `stop`. */
     bool (*take_over)(struct carrier *c, int *peer);
     /* Longest time between two polls, in nanoseconds; 0: whoever has something for this rank wakes its thread (`set_wake`). */
     int64_t poll_ns;

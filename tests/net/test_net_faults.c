@@ -130,9 +130,13 @@ static void set_wake(struct carrier *c, void (*wake)(void *context), void *conte
     i->operations->set_wake(i, wake, context);
 }
 
+/* The memory of a rank that is given up goes, and other threads can read it, where other processes could not. */
 static bool take_over(struct carrier *c, int *peer) {
+    bool hangs = atomic_load(&((struct tampered *)c)->hangs);
     *peer = 0;
-    return atomic_load(&((struct tampered *)c)->hangs);
+    if (hangs)
+        stop(c);
+    return hangs;
 }
 
 static const struct carrier_operations operations = {
@@ -218,7 +222,7 @@ static void try_in(enum phase phase, enum mischief mischief, double timeout, int
         if (q != CULPRIT && wrong) {
             fprintf(stderr, "mischief %d in phase %d: rank %d: lost %d after %.2f s: %s\n", mischief, phase, q, r->lost,
                     r->seconds, r->reason.text);
-            exit(1);
+            give_up();
         }
     }
 }
