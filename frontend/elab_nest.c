@@ -415,8 +415,7 @@ static ir_expr fix_index(struct ir_rewrite *w, ir_expr original, ir_expr x) {
 /* Whether the body depends on an outer index whose largest value nobody knows: then a nest of its own has no size. */
 static bool outer_is_open(const struct elab *e, const bool *used, int first) {
     for (int i = 0; i < first; i++)
-        if (used[i] && e->indices.at[i].reduction &&
-            ir_dim_upper(e->indices.at[i].extent) >= INT32_MAX) /* what any i32 may be */
+        if (used[i] && e->indices.at[i].reduction && ir_extent_is_open(e->indices.at[i].extent))
             return true;
     return false;
 }

@@ -66,6 +66,10 @@ ir_dim ir_dim_min(struct ir_module *m, ir_dim a, ir_dim b);
 bool ir_dim_is_const(ir_dim d, int64_t *value);
 int64_t ir_dim_lower(ir_dim d); /* interval arithmetic over the symbols; saturates at ±IR_DIM_LIMIT */
 int64_t ir_dim_upper(ir_dim d);
+/* An extent that says nothing: of an index whose bound is data, as large as any number of 32 bits may be. */
+static inline bool ir_extent_is_open(ir_dim extent) {
+    return ir_dim_upper(extent) >= INT32_MAX;
+}
 bool ir_dim_le(struct ir_module *m, ir_dim a, ir_dim b); /* proven a <= b */
 bool ir_dim_lt(struct ir_module *m, ir_dim a, ir_dim b);
 /* The value under values[symbol id]. Division by zero gives 0. */

@@ -52,11 +52,6 @@ static bool is_box(const struct ir_nest_index *x) {
     return !x->lo && !x->hi;
 }
 
-/* Whether the extent of an index whose upper bound is data says something: else it is what any number of 32 bits may be. */
-static bool is_bound(ir_dim extent) {
-    return ir_dim_upper(extent) < INT32_MAX;
-}
-
 /* Replaces the indices whose bounds are expressions by the bound that makes the form largest or smallest; by their extents, of which
  * less is known but the size, instead of upper bounds if `by_extent`. */
 static bool eliminate(struct ranges *r, struct linear *form, bool upper, bool by_extent) {
@@ -78,7 +73,7 @@ static bool eliminate(struct ranges *r, struct linear *form, bool upper, bool by
         struct linear end;
         bool to_hi = (sign > 0) == upper;
         ir_expr limit = to_hi ? x->hi : x->lo;
-        if (!limit || (to_hi && by_extent && is_bound(x->extent)))
+        if (!limit || (to_hi && by_extent && !ir_extent_is_open(x->extent)))
             end = (struct linear){.constant = to_hi ? x->extent : ir_dim_const(m, 0)};
         else if (!linear_of(m, limit, &end))
             return false;
@@ -114,9 +109,19 @@ static ir_dim bound_by(struct ranges *r, const struct linear *original, bool upp
     return total;
 }
 
+/* Whether extents could say what bounds do not: else a second look would find the same, again at each level of a deep expression. */
+static bool has_bounds(const struct ranges *r, const struct linear *form) {
+    for (int i = 0; i < form->n; i++) {
+        const struct ir_nest_index *x = index_of(r, form->at[i].leaf);
+        if (x && x->hi)
+            return true;
+    }
+    return false;
+}
+
 static ir_dim bound_linear(struct ranges *r, const struct linear *form, bool upper) {
     ir_dim bound = bound_by(r, form, upper, false);
-    return bound ? bound : bound_by(r, form, upper, true);
+    return bound || !has_bounds(r, form) ? bound : bound_by(r, form, upper, true);
 }
 
 struct ir_range range_of_linear(struct ranges *r, const struct linear *form) {
@@ -141,7 +146,7 @@ static struct ir_range index_range(struct ranges *r, ir_expr e) {
     ir_dim one = ir_dim_const(m, 1);
     struct ir_range lo = x->lo ? range_of(r, x->lo) : make(ir_dim_const(m, 0), ir_dim_const(m, 0));
     struct ir_range hi = x->hi ? range_of(r, x->hi) : unknown;
-    if (!hi.known && (!x->hi || is_bound(x->extent)))
+    if (!hi.known && (!x->hi || !ir_extent_is_open(x->extent)))
         hi = make(x->extent, x->extent);
     return lo.known && hi.known ? make(lo.lo, ir_dim_sub(m, hi.hi, one)) : unknown;
 }

@@ -611,11 +611,9 @@ static void update(struct solver *s, struct ir_value **slots, int slot_count, ir
         if (!s->at[i].lo)
             continue;
         ir_expr lo = subst(m, s->at[i].lo, to), hi = subst(m, s->at[i].hi, to);
-        at[i].lo = at[i].hi = NULL;
-        if (keeps[i]) {
-            at[i].lo = lo;
-            at[i].hi = hi;
-        } else {
+        at[i].lo = keeps[i] ? lo : NULL;
+        at[i].hi = keeps[i] ? hi : NULL;
+        if (!keeps[i]) {
             to[i] = ir_fn2(m, FN_add, lo, ir_index(m, i));
             all = ir_fn2(m, FN_and, all, ir_fn2(m, FN_lt, to[i], hi));
         }
